@@ -1,0 +1,35 @@
+/* parameters: the text that AUTOMATIC1111 writes into its pictures and that many tools
+ * read back: the prompt, a "Negative prompt:" line, then one line of "Steps: 20,
+ * Sampler: Euler, ...".
+ *
+ *   struct parameters p = {.prompt = "a boat", .steps = 20, .sampler = "Euler", ...};
+ *   parameters_format(&p, &text);
+ *
+ * All strings are borrowed. Never fails. */
+#ifndef MYSTI_ENGINE_IMAGE_PARAMETERS_H
+#define MYSTI_ENGINE_IMAGE_PARAMETERS_H
+
+#include "base/buf.h"
+
+#include <stdint.h>
+
+struct parameters {
+    const char *prompt;
+    const char *negative_prompt; /* NULL or "": the line is left out */
+    unsigned steps;
+    const char *sampler;   /* A1111's label, "DPM++ 2M" */
+    const char *scheduler; /* A1111's label, "Karras" */
+    double cfg_scale;
+    int64_t seed;
+    unsigned width;
+    unsigned height;
+    const char
+        *model_hash;     /* first 10 hex digits of the file's SHA-256, NULL: left out */
+    const char *model;   /* NULL: left out */
+    const char *rng;     /* "NV" or "CPU", NULL: left out */
+    const char *version; /* NULL: left out */
+};
+
+void parameters_format(const struct parameters *p, struct buf *ret_text);
+
+#endif
