@@ -7,7 +7,9 @@ what=${1:-build}
 me=$(basename "$0")
 
 packages="gcc make cmake git python3 pkg-config libuv1-dev libjansson-dev libyaml-dev libpng-dev libcurl4-openssl-dev"
-[ "$what" = test ] && packages="$packages libcmocka-dev chromium"
+if [ "$what" = test ]; then # cmocka for the unit tests, a browser for the page, clang for libFuzzer
+    packages="$packages libcmocka-dev chromium clang libclang-rt-dev"
+fi
 
 # Node may come from anywhere (nvm, NodeSource, Debian): ask the program, not the package.
 node_major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/' || true)
@@ -22,6 +24,8 @@ have() {
     case $1 in
     gcc | make | cmake | git | python3) command -v "$1" >/dev/null 2>&1 ;;
     pkg-config) command -v pkg-config >/dev/null 2>&1 ;;
+    clang) command -v clang >/dev/null 2>&1 ;;
+    libclang-rt-dev) ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a >/dev/null 2>&1 ;;
     chromium) command -v chromium >/dev/null 2>&1 ;;
     libuv1-dev) pkg-config --exists libuv 2>/dev/null ;;
     libjansson-dev) pkg-config --exists jansson 2>/dev/null ;;
