@@ -1,0 +1,34 @@
+/* server: what the parts of mysti_server share, as a plain aggregate of pointers.
+ * main.c makes the parts, fills this in and passes it to every handler; nobody else
+ * owns anything here. All of it belongs to the loop thread. A part that a build or a
+ * test does not need may be NULL only where its comment says so. */
+#ifndef MYSTI_SERVER_SERVER_H
+#define MYSTI_SERVER_SERVER_H
+
+#include <stdint.h>
+
+struct config;
+struct events;
+struct http_client;
+struct http_server;
+struct job_queue;
+struct log;
+struct store;
+struct supervisor;
+struct uv_loop_s;
+
+struct server {
+    struct uv_loop_s *loop;
+    const struct config *config;
+    struct log *log;
+    struct http_server *http;
+    struct http_client *client; /* connections to the workers */
+    struct supervisor *supervisor;
+    struct store *store;
+    struct job_queue *queue;
+    struct events *events;
+    int port;            /* the one really listened on */
+    uint64_t started_ms; /* clock_ms() at start */
+};
+
+#endif

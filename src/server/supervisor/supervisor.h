@@ -1,0 +1,177 @@
+/* supervisor: brings the two worker processes into the wanted state and keeps them
+ * there.
+ *
+ *   supervisor_load(s, WORKER_LLM, path, NULL, on_done, data, &err);
+ *   wait = supervisor_when_ready(s, WORKER_SD, on_ready, data);
+ *   ... on_ready: supervisor_work_begin(s, WORKER_SD); forward; supervisor_work_end(s,
+ * WORKER_SD);
+ *
+ * Everything here belongs to the loop thread, and every callback comes from the loop,
+ * never from inside the call that asked for it. A call that returns an error never
+ * calls its callback. Text in a snapshot is owned by the supervisor and good until
+ * control returns to the loop: copy what you keep. */
+#ifndef MYSTI_SERVER_SUPERVISOR_SUPERVISOR_H
+#define MYSTI_SERVER_SUPERVISOR_SUPERVISOR_H
+
+#include "base/err.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct config;
+struct http_client;
+struct log;
+struct uv_loop_s;
+struct supervisor;
+struct supervisor_wait;
+
+enum worker_kind { WORKER_SD, WORKER_LLM };
+#define WORKER_KINDS 2
+
+/* The states and the words for them in logs, in REST answers and on the page. */
+#define WORKER_STATES(X)                                                               \
+    X(STOPPED, "stopped")   /* no process, and none wanted */                          \
+    X(STARTING, "starting") /* process there, does not listen yet */                   \
+    X(LOADING, "loading")   /* listens, the model is being read */                     \
+    X(READY, "ready")       /* takes work (a picture worker may be without model) */   \
+    X(BUSY, "busy")         /* works; text takes more up to its slots */               \
+    X(STOPPING, "stopping") /* asked to go */                                          \
+    X(RESTARTING, "restarting") /* gone, comes back by itself in a moment */           \
+    X(FAILED, "failed")         /* did not come up; tried again after the back-off */
+
+enum worker_state {
+#define X(name, word) WORKER_##name,
+    WORKER_STATES(X)
+#undef X
+};
+
+struct worker_snapshot {
+    enum worker_kind kind;
+    enum worker_state state;
+    const char *name;       /* "sd", "llm" */
+    const char *state_name; /* "ready" */
+    int pid;                /* 0: no process */
+    int port;               /* 0: not known yet */
+    const char *token;   /* for `Authorization: Bearer <token>`; new with every start;
+                            never log it */
+    unsigned generation; /* counts starts: tells one process from the next */
+    uint64_t uptime_ms;  /* of this process; 0: none */
+    unsigned
+        restarts; /* since the server started, without those that a user asked for */
+    const char *
+        last_exit; /* "killed by signal 9 (Killed)", "exited with code 1"; "" : never */
+    const char *reason; /* one sentence when it is not as wanted, else "" */
+    const char *model;  /* absolute path of what is loaded, or NULL */
+    const char *wanted; /* absolute path of what is wanted or being loaded, or NULL */
+    double progress;    /* of a load, 0..1; -1: not known */
+    unsigned running;   /* work that was begun and not ended */
+    const json_t
+        *details; /* the worker's own answer to its last load (sd), or NULL; borrowed */
+};
+
+/* What a load may say; 0 = the server's configuration (gpu_layers: -1). */
+struct worker_load_options {
+    int gpu_layers;
+    int context;
+    int slots;
+};
+#define WORKER_LOAD_OPTIONS_DEFAULT                                                    \
+    {                                                                                  \
+        .gpu_layers = -1                                                               \
+    }
+
+/* err is NULL when it went well; gone after the callback returns. */
+typedef void supervisor_done_fn(void *data, const struct err *err);
+typedef void supervisor_change_fn(void *data, enum worker_kind kind);
+
+struct supervisor_options {
+    struct uv_loop_s *loop;
+    struct log *log;
+    const struct config *config;
+    struct http_client *client;
+};
+
+/* Takes the state folder for itself, puts an end to workers that a killed server left
+ * behind, checks that fixed worker ports are free. Fails with one sentence
+ * (ERR_CONFLICT) when something of it is taken. */
+int supervisor_new(const struct supervisor_options *options, struct supervisor **ret,
+                   struct err *err) MUST_CHECK;
+void supervisor_free(
+    struct supervisor *s); /* after supervisor_shutdown() has called back */
+/* Spawns the workers and loads what is wanted: options, else the stored state, else the
+ * starters. */
+void supervisor_begin(struct supervisor *s);
+/* Asks every worker to go, kills after 3 s, calls back when none is left. */
+void supervisor_shutdown(struct supervisor *s, supervisor_done_fn *done, void *data);
+
+void supervisor_snapshot(const struct supervisor *s, enum worker_kind kind,
+                         struct worker_snapshot *ret);
+/* The newest lines of a worker's log, oldest first, at most max; returns how many. */
+size_t supervisor_log_tail(const struct supervisor *s, enum worker_kind kind,
+                           const char **ret_lines, size_t max);
+const char *worker_state_name(enum worker_state state);
+/* "sd" and "llm", as in routes */
+int worker_kind_from_name(const char *name, enum worker_kind *ret,
+                          struct err *err) MUST_CHECK;
+
+enum supervisor_force { SUPERVISOR_POLITE, SUPERVISOR_FORCE };
+
+/* Loads a model in place of the one that is there. `path` absolute. The file is looked
+ * at first: missing, a folder, or not a model is refused here. A load that fails later
+ * leaves the model that was there before. A second load of the same file joins the
+ * first; of another, or while work runs (polite), is ERR_CONFLICT. `done` may be NULL.
+ */
+int supervisor_load(struct supervisor *s, enum worker_kind kind, const char *path,
+                    const struct worker_load_options *options,
+                    enum supervisor_force force, supervisor_done_fn *done, void *data,
+                    struct err *err) MUST_CHECK;
+int supervisor_unload(struct supervisor *s, enum worker_kind kind,
+                      enum supervisor_force force, supervisor_done_fn *done, void *data,
+                      struct err *err) MUST_CHECK;
+/* POST /v1/workers/{kind}/{start,stop,restart}. Stop and restart refuse (ERR_CONFLICT)
+ * while work runs unless forced. Start of a running worker and stop of a stopped one
+ * are done at once. A stopped worker stays stopped until started; what it had loaded is
+ * still wanted and comes back with it. `done` comes when it is ready (start, restart)
+ * or gone (stop). */
+int supervisor_start(struct supervisor *s, enum worker_kind kind,
+                     supervisor_done_fn *done, void *data, struct err *err) MUST_CHECK;
+int supervisor_stop(struct supervisor *s, enum worker_kind kind,
+                    enum supervisor_force force, supervisor_done_fn *done, void *data,
+                    struct err *err) MUST_CHECK;
+int supervisor_restart(struct supervisor *s, enum worker_kind kind,
+                       enum supervisor_force force, supervisor_done_fn *done,
+                       void *data, struct err *err) MUST_CHECK;
+
+/* Takes work right now with a model in it? */
+bool supervisor_is_ready(const struct supervisor *s, enum worker_kind kind);
+/* Calls `ready` once: with NULL when the worker can take work, with an error
+ * (ERR_UNAVAILABLE, with the reason) when nothing is loaded and nothing is coming, or
+ * when it failed. There is no time limit here. */
+struct supervisor_wait *supervisor_when_ready(struct supervisor *s,
+                                              enum worker_kind kind,
+                                              supervisor_done_fn *ready, void *data);
+void supervisor_wait_cancel(
+    struct supervisor_wait *wait); /* before the callback only */
+/* For the client who waits: "loading starter-writer.gguf", "restarting". */
+void supervisor_progress_text(const struct supervisor *s, enum worker_kind kind,
+                              char *ret_text, size_t size);
+
+/* Between these two the worker counts as busy. Ending twice is a bug. `generation` is
+ * that of the snapshot which the work went to; the end of work of an earlier process is
+ * ignored. Begin returns it. */
+unsigned supervisor_work_begin(struct supervisor *s, enum worker_kind kind);
+void supervisor_work_end(struct supervisor *s, enum worker_kind kind,
+                         unsigned generation);
+/* "This process closed the connection on me": until its end was seen or it has answered
+ * a health check, it does not count as ready. Call before supervisor_when_ready() when
+ * a request is sent again. */
+void supervisor_suspect(struct supervisor *s, enum worker_kind kind,
+                        unsigned generation);
+
+/* `changed` after every change of state, model, progress or running work. At most 8
+ * listeners. */
+void supervisor_listen(struct supervisor *s, supervisor_change_fn *changed, void *data);
+
+#endif
