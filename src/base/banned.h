@@ -1,5 +1,5 @@
-/* Functions that have no safe use here. Included on the command line for our own code, so that using one
- * does not compile; each has a better one in base/. */
+/* Functions that have no safe use here. Included on the command line for our own code,
+ * so that using one does not compile; each has a better one in base/. */
 #ifndef MYSTI_BASE_BANNED_H
 #define MYSTI_BASE_BANNED_H
 

@@ -4,9 +4,9 @@
 
 #include <stdint.h>
 
-uint64_t clock_ns(void);    /* monotonic */
-uint64_t clock_ms(void);    /* monotonic */
-int64_t clock_unix(void);   /* seconds since 1970 */
+uint64_t clock_ns(void);     /* monotonic */
+uint64_t clock_ms(void);     /* monotonic */
+int64_t clock_unix(void);    /* seconds since 1970 */
 int64_t clock_unix_us(void); /* microseconds since 1970 */
 
 #endif

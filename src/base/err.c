@@ -7,10 +7,9 @@ static const struct {
     int status;
     const char *type;
     const char *slug;
-} codes[] = {
-    [ERR_NONE] = {200, "none", "none"},
+} codes[] = {[ERR_NONE] = {200, "none", "none"},
 #define X(name, status, type, slug) [ERR_##name] = {status, type, slug},
-    ERR_CODES(X)
+             ERR_CODES(X)
 #undef X
 };
 

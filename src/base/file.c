@@ -37,7 +37,8 @@ int file_read(const char *path, size_t max_bytes, struct buf *ret_data, struct e
     int fd = open(path, O_RDONLY | O_CLOEXEC);
 
     if (fd < 0)
-        return err_set(err, code_of(errno), "cannot open %s: %s", path, strerror(errno));
+        return err_set(err, code_of(errno), "cannot open %s: %s", path,
+                       strerror(errno));
     if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
         err_set(err, ERR_INVALID, "%s is not a regular file", path);
         goto out;
@@ -144,7 +145,8 @@ int file_make_folder(const char *path, mode_t mode, struct err *err)
 
         *p = '\0';
         if (mkdir(part, mode) && errno != EEXIST && stat(part, &st))
-            rc = err_set(err, code_of(errno) == ERR_NOT_FOUND ? ERR_STORAGE : code_of(errno),
+            rc = err_set(err,
+                         code_of(errno) == ERR_NOT_FOUND ? ERR_STORAGE : code_of(errno),
                          "cannot create the folder %s: %s", part, strerror(errno));
         *p = c;
         if (!c)
@@ -165,7 +167,8 @@ char *file_join(const char *folder, const char *name)
 {
     if (name[0] == '/' || !folder[0])
         return mem_strdup(name);
-    return mem_printf("%s%s%s", folder, folder[strlen(folder) - 1] == '/' ? "" : "/", name);
+    return mem_printf("%s%s%s", folder, folder[strlen(folder) - 1] == '/' ? "" : "/",
+                      name);
 }
 
 const char *file_name(const char *path)

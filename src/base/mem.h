@@ -1,6 +1,7 @@
-/* mem: allocation. Small allocations never fail: running out of memory for a few hundred bytes leaves
- * nothing sensible to do, so they end the process with one line. Anything whose size a user or a model
- * decides goes through mem_try_*, which returns NULL, and the caller makes a sentence of it. */
+/* mem: allocation. Small allocations never fail: running out of memory for a few
+ * hundred bytes leaves nothing sensible to do, so they end the process with one line.
+ * Anything whose size a user or a model decides goes through mem_try_*, which returns
+ * NULL, and the caller makes a sentence of it. */
 #ifndef MYSTI_BASE_MEM_H
 #define MYSTI_BASE_MEM_H
 

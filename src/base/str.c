@@ -27,8 +27,8 @@ int str_to_int(const char *s, const char *what, int64_t min, int64_t max,
     v = strtoll(s, &end, 10);
     if (!*s || *end || errno || v < min || v > max)
         return err_set(err, ERR_INVALID,
-                       "%s must be a whole number from %lld to %lld, not \"%.60s\"", what,
-                       (long long)min, (long long)max, s);
+                       "%s must be a whole number from %lld to %lld, not \"%.60s\"",
+                       what, (long long)min, (long long)max, s);
     *ret_value = v;
     return 0;
 }

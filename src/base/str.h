@@ -1,5 +1,5 @@
-/* str: small questions about text: numbers that must be whole and in range, and the known name that
- * somebody who mistyped probably meant. */
+/* str: small questions about text: numbers that must be whole and in range, and the
+ * known name that somebody who mistyped probably meant. */
 #ifndef MYSTI_BASE_STR_H
 #define MYSTI_BASE_STR_H
 
@@ -14,9 +14,11 @@ bool str_has_suffix(const char *s, const char *suffix);
 /* Whole string, decimal, within [min, max]; `what` names it in the sentence. */
 int str_to_int(const char *s, const char *what, int64_t min, int64_t max,
                int64_t *ret_value, struct err *err) MUST_CHECK;
-/* The entry of names[count] nearest to `name` by edit distance, NULL when none is near. */
+/* The entry of names[count] nearest to `name` by edit distance, NULL when none is near.
+ */
 const char *str_nearest(const char *name, const char *const *names, size_t count);
-/* Valid UTF-8 as RFC 3629 has it: no surrogates, no overlong forms, nothing above U+10FFFF. */
+/* Valid UTF-8 as RFC 3629 has it: no surrogates, no overlong forms, nothing above
+ * U+10FFFF. */
 bool str_is_utf8(const char *s, size_t len);
 
 #endif
