@@ -1,0 +1,134 @@
+/* engine: text to pictures. The only header of this folder that code outside of it
+ * includes.
+ *
+ *   engine_open(&engine, &(struct engine_options){.backend = "dnnl"}, &err);
+ *   engine_model_load(&model, engine, path, NULL, &err);
+ *   engine_job_defaults(model, &job);
+ *   job.prompt = "a red circle";
+ *   engine_estimate(model, &job, &estimate, &err);       bytes, before anything runs
+ *   engine_generate(model, &job, &(struct engine_events){.on_image = mine}, &err);
+ *
+ * One thread at a time per engine; the back end uses threads of its own inside a call.
+ * Callbacks run on the calling thread, in the middle of the work: they must be short.
+ * Nothing here logs, prints or exits. Failures: 400 bad_file (what the file lacks, by
+ * name), 400 invalid_value with the field in err->param, 404 for a path that is not
+ * there, 499 cancelled, 503 out_of_memory, 500 when the picture is not a number. */
+#ifndef MYSTI_ENGINE_ENGINE_H
+#define MYSTI_ENGINE_ENGINE_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct engine;
+struct engine_model;
+
+struct engine_options {
+    const char *backend;   /* "dnnl", "ref"; NULL: the best that is built in */
+    const char *precision; /* "f32", "bf16"; NULL: the best for this processor */
+    int threads;           /* 0: one per processor core */
+};
+
+int engine_open(struct engine **ret_engine, const struct engine_options *options,
+                struct err *err) MUST_CHECK;
+void engine_close(struct engine *engine);                     /* after its models */
+const char *engine_backend_name(const struct engine *engine); /* "dnnl", "ref" */
+const char *engine_backend_names(void); /* "dnnl, ref": what is built in */
+
+struct engine_load_events {
+    /* 0..1, now and then; true ends the load with ERR_CANCELLED. May be NULL. */
+    bool (*on_progress)(void *user, double progress);
+    void *user;
+};
+
+/* Opens the file, builds the model, packs its weights. events may be NULL. */
+int engine_model_load(struct engine_model **ret_model, struct engine *engine,
+                      const char *path, const struct engine_load_events *events,
+                      struct err *err) MUST_CHECK;
+void engine_model_free(struct engine_model *model);
+
+struct engine_model_info {
+    const char *path;
+    const char *name;   /* from the metadata, else the file's name without its ending */
+    const char *family; /* "sd1" */
+    const char *prediction; /* "eps", "v" */
+    uint64_t parameters;
+    uint64_t resident_bytes; /* packed weights, now */
+    int default_width, default_height, default_steps;
+    double default_cfg_scale;
+    const char *default_sampler, *default_scheduler;
+};
+
+/* The strings live as long as the model. */
+void engine_model_info(const struct engine_model *model,
+                       struct engine_model_info *ret_info);
+
+#define ENGINE_MAX_SIZE 2048 /* pixels, width and height */
+#define ENGINE_MAX_STEPS 150
+#define ENGINE_MAX_COUNT 16
+
+struct engine_job {
+    const char *prompt;          /* UTF-8; "" is a prompt, NULL is none */
+    const char *negative_prompt; /* NULL: "" */
+    int width, height; /* multiples of 8 (more where the model halves more often) */
+    int steps;
+    double cfg_scale;      /* 1: no guidance, the negative prompt is not used */
+    int64_t seed;          /* -1: drawn; image i of the job uses seed + i */
+    const char *sampler;   /* any spelling; a label such as "DPM++ 2M Karras" also sets
+                              the scheduler */
+    const char *scheduler; /* "normal", "karras" */
+    int count;
+    const char *rng; /* "nv", "cpu" */
+};
+
+/* The model's defaults, seed -1, count 1, rng "nv", no prompt. */
+void engine_job_defaults(const struct engine_model *model, struct engine_job *ret_job);
+/* Everything that can be said about a job without running it. */
+int engine_job_check(const struct engine_model *model, const struct engine_job *job,
+                     struct err *err) MUST_CHECK;
+
+struct engine_estimate {
+    uint64_t resident_bytes; /* packed weights, now */
+    uint64_t peak_bytes;     /* resident, what this job still packs, and everything it
+                                allocates while it runs */
+};
+
+int engine_estimate(struct engine_model *model, const struct engine_job *job,
+                    struct engine_estimate *ret_estimate, struct err *err) MUST_CHECK;
+
+enum engine_phase { ENGINE_PHASE_ENCODE, ENGINE_PHASE_SAMPLE, ENGINE_PHASE_DECODE };
+const char *
+engine_phase_name(enum engine_phase phase); /* "encode", "sample", "decode" */
+
+/* Everything in it lives only during the call. */
+struct engine_image {
+    int index; /* 0..count-1 */
+    int64_t seed;
+    int width, height;
+    const uint8_t *rgb;     /* [height, width, 3] */
+    const char *parameters; /* A1111's text, also inside the PNG */
+    const void *png;
+    size_t png_bytes;
+    unsigned dropped_tokens; /* of the prompt: more than fit into the text encoder */
+};
+
+struct engine_events {
+    void (*on_phase)(void *user, enum engine_phase phase, int image);
+    /* after step 1..steps of image 0..count-1 */
+    void (*on_step)(void *user, int image, int step, int steps);
+    /* false ends the job (the receiver is gone or cannot store it); reason in err, else
+     * ERR_CANCELLED */
+    bool (*on_image)(void *user, const struct engine_image *image, struct err *err);
+    /* asked before every operation, from the calling thread; true ends the job with
+     * ERR_CANCELLED */
+    bool (*is_cancelled)(void *user);
+    void *user;
+};
+
+/* Each callback may be NULL. */
+int engine_generate(struct engine_model *model, const struct engine_job *job,
+                    const struct engine_events *events, struct err *err) MUST_CHECK;
+
+#endif

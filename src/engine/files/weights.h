@@ -1,0 +1,66 @@
+/* weights: the tensors of a model file, whatever its format. safetensors and GGUF open
+ * into the same struct weights_file; the rest of the engine never asks which it was.
+ *
+ *   if (weights_file_open(&file, path, &err)) return -1;
+ *   const struct weight *w = weights_file_find(file,
+ * "model.diffusion_model.out.2.weight"); weight_to_f32(w, 0, weight_count(w), floats);
+ *   weights_file_close(file);
+ *
+ * The file is mapped, never read into memory as a whole. Everything in it was checked
+ * when it was opened: a struct weight that was handed out has data in bounds, known
+ * type, rank 0..4, no overflow. The mapping lives as long as the file is open;
+ * weights_file_forget() gives its pages back once they were packed (they come back from
+ * disk if somebody looks again). Any thread may read. */
+#ifndef MYSTI_ENGINE_FILES_WEIGHTS_H
+#define MYSTI_ENGINE_FILES_WEIGHTS_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum weight_type {
+    WEIGHT_F32,
+    WEIGHT_F16,
+    WEIGHT_BF16,
+    WEIGHT_Q8_0, /* blocks of 32 along the last dimension: an f16 scale, 32 signed bytes
+                  */
+    WEIGHT_OTHER, /* known to the format, not to us (integers, other quantisations): no
+                     values to be had */
+};
+
+struct weight {
+    const char *name;
+    enum weight_type type;
+    int rank;
+    int64_t dim[4]; /* as PyTorch has them, last fastest: linear [O, I], conv [O, I, KH,
+                       KW]; unused are 1 */
+    const unsigned char *data;
+    size_t bytes;
+};
+
+struct weights_file;
+
+int weights_file_open(struct weights_file **ret_file, const char *path,
+                      struct err *err) MUST_CHECK;
+void weights_file_close(struct weights_file *file); /* NULL is fine */
+
+/* NULL when the file has no such tensor */
+const struct weight *weights_file_find(const struct weights_file *file,
+                                       const char *name);
+size_t weights_file_count(const struct weights_file *file);
+const struct weight *weights_file_at(const struct weights_file *file, size_t index);
+/* a metadata value that is text (GGUF numbers are given as text too); NULL when absent
+ */
+const char *weights_file_meta(const struct weights_file *file, const char *key);
+const char *weights_file_path(const struct weights_file *file);
+/* Tells the kernel that the mapped pages are not needed any more. */
+void weights_file_forget(struct weights_file *file);
+
+size_t weight_count(const struct weight *w); /* elements */
+/* Elements [first, first + count) as f32. The type must not be WEIGHT_OTHER. */
+void weight_to_f32(const struct weight *w, size_t first, size_t count,
+                   float *ret_values);
+const char *weight_type_name(enum weight_type type);
+
+#endif
