@@ -8,6 +8,7 @@ Suites, in the order in which they run (all without an argument):
   unit    every ctest program of build/: units, goldens, one back end against the other
   asan    the same under AddressSanitizer and UBSan, for all that needs no prefix
   fuzz    each libFuzzer target from its seeds, S seconds each (default 5)
+  page    the page's own unit tests
   api     black box: the real server with scripted workers, node:test
   e2e     the real engines, the real page in Chromium, the official client
 Each suite says what it runs and how long it took. The output of what failed is shown, the rest is in
@@ -120,6 +121,18 @@ def node(folder, log, options=()):
     return passed, failed, shown
 
 
+def page(log, _):
+    if not (ROOT / "web/node_modules").is_dir():
+        out, status = run(["npm", "--prefix", "web", "ci", "--no-audit", "--no-fund"], log)
+        if status:
+            return 0, 1, out
+    out, status = run(["npm", "--prefix", "web", "test"], log, env={**os.environ, "NO_COLOR": "1"})
+    count = {word: int(m[1]) if (m := re.search(rf"Tests .*?(\d+) {word}", out)) else 0
+             for word in ("passed", "failed")}
+    failed = max(count["failed"], 1 if status else 0)
+    return count["passed"], failed, out if failed else ""
+
+
 def api(log, _):
     return node("tests/api", log)
 
@@ -130,7 +143,7 @@ def e2e(log, _):
     return node("tests/e2e", log, ["--test-concurrency=1"] if major >= 20 else [])
 
 
-SUITES = {"tree": tree, "unit": unit, "asan": asan, "fuzz": fuzz, "api": api, "e2e": e2e}
+SUITES = {"tree": tree, "unit": unit, "asan": asan, "fuzz": fuzz, "page": page, "api": api, "e2e": e2e}
 
 
 def main():

@@ -1,0 +1,147 @@
+// Every request of the page, typed by what docs/openapi.yaml promises. A failure becomes a Failure with the
+// server's own sentence, because that sentence already says what to do.
+import { readEvents } from './sse'
+
+export class Failure extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+    readonly code: string | null = null,
+  ) {
+    super(message)
+  }
+}
+
+export type Kind = 'sd' | 'llm'
+export type WorkerState =
+  | 'stopped' | 'starting' | 'loading' | 'ready' | 'busy' | 'stopping' | 'restarting' | 'failed'
+
+export interface WorkerHealth {
+  state: WorkerState
+  model: string | null
+  reason: string | null
+}
+
+export interface Health {
+  status: 'ok' | 'degraded'
+  workers: Record<Kind, WorkerHealth>
+}
+
+export interface Model {
+  id: string
+  type: string
+  active: boolean
+}
+
+export interface Progress {
+  step: number
+  steps: number
+  time: number
+  phase: string
+}
+
+export interface Picture {
+  name: string
+  params: Record<string, unknown>
+}
+
+export interface PictureRequest {
+  prompt: string
+  negative_prompt?: string
+  size?: string
+  steps?: number
+  seed?: number
+  cfg_scale?: number
+  sampler?: string
+  scheduler?: string
+  n?: number
+}
+
+export interface DrawnPicture {
+  url: string
+  seed?: number
+}
+
+async function failureOf(answer: Response): Promise<Failure> {
+  const text = await answer.text()
+  try {
+    const error = JSON.parse(text).error
+    return new Failure(error.message, answer.status, error.code)
+  } catch {
+    return new Failure(text.slice(0, 300) || `The server answered ${answer.status}.`, answer.status)
+  }
+}
+
+async function send(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
+  let answer: Response
+  try {
+    answer = await fetch(path, {
+      method,
+      signal: signal ?? null,
+      headers: body === undefined ? {} : { 'Content-Type': 'application/json' },
+      body: body === undefined ? null : JSON.stringify(body),
+    })
+  } catch (error) {
+    if ((error as Error).name === 'AbortError') throw error
+    throw new Failure('Mysti does not answer. Is mysti_server still running?', 0)
+  }
+  if (!answer.ok) throw await failureOf(answer)
+  return answer
+}
+
+async function json<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  return (await send(method, path, body, signal)).json() as Promise<T>
+}
+
+export const health = () => json<Health>('GET', '/health')
+
+export const models = async () => (await json<{ data: Model[] }>('GET', '/v1/models')).data
+
+export const loadModel = (kind: Kind, id: string) =>
+  json<unknown>('POST', kind === 'sd' ? '/v1/models/load' : '/v1/llm/load', { model: id })
+
+export const startWorker = (kind: Kind) => json<unknown>('POST', `/v1/workers/${kind}/start`, {})
+
+export const recentPictures = () => json<Picture[]>('GET', '/v1/history/images')
+
+export const cancelPicture = () => json<unknown>('POST', '/v1/images/cancel', {})
+
+export async function drawPicture(request: PictureRequest, signal: AbortSignal): Promise<DrawnPicture[]> {
+  const body = { ...request, response_format: 'url' }
+  return (await json<{ data: DrawnPicture[] }>('POST', '/v1/images/generations', body, signal)).data
+}
+
+/** Follows the progress of pictures until the signal ends it. */
+export async function followProgress(onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<void> {
+  const answer = await send('GET', '/v1/stream/progress', undefined, signal)
+  await readEvents(answer.body!, ({ data }) => onProgress(JSON.parse(data) as Progress))
+}
+
+export interface ChatMessage {
+  role: 'system' | 'user' | 'assistant'
+  content: string
+}
+
+/** Streams an answer; onText gets each new piece, onWait what the server says while nothing comes yet. */
+export async function chat(
+  messages: ChatMessage[],
+  onText: (piece: string) => void,
+  onWait: (note: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const answer = await send('POST', '/v1/chat/completions', { messages, stream: true }, signal)
+  let failure: Failure | null = null
+  await readEvents(
+    answer.body!,
+    ({ data }) => {
+      if (data === '[DONE]') return
+      const chunk = JSON.parse(data)
+      if (chunk.error) failure = new Failure(chunk.error.message, 200, chunk.error.code)
+      const delta = chunk.choices?.[0]?.delta
+      const piece = delta?.content ?? delta?.reasoning_content
+      if (piece) onText(piece)
+    },
+    onWait,
+  )
+  if (failure) throw failure
+}

@@ -1,0 +1,61 @@
+// The prompt, and the magic wand that rewrites it: the text model's words stream into the box as they come.
+// The wand keeps the old prompt for undo, and a second click stops it.
+import { defineStore } from 'pinia'
+import { ref } from 'vue'
+
+import * as api from '../api/client'
+
+const SYSTEM =
+  'You write prompts for pictures. Turn the idea into one vivid paragraph that keeps its subject and adds ' +
+  'light, place, composition and style. Answer with the paragraph alone.'
+
+/** A reasoning model's thoughts are not part of the prompt. */
+export function withoutThoughts(text: string): string {
+  return text.replace(/<think>[\s\S]*?(<\/think>|$)/g, '').trimStart()
+}
+
+export const usePrompt = defineStore('prompt', () => {
+  const text = ref('')
+  const before = ref<string | null>(null)
+  const writing = ref(false)
+  const note = ref('')
+  let job: AbortController | null = null
+
+  /** Throws a Failure, with the old prompt back in place when nothing came. */
+  async function enhance(): Promise<void> {
+    if (writing.value) {
+      job?.abort()
+      return
+    }
+    const idea = text.value.trim()
+    let answer = ''
+    job = new AbortController()
+    before.value = text.value
+    writing.value = true
+    try {
+      await api.chat(
+        [{ role: 'system', content: SYSTEM }, { role: 'user', content: `Enhance this prompt: ${idea}` }],
+        (piece) => {
+          note.value = ''
+          answer += piece
+          text.value = withoutThoughts(answer)
+        },
+        (waiting) => (note.value = waiting),
+        job.signal,
+      )
+    } catch (error) {
+      if (!job.signal.aborted) throw error
+    } finally {
+      writing.value = false
+      note.value = ''
+      if (!text.value.trim()) undo()
+    }
+  }
+
+  function undo(): void {
+    if (before.value !== null) text.value = before.value
+    before.value = null
+  }
+
+  return { text, before, writing, note, enhance, undo }
+})
