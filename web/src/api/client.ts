@@ -38,10 +38,13 @@ export interface Progress {
   steps: number
   time: number
   phase: string
+  label: string
+  eta_ms: number | null
 }
 
 export interface Picture {
   name: string
+  url: string
   params: Record<string, unknown>
 }
 
