@@ -1,0 +1,25 @@
+/* memory: what this machine has: processor, memory as it is now, graphics cards. Read from /proc and /sys (no
+ * library, no process), so that it is cheap enough to ask on the loop thread; what cannot change is read once.
+ */
+#ifndef MYSTI_SERVER_MEMORY_MEMORY_H
+#define MYSTI_SERVER_MEMORY_MEMORY_H
+
+#include <jansson.h>
+#include <stdint.h>
+
+struct memory_now {
+    uint64_t total;     /* bytes; the machine's */
+    uint64_t available; /* usable without swapping, within the control group's limit */
+    uint64_t limit;     /* the control group's, 0: none */
+};
+
+/* root: "" for the machine itself; tests pass a folder with proc/ and sys/ in it. Returns 0, or -1 when the
+ * machine does not say. */
+int memory_read(const char *root, struct memory_now *ret);
+/* Resident bytes of a process, 0 when there is none. */
+uint64_t memory_of_process(const char *root, int pid);
+/* docs/openapi.yaml, System.processor and System.gpus. New references. */
+json_t *memory_processor_json(const char *root);
+json_t *memory_gpus_json(const char *root);
+
+#endif

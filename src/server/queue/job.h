@@ -1,0 +1,88 @@
+/* job: one picture request on its way through the queue. Every dialect of picture request (today OpenAI's)
+ * becomes a struct image_request at the edge; the queue turns it into a struct job.
+ *
+ * JOB_STEPS is the one vocabulary for where a job is: the enum, the word in the log, the `phase` in REST answers
+ * and events, and the label that a page shows. A durable queue stores the word. If you add a step, add it to
+ * `phase` in docs/openapi.yaml too. */
+#ifndef MYSTI_SERVER_QUEUE_JOB_H
+#define MYSTI_SERVER_QUEUE_JOB_H
+
+#include "base/err.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* name, word, label */
+#define JOB_STEPS(X)                                                                   \
+    X(WAITING, "waiting", "Waiting for its turn...")                                   \
+    X(PREPARING, "preparing", "Loading the model...")                                  \
+    X(ENCODING, "encoding", "Reading the prompt...")                                   \
+    X(SAMPLING, "sampling", "Sampling...")                                             \
+    X(DECODING, "decoding", "VAE Decoding...")                                         \
+    X(SAVING, "saving", "Saving...")                                                   \
+    X(DONE, "done", "Done")                                                            \
+    X(FAILED, "failed", "Failed")                                                      \
+    X(CANCELLED, "cancelled", "Cancelled")
+
+enum job_step {
+#define X(name, word, label) JOB_##name,
+    JOB_STEPS(X)
+#undef X
+};
+
+const char *job_step_word(enum job_step step);
+const char *job_step_label(enum job_step step);
+
+/* What is to be drawn. Zero (or what the comment says) leaves the choice to the model. All text is UTF-8 and
+ * owned by the struct. */
+struct image_request {
+    char *prompt;          /* never empty */
+    char *negative_prompt; /* NULL: none */
+    char *model_path;      /* absolute; NULL: the active model */
+    char *sampler;         /* the worker's word, "dpmpp_2m"; NULL: the model's */
+    char *scheduler;       /* "normal", "karras"; NULL: the model's */
+    int width;             /* pixels, a multiple of 8; 0: the model's */
+    int height;
+    int steps;        /* 0: the model's */
+    int count;        /* pictures, at least 1 */
+    double cfg_scale; /* -1: the model's */
+    int64_t seed;     /* of the first picture, the next ones count up; -1: random */
+};
+
+#define IMAGE_REQUEST_DEFAULT                                                          \
+    {                                                                                  \
+        .count = 1, .cfg_scale = -1, .seed = -1                                        \
+    }
+
+void image_request_release(struct image_request *r);
+
+/* A finished picture. Text and bytes are the queue's and good until the callback returns. */
+struct job_picture {
+    int index; /* 0 ... count-1 */
+    int64_t seed;
+    int width;
+    int height;
+    const unsigned char *png;
+    size_t size;
+    const char *file;             /* its name in the output folder; NULL: not saved */
+    const struct err *save_error; /* why not, or NULL */
+};
+
+/* Where a job is, for clients. */
+struct job_progress {
+    const char *id;
+    enum job_step step;
+    int position; /* jobs before it; 0: it is being worked on */
+    int image;    /* the picture being drawn, from 0 */
+    int images;
+    int sample_step; /* 0 before the first one is done */
+    int sample_steps;
+    int64_t eta_ms;   /* of this picture's sampling; -1: not known */
+    uint64_t time_ms; /* since it was begun; 0 while it waits */
+    char detail
+        [160]; /* while it waits or prepares: "loading starter-painter.safetensors" */
+};
+
+#endif
