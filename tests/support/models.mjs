@@ -1,0 +1,50 @@
+// Model files that are just real enough to be recognised: what the server reads of a file before it hands it to a
+// worker (the head), and nothing behind it.
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+
+function write(path, bytes) {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, bytes);
+  return path;
+}
+
+function ggufString(text) {
+  const bytes = Buffer.from(text);
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(bytes.length));
+  return Buffer.concat([length, bytes]);
+}
+
+const u32 = (n) => {
+  const b = Buffer.alloc(4);
+  b.writeUInt32LE(n);
+  return b;
+};
+const u64 = (n) => {
+  const b = Buffer.alloc(8);
+  b.writeBigUInt64LE(BigInt(n));
+  return b;
+};
+
+// A GGUF with one metadata key (general.architecture) and the named tensors, each one F32.
+export function writeGguf(path, { architecture = 'llama', tensors = ['token_embd.weight'] } = {}) {
+  const parts = [Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(1),
+    ggufString('general.architecture'), u32(8), ggufString(architecture)];
+  tensors.forEach((name, i) => parts.push(ggufString(name), u32(1), u64(1), u32(0), u64(i * 32)));
+  const head = Buffer.concat(parts);
+  return write(path, Buffer.concat([head, Buffer.alloc((32 - (head.length % 32)) % 32 + tensors.length * 32)]));
+}
+
+const painterTensors = [
+  'model.diffusion_model.input_blocks.0.0.weight',
+  'first_stage_model.decoder.conv_in.weight',
+  'cond_stage_model.transformer.text_model.embeddings.token_embedding.weight',
+];
+
+export function writeSafetensors(path, { tensors = painterTensors, metadata = {} } = {}) {
+  const head = { __metadata__: metadata };
+  tensors.forEach((name, i) => (head[name] = { dtype: 'F32', shape: [1], data_offsets: [i * 4, i * 4 + 4] }));
+  const text = Buffer.from(JSON.stringify(head));
+  return write(path, Buffer.concat([u64(text.length), text, Buffer.alloc(tensors.length * 4)]));
+}

@@ -1,0 +1,173 @@
+// Starts the real mysti_server for a test: on free ports, with a home, models and pictures of its own under /tmp,
+// and with scriptable fakes where its workers should be.
+//
+//   const server = await startServer(t, { sd: { generate: ['crash', 'ok'] } });
+//   const res = await server.post('/v1/images/generations', { prompt: 'a boat' });
+//
+// The server looks for its workers beside its own executable, so a copy of it is put into a folder of its own,
+// with the fakes under the workers' names and the starter models' folder where they belong. Nothing in the server
+// knows about tests. MYSTI_BIN names the folder of the build under test (default: build/bin).
+import { chmodSync, copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { writeGguf, writeSafetensors } from './models.mjs';
+
+const here = dirname(fileURLToPath(import.meta.url));
+export const binFolder = resolve(process.env.MYSTI_BIN ?? join(here, '../../build/bin'));
+
+export function freePort() {
+  return new Promise((done, fail) => {
+    const s = createServer().on('error', fail).listen(0, '127.0.0.1', () => {
+      const { port } = s.address();
+      s.close(() => done(port));
+    });
+  });
+}
+
+// Waits until `check` returns something true and returns that; the sentence of the failure says what was awaited.
+export async function until(what, check, timeoutMs = 10000) {
+  const end = Date.now() + timeoutMs;
+  for (;;) {
+    const value = await check();
+    if (value) return value;
+    if (Date.now() > end) throw new Error(`waited ${timeoutMs} ms in vain for: ${what}`);
+    await sleep(20);
+  }
+}
+
+function layOut(root, plans) {
+  const bin = join(root, 'bin');
+  for (const folder of ['bin/models/starter', 'bin/public', 'home', 'models', 'outputs'])
+    mkdirSync(join(root, folder), { recursive: true });
+  copyFileSync(join(binFolder, 'mysti_server'), join(bin, 'mysti_server'));
+  if (existsSync(join(binFolder, 'public'))) cpSync(join(binFolder, 'public'), join(bin, 'public'), { recursive: true });
+  else writeFileSync(join(bin, 'public/index.html'), '<!doctype html><title>Mysti</title>');
+  for (const kind of ['sd', 'llm']) {
+    const folder = join(root, kind);
+    mkdirSync(folder);
+    writeFileSync(join(folder, 'plan.json'), JSON.stringify(plans[kind] ?? {}));
+    writeFileSync(join(folder, 'records.jsonl'), '');
+    const fake = join(bin, `mysti_${kind}_worker`);
+    writeFileSync(fake, `#!/bin/sh\nexec '${process.execPath}' '${join(here, 'fake_worker.mjs')}' ${kind} '${folder}' "$@"\n`);
+    chmodSync(fake, 0o755);
+  }
+  writeSafetensors(join(bin, 'models/starter/starter-painter.safetensors'));
+  writeGguf(join(bin, 'models/starter/starter-writer.gguf'));
+  return bin;
+}
+
+class TestServer {
+  constructor(root, port) {
+    Object.assign(this, { root, port, base: `http://127.0.0.1:${port}`, logText: '', exit: null });
+    this.outputs = join(root, 'outputs');
+    this.models = join(root, 'models');
+    this.home = join(root, 'home');
+  }
+
+  start(bin, args, env) {
+    this.child = spawn(join(bin, 'mysti_server'),
+      ['--listen-port', String(this.port), '--sd-port', '0', '--llm-port', '0', '--home', this.home,
+        '--model-dir', this.models, '--output-dir', this.outputs, ...args],
+      { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    for (const stream of [this.child.stdout, this.child.stderr])
+      stream.setEncoding('utf8').on('data', (text) => (this.logText += text));
+    this.child.on('exit', (code, signal) => (this.exit = { code, signal }));
+  }
+
+  async answersHealth() {
+    await until('the server answers /health', async () => {
+      if (this.exit) throw new Error(`the server ended with ${JSON.stringify(this.exit)}:\n${this.logText}`);
+      return fetch(`${this.base}/health`).then((r) => r.ok, () => false);
+    });
+  }
+
+  async ready(kinds = ['sd', 'llm']) {
+    for (const kind of kinds)
+      await until(`worker ${kind} is ready\n${this.logText}`, async () => (await this.worker(kind)).state === 'ready');
+  }
+
+  async worker(kind) {
+    return (await fetch(`${this.base}/v1/workers/${kind}`)).json();
+  }
+
+  get(path, options) {
+    return fetch(this.base + path, options);
+  }
+
+  post(path, body, options = {}) {
+    const text = typeof body === 'string' ? body : JSON.stringify(body ?? {});
+    return fetch(this.base + path, { method: 'POST', body: text, ...options,
+      headers: { 'Content-Type': 'application/json', ...options.headers } });
+  }
+
+  // Status and JSON of an answer in one step.
+  async postJson(path, body, options) {
+    const res = await this.post(path, body, options);
+    return { status: res.status, headers: res.headers, json: await res.json() };
+  }
+
+  async getJson(path, options) {
+    const res = await this.get(path, options);
+    return { status: res.status, headers: res.headers, json: await res.json() };
+  }
+
+  plan(kind, plan) {
+    writeFileSync(join(this.root, kind, 'plan.json'), JSON.stringify(plan));
+    rmSync(join(this.root, kind, 'counts.json'), { force: true });
+  }
+
+  records(kind) {
+    return readFileSync(join(this.root, kind, 'records.jsonl'), 'utf8').split('\n').filter(Boolean).map((l) => JSON.parse(l));
+  }
+
+  requests(kind, url) {
+    return this.records(kind).filter((r) => r.event === 'request' && (!url || r.url === url));
+  }
+
+  async stop() {
+    if (!this.exit) {
+      this.child.kill('SIGTERM');
+      await until('the server ends', () => this.exit, 8000).catch(() => this.child.kill('SIGKILL'));
+    }
+    rmSync(this.root, { recursive: true, force: true });
+  }
+}
+
+// t: the test's context (stops the server after it, and prints its log if the test failed). Options: sd, llm (the
+// fakes' plans), args, env, ready: the kinds to wait for (default both), prepare(root): lay out more files first.
+export async function startServer(t, { sd, llm, args = [], env = {}, ready = ['sd', 'llm'], prepare } = {}) {
+  const root = mkdtempSync(join(tmpdir(), 'mysti-test-'));
+  const bin = layOut(root, { sd, llm });
+  const server = new TestServer(root, await freePort());
+  await prepare?.(server);
+  server.start(bin, args, env);
+  t.after(async () => {
+    await server.stop();
+    if (process.env.MYSTI_TEST_LOG) console.log(server.logText);
+  });
+  await server.answersHealth();
+  await server.ready(ready);
+  return server;
+}
+
+// The events of a text/event-stream answer as they come: { event, data, comment, at }.
+export async function* sseEvents(res) {
+  let text = '';
+  const decoder = new TextDecoder();
+  for await (const part of res.body) {
+    text += decoder.decode(part, { stream: true });
+    for (let end; (end = text.indexOf('\n\n')) >= 0; text = text.slice(end + 2)) {
+      const event = { at: Date.now() };
+      for (const line of text.slice(0, end).split('\n')) {
+        if (line.startsWith(':')) event.comment = line.slice(1).trim();
+        else if (line.startsWith('event:')) event.event = line.slice(6).trim();
+        else if (line.startsWith('data:')) event.data = (event.data ? `${event.data}\n` : '') + line.slice(5).trimStart();
+      }
+      yield event;
+    }
+  }
+}
