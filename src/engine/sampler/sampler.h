@@ -22,17 +22,11 @@
 
 #include <stddef.h>
 
-/* enum, name in Mysti and ComfyUI, label in AUTOMATIC1111, other spellings are in
- * sampler.c */
-#define SAMPLERS(X)                                                                    \
-    X(EULER, "euler", "Euler")                                                         \
-    X(EULER_A, "euler_a", "Euler a")                                                   \
-    X(DPMPP_2M, "dpmpp_2m", "DPM++ 2M")
-
 enum sampler {
-#define X(id, name, label) SAMPLER_##id,
-    SAMPLERS(X)
-#undef X
+    SAMPLER_EULER,
+    SAMPLER_EULER_A,
+    SAMPLER_DPMPP_2M,
+    SAMPLER_COUNT,
 };
 
 /* x [count] with noise level sigma -> ret_denoised [count] */
@@ -76,7 +70,9 @@ int sampler_parse(const char *name, enum sampler *ret, enum scheduler *ret_sched
                   struct err *err) MUST_CHECK;
 const char *sampler_name(enum sampler sampler);  /* "dpmpp_2m" */
 const char *sampler_label(enum sampler sampler); /* "DPM++ 2M" */
-/* "euler, euler_a, dpmpp_2m" */
+/* all of them in one string, "euler, euler_a, ..." */
 const char *sampler_names(void);
+/* The scheduler that AUTOMATIC1111's "Automatic" means for this sampler. */
+enum scheduler sampler_scheduler(enum sampler sampler);
 
 #endif

@@ -19,15 +19,10 @@ enum { SCHEDULE_TRAIN_STEPS = 1000, SCHEDULE_MAX_STEPS = 1000 };
 #define SCHEDULE_SD_BETA_START 0.00085
 #define SCHEDULE_SD_BETA_END 0.012
 
-/* enum, name in Mysti, label in AUTOMATIC1111 */
-#define SCHEDULERS(X)                                                                  \
-    X(NORMAL, "normal", "Normal")                                                      \
-    X(KARRAS, "karras", "Karras")
-
 enum scheduler {
-#define X(id, name, label) SCHEDULER_##id,
-    SCHEDULERS(X)
-#undef X
+    SCHEDULER_NORMAL,
+    SCHEDULER_KARRAS,
+    SCHEDULER_COUNT,
 };
 
 enum prediction {
@@ -58,7 +53,8 @@ void schedule_sigmas(const struct schedule *s, enum scheduler scheduler, unsigne
                      double *ret_sigmas);
 struct scaling schedule_scaling(enum prediction prediction, double sigma);
 
-/* Any spelling: "karras", "Karras". "Automatic" is no scheduler: ask sampler_parse. */
+/* Any case; also "uniform" (A1111) and "discrete" (stable-diffusion.cpp), which are
+ * "normal". "Automatic" is no scheduler but a question to sampler_scheduler(). */
 int scheduler_parse(const char *name, enum scheduler *ret, struct err *err) MUST_CHECK;
 const char *scheduler_name(enum scheduler scheduler);  /* "karras" */
 const char *scheduler_label(enum scheduler scheduler); /* "Karras" */
