@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,6 +38,7 @@ struct weight {
                        KW]; unused are 1 */
     const unsigned char *data;
     size_t bytes;
+    bool is_mapped; /* data lies in a mapped file (tests make weights on the heap) */
 };
 
 struct weights_file;
@@ -54,13 +56,16 @@ const struct weight *weights_file_at(const struct weights_file *file, size_t ind
  */
 const char *weights_file_meta(const struct weights_file *file, const char *key);
 const char *weights_file_path(const struct weights_file *file);
-/* Tells the kernel that the mapped pages are not needed any more. */
-void weights_file_forget(struct weights_file *file);
+/* weight_forget() for all of the file */
+void weights_file_forget(const struct weights_file *file);
 
 size_t weight_count(const struct weight *w); /* elements */
 /* Elements [first, first + count) as f32. The type must not be WEIGHT_OTHER. */
 void weight_to_f32(const struct weight *w, size_t first, size_t count,
                    float *ret_values);
+/* Tells the kernel that this tensor's pages are not needed any more; nothing for a weight that is not
+ * mapped. The values can still be read: then they come from disk again. */
+void weight_forget(const struct weight *w);
 const char *weight_type_name(enum weight_type type);
 
 #endif

@@ -1,0 +1,49 @@
+/* reader: what the two formats share while they fill a struct weights_file. Private to files/. */
+#ifndef MYSTI_ENGINE_FILES_READER_H
+#define MYSTI_ENGINE_FILES_READER_H
+
+#include "engine/files/weights.h"
+
+struct weights_meta {
+    char *key;
+    char *value;
+};
+
+struct weights_file {
+    char *path;
+    const unsigned char *map; /* the whole file */
+    size_t size;
+    bool is_mapped;         /* else borrowed memory (weights_memory_open) */
+    struct weight *weights; /* sorted by name once opened */
+    size_t count, cap;
+    struct weights_meta *meta;
+    size_t meta_count, meta_cap;
+};
+
+/* A tensor as a format describes it; `at` and `bytes` are checked against the file here. */
+struct tensor_entry {
+    const char *name;
+    size_t name_len;
+    enum weight_type type;
+    int rank;
+    int64_t dim[4];
+    uint64_t at; /* bytes from the beginning of the file */
+};
+
+/* Adds a tensor: name sane, no overflow, data within the file. WEIGHT_OTHER gets no data. */
+int weights_file_add(struct weights_file *file, const struct tensor_entry *entry,
+                     struct err *err) MUST_CHECK;
+void weights_file_add_meta(struct weights_file *file, const char *key, size_t key_len,
+                           const char *value, size_t value_len);
+/* Bytes of a tensor of this type and shape; -1 on overflow or when rows do not divide into blocks. */
+int weight_size(enum weight_type type, int rank, const int64_t *dim,
+                uint64_t *ret_bytes);
+
+int safetensors_read(struct weights_file *file, struct err *err) MUST_CHECK;
+int gguf_read(struct weights_file *file, struct err *err) MUST_CHECK;
+
+/* For tests and fuzzing: as weights_file_open, from memory that outlives the file. */
+int weights_memory_open(struct weights_file **ret_file, const void *data, size_t size,
+                        struct err *err) MUST_CHECK;
+
+#endif

@@ -1,0 +1,375 @@
+/* weights: opening a model file, finding its tensors, reading their values.
+ *
+ * The format is told from the first bytes, never from the name: "GGUF" begins one, and a safetensors file
+ * begins with a header length whose header begins with '{'. The format's reader then calls
+ * weights_file_add() for each tensor; that one function holds every check that both formats need (rank,
+ * overflow, bounds), so that a struct weight which exists is safe to read.
+ *
+ * The file is mapped private and read-only. Rejected: reading it into memory (twice the memory while
+ * packing), and reading tensor by tensor with pread (the packer would need a staging buffer of the largest
+ * tensor per thread). The price: a file that somebody truncates in place while it is being packed raises
+ * SIGBUS. Replacing it by rename, as every downloader does, is safe.
+ *
+ * Names are sorted once and found by bisection; two tensors of one name, or two that share bytes, make the
+ * file refused. */
+#include "engine/files/reader.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_NAME 256
+#define Q8_BLOCK 32
+#define Q8_BYTES 34 /* f16 scale, 32 signed bytes */
+
+/* ---- types and values ---- */
+
+const char *weight_type_name(enum weight_type type)
+{
+    static const char *const names[] = {"F32", "F16", "BF16", "Q8_0", "other"};
+
+    return names[type];
+}
+
+size_t weight_count(const struct weight *w)
+{
+    size_t count = 1;
+
+    for (int i = 0; i < w->rank; i++)
+        count *= (size_t)w->dim[i];
+    return count;
+}
+
+int weight_size(enum weight_type type, int rank, const int64_t *dim,
+                uint64_t *ret_bytes)
+{
+    uint64_t count = 1, row = rank ? (uint64_t)dim[rank - 1] : 1;
+
+    for (int i = 0; i < rank; i++)
+        if (dim[i] < 0 || __builtin_mul_overflow(count, (uint64_t)dim[i], &count))
+            return -1;
+    if (type == WEIGHT_Q8_0) {
+        if (row % Q8_BLOCK)
+            return -1;
+        return __builtin_mul_overflow(count / Q8_BLOCK, Q8_BYTES, ret_bytes) ? -1 : 0;
+    }
+    return __builtin_mul_overflow(count, type == WEIGHT_F32 ? 4U : 2U, ret_bytes) ? -1
+                                                                                  : 0;
+}
+
+static float float_from_bits(uint32_t bits)
+{
+    float value;
+
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+/* Branch-free, so that it vectorises: shifting the fields into place leaves an exponent that is 112 too
+ * small, which one multiplication repairs, denormals included; infinities and NaN keep theirs. */
+static float float_from_half(uint16_t half)
+{
+    uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13;
+    uint32_t special = (half & 0x7c00) == 0x7c00 ? 0x7f800000U : 0;
+    float value = float_from_bits(magnitude) * 0x1p112f;
+    uint32_t bits;
+
+    memcpy(&bits, &value, sizeof(bits));
+    return float_from_bits(bits | special | (uint32_t)(half & 0x8000) << 16);
+}
+
+static uint16_t load_u16(const unsigned char *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static void q8_to_f32(const unsigned char *data, size_t first, size_t count, float *ret)
+{
+    for (size_t i = 0; i < count; i++) {
+        const unsigned char *block = data + (first + i) / Q8_BLOCK * Q8_BYTES;
+        int8_t q = (int8_t)block[2 + (first + i) % Q8_BLOCK];
+
+        ret[i] = float_from_half(load_u16(block)) * (float)q;
+    }
+}
+
+void weight_to_f32(const struct weight *w, size_t first, size_t count,
+                   float *ret_values)
+{
+    const unsigned char *data = w->data;
+
+    switch (w->type) {
+    case WEIGHT_F32:
+        memcpy(ret_values, data + 4 * first, 4 * count);
+        break;
+    case WEIGHT_F16:
+        for (size_t i = 0; i < count; i++)
+            ret_values[i] = float_from_half(load_u16(data + 2 * (first + i)));
+        break;
+    case WEIGHT_BF16:
+        for (size_t i = 0; i < count; i++)
+            ret_values[i] =
+                float_from_bits((uint32_t)load_u16(data + 2 * (first + i)) << 16);
+        break;
+    case WEIGHT_Q8_0:
+        q8_to_f32(data, first, count, ret_values);
+        break;
+    case WEIGHT_OTHER:
+        memset(ret_values, 0, 4 * count);
+        break;
+    }
+}
+
+static void forget(const unsigned char *data, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)data + page - 1) / page * page;
+    uintptr_t to = ((uintptr_t)data + bytes) / page * page;
+
+    if (from < to)
+        (void)madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
+void weight_forget(const struct weight *w)
+{
+    if (w->is_mapped)
+        forget(w->data, w->bytes);
+}
+
+void weights_file_forget(const struct weights_file *file)
+{
+    if (file->is_mapped)
+        forget(file->map, file->size);
+}
+
+/* ---- filling ---- */
+
+static void *grow(void *list, size_t count, size_t *cap, size_t size)
+{
+    if (count < *cap)
+        return list;
+    *cap = *cap ? 2 * *cap : 256;
+    return mem_realloc(list, *cap * size);
+}
+
+int weights_file_add(struct weights_file *file, const struct tensor_entry *entry,
+                     struct err *err)
+{
+    struct weight w = {.type = entry->type, .rank = entry->rank, .dim = {1, 1, 1, 1}};
+    uint64_t bytes = 0;
+    int shown = entry->name_len > MAX_NAME ? MAX_NAME : (int)entry->name_len;
+
+    if (entry->name_len == 0 || entry->name_len > MAX_NAME ||
+        memchr(entry->name, 0, entry->name_len) ||
+        !str_is_utf8(entry->name, entry->name_len))
+        return err_set(err, ERR_BAD_FILE, "a tensor has no proper name (%zu bytes)",
+                       entry->name_len);
+    if (entry->type != WEIGHT_OTHER) {
+        memcpy(w.dim, entry->dim, (size_t)entry->rank * sizeof(w.dim[0]));
+        if (weight_size(entry->type, entry->rank, entry->dim, &bytes))
+            return err_set(err, ERR_BAD_FILE, "tensor %.*s has an impossible shape",
+                           shown, entry->name);
+        if (entry->at > file->size || bytes > file->size - entry->at)
+            return err_set(err, ERR_BAD_FILE,
+                           "tensor %.*s ends at byte %llu, the file has %zu: it is "
+                           "truncated",
+                           shown, entry->name, (unsigned long long)(entry->at + bytes),
+                           file->size);
+        w.data = file->map + entry->at;
+        w.bytes = (size_t)bytes;
+        w.is_mapped = file->is_mapped;
+    } else {
+        w.rank = 0;
+    }
+    w.name = mem_strndup(entry->name, entry->name_len);
+    file->weights =
+        grow(file->weights, file->count, &file->cap, sizeof(*file->weights));
+    file->weights[file->count++] = w;
+    return 0;
+}
+
+void weights_file_add_meta(struct weights_file *file, const char *key, size_t key_len,
+                           const char *value, size_t value_len)
+{
+    file->meta =
+        grow(file->meta, file->meta_count, &file->meta_cap, sizeof(*file->meta));
+    file->meta[file->meta_count].key = mem_strndup(key, key_len);
+    file->meta[file->meta_count++].value = mem_strndup(value, value_len);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct weight *x = a, *y = b;
+
+    return strcmp(x->name, y->name);
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct weight *const *x = a, *const *y = b;
+
+    return (*x)->data < (*y)->data ? -1 : (*x)->data > (*y)->data;
+}
+
+static int refuse_overlap(const struct weights_file *file, struct err *err)
+{
+    const struct weight **order = mem_alloc((file->count + 1) * sizeof(*order));
+    size_t count = 0;
+    int result = 0;
+
+    for (size_t i = 0; i < file->count; i++)
+        if (file->weights[i].bytes)
+            order[count++] = &file->weights[i];
+    qsort(order, count, sizeof(*order), by_place);
+    for (size_t i = 0; i + 1 < count && !result; i++)
+        if (order[i]->data + order[i]->bytes > order[i + 1]->data)
+            result = err_set(err, ERR_BAD_FILE, "tensors %s and %s share bytes",
+                             order[i]->name, order[i + 1]->name);
+    free(order);
+    return result;
+}
+
+static int refuse_twins(const struct weights_file *file, struct err *err)
+{
+    for (size_t i = 0; i + 1 < file->count; i++)
+        if (strcmp(file->weights[i].name, file->weights[i + 1].name) == 0)
+            return err_set(err, ERR_BAD_FILE, "there are two tensors named %s",
+                           file->weights[i].name);
+    return 0;
+}
+
+static int read_contents(struct weights_file *file, struct err *err)
+{
+    int result;
+
+    if (file->size >= 4 && memcmp(file->map, "GGUF", 4) == 0)
+        result = gguf_read(file, err);
+    else
+        result = safetensors_read(file, err);
+    if (result)
+        return -1;
+    if (file->count == 0)
+        return err_set(err, ERR_BAD_FILE, "there are no tensors in it");
+    qsort(file->weights, file->count, sizeof(*file->weights), by_name);
+    if (refuse_twins(file, err))
+        return -1;
+    return refuse_overlap(file, err);
+}
+
+/* ---- opening ---- */
+
+static int map_file(struct weights_file *file, struct err *err)
+{
+    struct stat st;
+    void *map;
+    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int failure;
+
+    if (fd < 0) {
+        failure = errno;
+        return err_set(err, failure == ENOENT ? ERR_NOT_FOUND : ERR_BAD_FILE,
+                       "cannot open: %s", strerror(failure));
+    }
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size <= 0) {
+        close(fd);
+        return err_set(err, ERR_BAD_FILE, "is %s, a model file was expected",
+                       S_ISDIR(st.st_mode)   ? "a folder"
+                       : S_ISREG(st.st_mode) ? "empty"
+                                             : "not a regular file");
+    }
+    file->size = (size_t)st.st_size;
+    map = mmap(NULL, file->size, PROT_READ, MAP_PRIVATE, fd, 0);
+    failure = errno;
+    close(fd);
+    if (map == MAP_FAILED)
+        return err_set(err, ERR_NO_MEMORY, "cannot be mapped: %s", strerror(failure));
+    file->map = map;
+    file->is_mapped = true;
+    return 0;
+}
+
+int weights_file_open(struct weights_file **ret_file, const char *path, struct err *err)
+{
+    struct weights_file *file = mem_zalloc(sizeof(*file));
+
+    file->path = mem_strdup(path);
+    if (map_file(file, err) || read_contents(file, err)) {
+        weights_file_close(file);
+        return err_wrap(err, "%s", path);
+    }
+    *ret_file = file;
+    return 0;
+}
+
+int weights_memory_open(struct weights_file **ret_file, const void *data, size_t size,
+                        struct err *err)
+{
+    struct weights_file *file = mem_zalloc(sizeof(*file));
+
+    file->path = mem_strdup("memory");
+    file->map = data;
+    file->size = size;
+    if (read_contents(file, err)) {
+        weights_file_close(file);
+        return -1;
+    }
+    *ret_file = file;
+    return 0;
+}
+
+void weights_file_close(struct weights_file *file)
+{
+    if (!file)
+        return;
+    for (size_t i = 0; i < file->count; i++)
+        free((void *)(uintptr_t)file->weights[i].name);
+    for (size_t i = 0; i < file->meta_count; i++) {
+        free(file->meta[i].key);
+        free(file->meta[i].value);
+    }
+    if (file->is_mapped)
+        munmap((void *)(uintptr_t)file->map, file->size);
+    free(file->weights);
+    free(file->meta);
+    free(file->path);
+    free(file);
+}
+
+/* ---- asking ---- */
+
+const struct weight *weights_file_find(const struct weights_file *file,
+                                       const char *name)
+{
+    struct weight key = {.name = name};
+
+    return bsearch(&key, file->weights, file->count, sizeof(key), by_name);
+}
+
+size_t weights_file_count(const struct weights_file *file)
+{
+    return file->count;
+}
+
+const struct weight *weights_file_at(const struct weights_file *file, size_t index)
+{
+    return &file->weights[index];
+}
+
+const char *weights_file_meta(const struct weights_file *file, const char *key)
+{
+    for (size_t i = 0; i < file->meta_count; i++)
+        if (strcmp(file->meta[i].key, key) == 0)
+            return file->meta[i].value;
+    return NULL;
+}
+
+const char *weights_file_path(const struct weights_file *file)
+{
+    return file->path;
+}
