@@ -60,25 +60,25 @@ struct tensor {
 };
 
 /* op, what it does. Shapes: x is in[0], y is out. */
-#define GRAPH_OPS(X)                                                                   \
-    X(INPUT)  /* y is bound by the caller; nothing to do unless types differ (see      \
-                 backend.h) */                                                         \
-    X(OUTPUT) /* x is handed to the caller */                                          \
-    X(LINEAR) /* x [.., I] -> y [.., O]; weights [O_k, I] joined over O, see node */   \
-    X(CONV2D) /* x [N, H, W, I] -> y [N, H', W', O]; weight [O, I, KH, KW] */          \
-    X(GROUP_NORM) /* x [N, H, W, C] */                                                 \
-    X(LAYER_NORM) /* x [.., C] over C */                                               \
-    X(ATTENTION)  /* q [N, T, heads*D], k, v [N, S, heads*D] -> y [N, T, heads*D] */   \
-    X(ACTIVATE)   /* y = act(x) */                                                     \
-    X(GEGLU)      /* x [.., 2C] -> y [.., C] = x[..C] * gelu(x[C..]), exact gelu */    \
+#define GRAPH_OPS(X)                                                                     \
+    X(INPUT) /* y is bound by the caller; nothing to do unless types differ (see      \
+                 backend.h) */  \
+    X(OUTPUT) /* x is handed to the caller */                                            \
+    X(LINEAR) /* x [.., I] -> y [.., O]; weights [O_k, I] joined over O, see node */     \
+    X(CONV2D) /* x [N, H, W, I] -> y [N, H', W', O]; weight [O, I, KH, KW] */            \
+    X(GROUP_NORM) /* x [N, H, W, C] */                                                   \
+    X(LAYER_NORM) /* x [.., C] over C */                                                 \
+    X(ATTENTION)  /* q [N, T, heads*D], k, v [N, S, heads*D] -> y [N, T, heads*D] */     \
+    X(ACTIVATE)   /* y = act(x) */                                                       \
+    X(GEGLU)      /* x [.., 2C] -> y [.., C] = x[..C] * gelu(x[C..]), exact gelu */      \
     X(ADD) /* y = x + b; b like x, or [1 or N, C] added to every pixel (channel add)   \
-            */                                                                         \
-    X(CONCAT)     /* a [.., A], b [.., B] -> y [.., A+B] */                            \
-    X(SLICE)      /* y = x[.., from : from + C] of the last dimension */               \
-    X(UPSAMPLE2X) /* nearest: x [N, H, W, C] -> y [N, 2H, 2W, C] */                    \
-    X(EMBEDDING)  /* ids [N, T] i32, table [V, C] -> y [N, T, C]; plus positions [T',  \
-                     C], T <= T' */                                                    \
-    X(RESHAPE)  /* the same elements under another shape; the last dimension stays */  \
+            */ \
+    X(CONCAT)     /* a [.., A], b [.., B] -> y [.., A+B] */                              \
+    X(SLICE)      /* y = x[.., from : from + C] of the last dimension */                 \
+    X(UPSAMPLE2X) /* nearest: x [N, H, W, C] -> y [N, 2H, 2W, C] */                      \
+    X(EMBEDDING) /* ids [N, T] i32, table [V, C] -> y [N, T, C]; plus positions [T',  \
+                     C], T <= T' */  \
+    X(RESHAPE)   /* the same elements under another shape; the last dimension stays */   \
     X(TIMESTEP) /* t [N] f32 -> y [N, C] = cos(t f_i), sin(t f_i), f_i = 10000^(-i /   \
                    (C/2)) */
 

@@ -264,8 +264,14 @@ static void own_input(struct plan *p, struct node *input)
 }
 
 /* Memory bound by the caller is what the graph reads wherever that can be (see plan.h). */
-static void bind_inputs(struct plan *p, const struct graph *g)
+static void bind_memory(struct plan *p, const struct graph *g)
 {
+    for (int i = 0; i < g->output_count; i++) {
+        int bound = g->nodes[g->outputs[i]].out;
+
+        p->places[bound].kind = PLACE_OUTPUT;
+        p->places[bound].slot = i;
+    }
     for (int i = 0; i < g->input_count; i++) {
         int bound = g->inputs[i];
 
@@ -387,10 +393,8 @@ static void find_lives(struct plan *p)
             touch(p, n->in[k], i);
         touch(p, n->residual, i);
         touch(p, n->channel_add, i);
-        if (n->op != OP_OUTPUT)
-            touch(p, n->out, i);
-        if (n->op != OP_OUTPUT)
-            p->tensors[n->out].maker = i;
+        touch(p, n->out, i);
+        p->tensors[n->out].maker = i;
     }
     for (int t = 0; t < p->tensor_count; t++) {
         const struct tensor *x = &p->tensors[t];
@@ -439,7 +443,7 @@ struct plan *plan_new(const struct graph *g, const struct plan_options *options)
     free(f.readers);
     free(f.maker);
     free(f.is_gone);
-    bind_inputs(p, g);
+    bind_memory(p, g);
     work_in_place(p);
     find_lives(p);
     plan_place(p, NULL);
@@ -536,7 +540,8 @@ void plan_place(struct plan *p, const size_t *scratch)
     free(alive);
 }
 
-void *plan_address(const struct plan *p, int t, void *arena, void *const *inputs)
+void *plan_address(const struct plan *p, int t, void *arena, void *const *inputs,
+                   void *const *outputs)
 {
     const struct tensor *x = &p->tensors[t];
     const struct plan_tensor_place *place = &p->places[root_of(p, t)];
@@ -544,5 +549,7 @@ void *plan_address(const struct plan *p, int t, void *arena, void *const *inputs
 
     if (place->kind == PLACE_INPUT)
         return (char *)inputs[place->slot] + offset;
+    if (place->kind == PLACE_OUTPUT)
+        return (char *)outputs[place->slot] + offset;
     return (char *)arena + place->offset + offset;
 }

@@ -4,7 +4,7 @@
  *   struct plan *p = plan_new(graph, &(struct plan_options){.act_bytes = 2});
  *   ... the back end makes its primitives, asks each how much scratch it wants ...
  *   plan_place(p, scratch);              now p->arena_bytes is the peak of this graph,
- * known before it runs void *at = plan_address(p, tensor, arena, io);
+ * known before it runs void *at = plan_address(p, tensor, arena, inputs, outputs);
  *
  * Fusing (PLAN_FUSE, the default), each only when the tensor in between has no other
  * reader: group_norm, then silu                            -> GROUP_NORM.act linear or
@@ -36,11 +36,15 @@ struct plan_options {
     enum plan_fusing fusing;
 };
 
-enum plan_place_kind { PLACE_ARENA, PLACE_INPUT /* bound memory of input `slot` */ };
+enum plan_place_kind {
+    PLACE_ARENA,
+    PLACE_INPUT,  /* bound memory of input `slot` */
+    PLACE_OUTPUT, /* bound memory of output `slot`: what OUTPUT nodes write (out) */
+};
 
 struct plan_tensor_place {
     enum plan_place_kind kind;
-    int slot;        /* PLACE_INPUT */
+    int slot;        /* PLACE_INPUT, PLACE_OUTPUT */
     size_t offset;   /* PLACE_ARENA: bytes, 64-aligned */
     size_t bytes;    /* 0 for views and tensors that were fused away */
     int first, last; /* nodes between which the memory is in use, both included */
@@ -66,9 +70,9 @@ void plan_free(struct plan *p);
 /* Gives every tensor, and every node's scratch, its place. scratch may be NULL (none
  * wanted). May be called again with other numbers. */
 void plan_place(struct plan *p, const size_t *scratch);
-/* Where tensor t begins (a view's own beginning). `inputs` is the bound memory of the
- * run. */
-void *plan_address(const struct plan *p, int t, void *arena, void *const *inputs);
+/* Where tensor t begins (a view's own beginning). inputs, outputs: the bound memory of the run. */
+void *plan_address(const struct plan *p, int t, void *arena, void *const *inputs,
+                   void *const *outputs);
 size_t plan_element_bytes(const struct plan *p, enum tensor_type type);
 
 #endif
