@@ -71,7 +71,7 @@ static void move_euler_a(struct walk *w, double sigma, double next)
 
 static void move_dpmpp_2m(struct walk *w, double sigma, double next)
 {
-    double h = next > 0 ? log(sigma / next) : INFINITY;
+    double h = next > 0 ? log(sigma / next) : HUGE_VAL;
     double now = 1;
     double before = 0;
 

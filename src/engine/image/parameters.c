@@ -1,0 +1,34 @@
+#include "engine/image/parameters.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ", key: value", the value as a JSON string when a reader could not tell where it ends */
+static void optional_field(struct buf *text, const char *key, const char *value)
+{
+    json_t *string = value && strpbrk(value, ",:\n") ? json_string(value) : NULL;
+    char *quoted = string ? json_dumps(string, JSON_ENCODE_ANY) : NULL;
+
+    if (value && *value)
+        buf_printf(text, ", %s: %s", key, quoted ? quoted : value);
+    free(quoted);
+    json_decref(string);
+}
+
+void parameters_format(const struct parameters *p, struct buf *ret_text)
+{
+    buf_printf(ret_text, "%s\n", p->prompt);
+    if (p->negative_prompt && *p->negative_prompt)
+        buf_printf(ret_text, "Negative prompt: %s\n", p->negative_prompt);
+    buf_printf(ret_text, "Steps: %u", p->steps);
+    optional_field(ret_text, "Sampler", p->sampler);
+    optional_field(ret_text, "Schedule type", p->scheduler);
+    buf_printf(ret_text, ", CFG scale: %g, Seed: %" PRId64 ", Size: %ux%u",
+               p->cfg_scale, p->seed, p->width, p->height);
+    optional_field(ret_text, "Model hash", p->model_hash);
+    optional_field(ret_text, "Model", p->model);
+    optional_field(ret_text, "RNG", p->rng);
+    optional_field(ret_text, "Version", p->version);
+}
