@@ -42,14 +42,19 @@ struct http_answer {
 /* First field of that name, case-insensitive; NULL. */
 const char *http_answer_field(const struct http_answer *a, const char *name);
 
+enum http_failure {
+    HTTP_UNREACHED, /* could not connect: nothing was sent (ERR_UNAVAILABLE) */
+    HTTP_BROKEN,    /* the connection broke off (ERR_BAD_GATEWAY) */
+    HTTP_MALFORMED, /* what came is not HTTP as we accept it (ERR_BAD_GATEWAY) */
+    HTTP_SILENT,    /* first_byte_timeout_ms passed (ERR_GATEWAY_TIMEOUT) */
+};
+
 struct http_call_handlers {
     void (*on_head)(void *user, const struct http_answer *head);
     /* Everything of the body that one read from the socket brought, in one piece. */
     void (*on_data)(void *user, const char *data, size_t len);
     void (*on_end)(void *user);
-    /* ERR_UNAVAILABLE: could not connect; ERR_GATEWAY_TIMEOUT: a time limit;
-     * ERR_BAD_GATEWAY: broken off or malformed. */
-    void (*on_error)(void *user, const struct err *err);
+    void (*on_error)(void *user, enum http_failure failure, const struct err *err);
     void (*on_drain)(
         void *user); /* streamed body: everything kept was taken; may be NULL */
 };

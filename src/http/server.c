@@ -1,0 +1,268 @@
+/* server: listening, limits in time, and the end.
+ *
+ * One timer sweeps all connections, at a quarter of the shortest limit but at most once a second, and only
+ * while there are connections: a thousand streams cost no timer each, and an idle server sleeps. A limit
+ * is therefore met up to a quarter late, which nobody minds.
+ *
+ * Closing. http_server_close() stops listening and closes what is idle; connections in the middle of an
+ * exchange lose keep-alive and may end until the grace is over. Whoever comes last (the last connection
+ * or the last handle) frees the server.
+ */
+#include "http/conn.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+
+enum { BACKLOG = 1024 };
+
+void http_prepare_process(void)
+{
+    struct rlimit files;
+
+    signal(SIGPIPE, SIG_IGN);
+    if (!getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
+static void set_defaults(struct http_limits *l)
+{
+    if (!l->head_bytes)
+        l->head_bytes = 32 * 1024;
+    if (!l->header_count)
+        l->header_count = 100;
+    if (!l->body_bytes)
+        l->body_bytes = 64u * 1024 * 1024;
+    if (!l->max_connections)
+        l->max_connections = 4096;
+    if (!l->head_timeout_ms)
+        l->head_timeout_ms = 15 * 1000;
+    if (!l->idle_timeout_ms)
+        l->idle_timeout_ms = 75 * 1000;
+}
+
+struct http_server *http_server_new(uv_loop_t *loop,
+                                    const struct http_server_options *o)
+{
+    struct http_server *s = mem_zalloc(sizeof(*s));
+
+    signal(SIGPIPE, SIG_IGN); /* libuv writes without MSG_NOSIGNAL */
+    s->loop = loop;
+    s->options = *o;
+    set_defaults(&s->options.limits);
+    s->head_limits.head_bytes = s->options.limits.head_bytes;
+    s->head_limits.header_count = s->options.limits.header_count;
+    if (getrandom(&s->id_prefix, sizeof(s->id_prefix), GRND_NONBLOCK) < 0)
+        s->id_prefix = (uint32_t)clock_ns();
+    turn_init(&s->turn, loop);
+    uv_timer_init(loop, &s->sweep);
+    s->sweep.data = s;
+    s->open_handles = 2; /* sweep, turn */
+    return s;
+}
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+    if (!status)
+        conn_accept(listener->data);
+}
+
+static int parse_address(const char *ip, int port, struct sockaddr_storage *ret_address,
+                         struct err *err)
+{
+    if (!uv_ip4_addr(ip, port, (struct sockaddr_in *)ret_address) ||
+        !uv_ip6_addr(ip, port, (struct sockaddr_in6 *)ret_address))
+        return 0;
+    return err_set(err, ERR_INVALID, "'%s' is not an IP address to listen on.", ip);
+}
+
+static int bind_and_listen(struct http_server *s,
+                           const struct sockaddr_storage *address)
+{
+    struct sockaddr_storage bound;
+    int len = sizeof(bound);
+    int r = uv_tcp_bind(&s->listener, (const struct sockaddr *)address, 0);
+
+    if (!r)
+        r = uv_listen((uv_stream_t *)&s->listener, BACKLOG, on_connection);
+    if (!r)
+        r = uv_tcp_getsockname(&s->listener, (struct sockaddr *)&bound, &len);
+    if (r)
+        return r;
+    s->port =
+        ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
+                                          : ((struct sockaddr_in *)&bound)->sin_port);
+    return 0;
+}
+
+static void on_handle_closed(uv_handle_t *handle);
+
+int http_server_listen(struct http_server *s, const char *ip, int port, struct err *err)
+{
+    struct sockaddr_storage address;
+    int r;
+
+    if (parse_address(ip, port, &address, err))
+        return -1;
+    r = uv_tcp_init(s->loop, &s->listener);
+    if (r)
+        return err_set(err, ERR_INTERNAL, "Cannot make a socket: %s.", uv_strerror(r));
+    s->listener.data = s;
+    s->has_listener = true;
+    s->open_handles++;
+    r = bind_and_listen(s, &address);
+    if (!r)
+        return 0;
+    s->has_listener = false;
+    uv_close((uv_handle_t *)&s->listener, on_handle_closed);
+    if (r == UV_EADDRINUSE)
+        return err_set(err, ERR_CONFLICT,
+                       "Port %d of %s is taken by another program: stop it or choose "
+                       "another port.",
+                       port, ip);
+    if (r == UV_EACCES)
+        return err_set(err, ERR_FORBIDDEN,
+                       "Port %d may not be opened by this user: choose one above 1023.",
+                       port);
+    return err_set(err, ERR_UNAVAILABLE, "Cannot listen on port %d of %s: %s.", port,
+                   ip, uv_strerror(r));
+}
+
+int http_server_port(const struct http_server *s)
+{
+    return s->port;
+}
+
+size_t http_server_connections(const struct http_server *s)
+{
+    return s->conn_count;
+}
+
+/* ---- limits in time ---- */
+
+static void free_when_done(struct http_server *s)
+{
+    void (*on_closed)(void *user) = s->on_closed;
+    void *user = s->on_closed_user;
+
+    if (s->state != SERVER_FREEING || s->open_handles || s->conn_count)
+        return;
+    buf_release(&s->scratch);
+    free(s);
+    if (on_closed)
+        on_closed(user);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct http_server *s = handle->data;
+
+    s->open_handles--;
+    free_when_done(s);
+}
+
+static void on_turn_closed(struct turn *turn)
+{
+    struct http_server *s =
+        (struct http_server *)((char *)turn - offsetof(struct http_server, turn));
+
+    s->open_handles--;
+    free_when_done(s);
+}
+
+/* The last connection of a closing server has gone. */
+static void close_handles(struct http_server *s)
+{
+    if (s->state != SERVER_CLOSING || s->conn_count)
+        return;
+    s->state = SERVER_FREEING;
+    uv_close((uv_handle_t *)&s->sweep, on_handle_closed);
+    turn_close(&s->turn, on_turn_closed);
+}
+
+static void abort_conn(struct conn *c)
+{
+    if (c->x)
+        http_abort(c->x);
+    else
+        conn_close(c);
+}
+
+static void on_sweep(uv_timer_t *timer)
+{
+    struct http_server *s = timer->data;
+    uint64_t now = uv_now(s->loop);
+    bool is_over = s->state == SERVER_CLOSING && now >= s->close_deadline_ms;
+    struct conn *next;
+
+    for (struct conn *c = s->conns; c; c = next) {
+        next = c->next;
+        if (is_over)
+            abort_conn(c);
+        else if (c->deadline_ms && now >= c->deadline_ms)
+            conn_timed_out(c);
+    }
+    if (!s->conns) {
+        uv_timer_stop(timer);
+        s->is_sweeping = false;
+    }
+}
+
+void server_start_sweep(struct http_server *s)
+{
+    const struct http_limits *l = &s->options.limits;
+    uint64_t every = l->head_timeout_ms < l->idle_timeout_ms ? l->head_timeout_ms
+                                                             : l->idle_timeout_ms;
+
+    if (s->is_sweeping)
+        return;
+    every = every / 4 > 1000 ? 1000 : every / 4 + 1;
+    s->is_sweeping = true;
+    uv_timer_start(&s->sweep, on_sweep, every, every);
+    uv_unref((uv_handle_t *)&s->sweep); /* connections keep the loop alive */
+}
+
+void server_forget_conn(struct http_server *s, struct conn *c)
+{
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        s->conns = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
+    s->conn_count--;
+    close_handles(s);
+}
+
+void http_server_close(struct http_server *s, unsigned grace_ms,
+                       void (*on_closed)(void *user), void *user)
+{
+    struct conn *next;
+
+    if (s->state != SERVER_OPEN)
+        return;
+    s->state = SERVER_CLOSING;
+    s->on_closed = on_closed;
+    s->on_closed_user = user;
+    s->close_deadline_ms = uv_now(s->loop) + grace_ms;
+    if (s->has_listener)
+        uv_close((uv_handle_t *)&s->listener, on_handle_closed);
+    s->has_listener = false;
+    for (struct conn *c = s->conns; c; c = next) {
+        next = c->next;
+        if (!c->x || !grace_ms)
+            abort_conn(c);
+        else
+            c->x->keeps_alive = false;
+    }
+    close_handles(s);
+    if (s->state == SERVER_CLOSING) /* the grace's end must be seen soon */
+        uv_timer_start(&s->sweep, on_sweep, grace_ms < 50 ? grace_ms : 50, 50);
+}
