@@ -99,6 +99,7 @@ struct backend_ops {
 int backend_open(const char *name, const struct backend_options *options,
                  struct backend **ret_backend, struct err *err) MUST_CHECK;
 void backend_close(struct backend *backend);
+const char *backend_names(void); /* "dnnl, ref": what is built in */
 
 extern const struct backend_ops backend_ref;
 #ifdef MYSTI_HAVE_DNNL

@@ -1,0 +1,19 @@
+/* pool: a few threads that share one loop. Private to graph/ref.
+ *
+ *   pool_run(pool, count, fn, user);     fn(user, i, thread) for each i in 0..count-1, in any order
+ *
+ * The caller takes part as thread 0; pool_run returns when all are done. */
+#ifndef MYSTI_ENGINE_GRAPH_REF_POOL_H
+#define MYSTI_ENGINE_GRAPH_REF_POOL_H
+
+#include "base/err.h"
+
+struct pool;
+typedef void pool_fn(void *user, int index, int thread);
+
+int pool_new(struct pool **ret_pool, int threads, struct err *err) MUST_CHECK;
+void pool_free(struct pool *pool);
+int pool_threads(const struct pool *pool);
+void pool_run(struct pool *pool, int count, pool_fn *fn, void *user);
+
+#endif
