@@ -20,6 +20,7 @@
     X(UNAUTHORIZED, 401, "authentication_error", "unauthorized")                       \
     X(FORBIDDEN, 403, "permission_error", "forbidden")                                 \
     X(NOT_FOUND, 404, "not_found_error", "not_found")                                  \
+    X(NO_MODEL, 404, "not_found_error", "model_not_found")                             \
     X(METHOD, 405, "invalid_request_error", "method_not_allowed")                      \
     X(TIMEOUT, 408, "timeout_error", "request_timeout")                                \
     X(CONFLICT, 409, "conflict_error", "busy")                                         \
