@@ -1,7 +1,7 @@
 /* store: the pictures on disk.
  *
  *   struct store *store = store_new(loop, "/home/me/outputs");
- *   store_save(store, png, size, seed, on_saved, me);        // takes the malloc'd bytes
+ *   store_save(store, png, size, seed, on_saved, me);
  *   store_history(store, 200, NULL, on_history, me);
  *
  * A picture is written whole or not at all (temporary name, rename), under img-<microseconds>-<seed>.png; the
@@ -22,14 +22,13 @@ struct http_exchange;
 struct uv_loop_s;
 
 struct store *store_new(struct uv_loop_s *loop, const char *folder);
-/* What is under way ends by itself; its callbacks are not called any more. */
+/* What is under way ends by itself, and its callbacks still come. */
 void store_free(struct store *s);
 
-/* name: the file's, without folder; NULL when err says why it was not saved (ERR_STORAGE, names the folder). The
- * bytes are handed back with it: they are freed after the callback. */
-typedef void store_saved_fn(void *user, const struct err *err, const char *name,
-                            const unsigned char *png, size_t size);
-void store_save(struct store *s, unsigned char *png, size_t size, int64_t seed,
+/* name: the file's, without folder; NULL when err says why it was not saved (ERR_STORAGE, names the folder). */
+typedef void store_saved_fn(void *user, const struct err *err, const char *name);
+/* The bytes stay the caller's and must stay there until on_saved. */
+void store_save(struct store *s, const void *png, size_t size, int64_t seed,
                 store_saved_fn *on_saved, void *user);
 
 #define STORE_HISTORY_MAX 1000

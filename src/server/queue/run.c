@@ -1,0 +1,534 @@
+/* The way of the first job:
+ *
+ *   begin -> (another model was asked for: supervisor_load) -> supervisor_when_ready -> send -> stream of events
+ *         -> the store saves each picture -> on_picture, in order -> on_end
+ *
+ * What can go wrong, and what then happens:
+ * - the worker refuses the job (4xx, out of memory): the job fails with the worker's sentence.
+ * - the worker is still at something else (409, a job that was just cancelled): asked again every 50 ms; it has
+ *   to come free within one of its operations.
+ * - the worker dies, or talks nonsense: the job is run again once, for the pictures that are still missing. Seeds are
+ *   drawn here, not in the worker, so the second run draws the same pictures. A second death ends the job: a job
+ *   that kills its worker must not be fed to it for ever.
+ * - the worker says nothing for long: it is taken for hung and restarted; the job fails. It is not run again, for
+ *   the limit is minutes and the client has waited them once.
+ * - another load is under way when this job wants its own: waited for, then asked again.
+ *
+ * Cancelling closes the connection to the worker, which is its sign to stop. Rejected: POST /internal/cancel and
+ * waiting for the stream's end, which is a second mechanism with states of its own for the same effect.
+ *
+ * Callbacks come late: a load or a save may be answered when its job is long over. Such questions carry the job's
+ * memory (saves) or are recognised as stale by the stage and the job's id (loads), and hold a reference on the queue.
+ */
+#include "server/queue/run.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "server/log/log.h"
+#include "server/store/store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define ATTEMPTS 2
+#define ASK_AGAIN_MS 50
+#define CONFLICTS_MAX 100
+#define ERROR_ANSWER_MAX ((size_t)64 * 1024)
+
+static void prepare(struct job_queue *q);
+static void wait_for_worker(struct job_queue *q);
+static void send_job(struct job_queue *q);
+
+static void set_step(struct job *job, enum job_step step)
+{
+    if (job->step != step)
+        log_debug(job->queue->o.log, "%s: %s", job->id, job_step_word(step));
+    job->step = step;
+    job_changed(job);
+}
+
+static void fail(struct job_queue *q, const struct err *err)
+{
+    job_end(q->run.job, JOB_FAILED, err);
+}
+
+/* ---- letting go ---- */
+
+/* The worker's connection and all that belongs to one sending. */
+static void drop_call(struct job_queue *q)
+{
+    struct run *r = &q->run;
+
+    if (r->stage == RUN_SENT) {
+        http_call_cancel(r->call);
+        supervisor_work_end(q->o.supervisor, WORKER_SD, r->generation);
+        r->stage = RUN_WAITING;
+    }
+    r->call = NULL;
+    uv_timer_stop(q->silence);
+    worker_stream_release(&r->stream);
+    buf_release(&r->answer);
+    free(r->body);
+    r->body = NULL;
+}
+
+void run_drop(struct job_queue *q)
+{
+    struct run *r = &q->run;
+
+    if (r->stage == RUN_WAITING && r->wait)
+        supervisor_wait_cancel(r->wait);
+    drop_call(q);
+    r->wait = NULL;
+    r->job = NULL;
+    r->stage = RUN_IDLE;
+}
+
+/* ---- the model ---- */
+
+struct load_question {
+    struct job_queue *queue;
+    char job[24];
+};
+
+static void on_loaded(void *user, const struct err *err)
+{
+    struct load_question *l = user;
+    struct job_queue *q = l->queue;
+    struct run *r = &q->run;
+
+    if (r->stage == RUN_LOADING && !strcmp(r->job->id, l->job)) {
+        if (err)
+            fail(q, err);
+        else
+            wait_for_worker(q);
+    }
+    free(l);
+    job_queue_unref(q);
+}
+
+static void start_load(struct job_queue *q, const char *path)
+{
+    struct run *r = &q->run;
+    struct load_question *l = mem_zalloc(sizeof(*l));
+    struct err err = {0};
+
+    l->queue = q;
+    snprintf(l->job, sizeof(l->job), "%s", r->job->id);
+    r->stage = RUN_LOADING;
+    q->references++;
+    if (!supervisor_load(q->o.supervisor, WORKER_SD, path, NULL, SUPERVISOR_POLITE,
+                         on_loaded, l, &err))
+        return;
+    q->references--;
+    free(l);
+    if (err.code == ERR_CONFLICT && ++r->conflicts < CONFLICTS_MAX)
+        wait_for_worker(q);
+    else
+        fail(q, &err);
+}
+
+static void on_ready(void *user, const struct err *err)
+{
+    struct job_queue *q = user;
+
+    q->run.wait = NULL;
+    if (err)
+        fail(q, err);
+    else
+        prepare(q);
+}
+
+static void wait_for_worker(struct job_queue *q)
+{
+    q->run.stage = RUN_WAITING;
+    q->run.wait = supervisor_when_ready(q->o.supervisor, WORKER_SD, on_ready, q);
+}
+
+/* The worker takes work or nothing is known of it: is its model the right one? */
+static void prepare(struct job_queue *q)
+{
+    struct job *job = q->run.job;
+    const char *wanted = job->request.model_path;
+    struct worker_snapshot now;
+
+    supervisor_snapshot(q->o.supervisor, WORKER_SD, &now);
+    if (wanted && (!now.model || strcmp(now.model, wanted) != 0))
+        start_load(q, wanted);
+    else if (!supervisor_is_ready(q->o.supervisor, WORKER_SD))
+        wait_for_worker(q);
+    else
+        send_job(q);
+}
+
+/* ---- the pictures ---- */
+
+struct save_question {
+    struct job *job;
+    int index;
+};
+
+/* Hands out what is saved, in order; ends the job after the last one. */
+static void deliver(struct job *job)
+{
+    struct job_queue *q = job->queue;
+
+    while (job->delivered < job->received) {
+        struct job_slot *slot = &job->slots[job->delivered];
+
+        if (!slot->saved)
+            return;
+        struct job_picture picture = {
+            .index = job->delivered++,
+            .seed = slot->seed,
+            .width = slot->width,
+            .height = slot->height,
+            .png = slot->png,
+            .size = slot->size,
+            .file = slot->file,
+            .save_error = slot->save_error.code ? &slot->save_error : NULL,
+        };
+        if (job->on.on_picture)
+            job->on.on_picture(job->user, &picture);
+        free(slot->png);
+        slot->png = NULL;
+    }
+    if (job->delivered == job->request.count && q->run.stage == RUN_SAVING)
+        job_end(job, JOB_DONE, NULL);
+}
+
+static void on_saved(void *user, const struct err *err, const char *name)
+{
+    struct save_question *v = user;
+    struct job *job = v->job;
+    struct job_queue *q = job->queue;
+    struct job_slot *slot = &job->slots[v->index];
+
+    slot->saved = true;
+    if (err) {
+        slot->save_error = *err;
+        log_error(q->o.log, "%s: %s", job->id, err->message);
+    } else {
+        slot->file = mem_strdup(name);
+    }
+    job->saving--;
+    free(v);
+    if (job->ended)
+        job_free_if_over(job);
+    else
+        deliver(job);
+    job_queue_unref(q);
+}
+
+static int64_t integer_of(const json_t *o, const char *key, int64_t fallback)
+{
+    const json_t *v = json_object_get(o, key);
+
+    return json_is_integer(v) ? json_integer_value(v) : fallback;
+}
+
+static void on_worker_picture(void *user, const json_t *head, unsigned char *png,
+                              size_t size)
+{
+    struct job_queue *q = user;
+    struct job *job = q->run.job;
+
+    if (job->received >= job->request.count) {
+        free(png);
+        return;
+    }
+    struct job_slot *slot = &job->slots[job->received];
+    struct save_question *v = mem_zalloc(sizeof(*v));
+
+    slot->png = png;
+    slot->size = size;
+    slot->seed = integer_of(head, "seed", job->request.seed + job->received);
+    slot->width = (int)integer_of(head, "width", job->request.width);
+    slot->height = (int)integer_of(head, "height", job->request.height);
+    v->job = job;
+    v->index = job->received++;
+    job->saving++;
+    q->references++;
+    set_step(job, JOB_SAVING);
+    store_save(q->o.store, png, size, slot->seed, on_saved, v);
+}
+
+/* ---- the worker's events ---- */
+
+static void on_phase(struct job *job, const json_t *event)
+{
+    static const struct {
+        const char *word;
+        enum job_step step;
+    } phases[] = {
+        {"encode", JOB_ENCODING}, {"sample", JOB_SAMPLING}, {"decode", JOB_DECODING}};
+    const char *phase = json_string_value(json_object_get(event, "phase"));
+
+    for (size_t i = 0; phase && i < sizeof(phases) / sizeof(phases[0]); i++)
+        if (!strcmp(phase, phases[i].word))
+            set_step(job, phases[i].step);
+}
+
+static int bounded(int64_t n)
+{
+    return n < 0 ? 0 : n > 1000000 ? 1000000 : (int)n;
+}
+
+static void on_worker_event(void *user, const char *name, const json_t *event)
+{
+    struct job_queue *q = user;
+    struct job *job = q->run.job;
+
+    if (!strcmp(name, "phase")) {
+        on_phase(job, event);
+    } else if (!strcmp(name, "step")) {
+        job->sample_step = bounded(integer_of(event, "step", 0));
+        job->sample_steps = bounded(integer_of(event, "steps", 0));
+        job->image = job->request.count > 1 ? job->received : 0;
+        job->eta_ms = integer_of(event, "eta_ms", -1);
+        set_step(job, JOB_SAMPLING);
+    } else if (!strcmp(name, "done")) {
+        q->run.said_done = true;
+    } else if (!strcmp(name, "error")) {
+        const json_t *e = json_object_get(event, "error");
+        const char *slug = json_string_value(json_object_get(e, "code"));
+        const char *message = json_string_value(json_object_get(e, "message"));
+
+        err_set(&q->run.said_error,
+                err_code_from_slug(slug ? slug : "", ERR_BAD_GATEWAY), "%s",
+                message ? message : "the picture worker failed without a reason");
+    }
+}
+
+/* ---- failures ---- */
+
+/* Nothing, or nothing sensible, came from the worker. */
+static void worker_failed(struct job_queue *q, const struct err *why)
+{
+    struct job *job = q->run.job;
+    unsigned generation = q->run.generation;
+    struct err err = {0};
+
+    drop_call(q);
+    supervisor_suspect(q->o.supervisor, WORKER_SD, generation);
+    if (++job->attempts < ATTEMPTS) {
+        log_warning(q->o.log, "%s: %s; it is run again", job->id, why->message);
+        job->sample_step = 0;
+        job->eta_ms = -1;
+        set_step(job, JOB_PREPARING);
+        wait_for_worker(q);
+        return;
+    }
+    err_set(
+        &err, ERR_BAD_GATEWAY,
+        "the picture worker failed twice at this picture (%s): it may be too large for "
+        "this machine, or the model's file damaged",
+        why->message);
+    fail(q, &err);
+}
+
+static void on_ask_again(uv_timer_t *timer)
+{
+    struct job_queue *q = timer->data;
+
+    if (q->run.stage == RUN_BUSY)
+        prepare(q);
+}
+
+/* The answer was no 200: what the worker says about it. */
+static void worker_refused(struct job_queue *q)
+{
+    struct run *r = &q->run;
+    json_t *answer = json_loadb(buf_str(&r->answer), r->answer.len, 0, NULL);
+    const json_t *e = json_object_get(answer, "error");
+    const char *message = json_string_value(json_object_get(e, "message"));
+    const char *slug = json_string_value(json_object_get(e, "code"));
+    const char *param = json_string_value(json_object_get(e, "param"));
+    struct err err = {0};
+    int status = r->status;
+
+    err_set_param(&err, err_code_from_slug(slug ? slug : "", ERR_BAD_GATEWAY),
+                  param ? param : "", "%s",
+                  message ? message
+                          : "the picture worker refused the job without a reason");
+    json_decref(answer);
+    if (status == 409) {
+        drop_call(q);
+        r->stage = RUN_BUSY;
+        uv_timer_start(q->silence, on_ask_again, ASK_AGAIN_MS, 0);
+    } else if (status == 401 || err.code == ERR_UNAVAILABLE) {
+        worker_failed(
+            q, &err); /* not the process, or not the model, that we took it for */
+    } else {
+        fail(q, &err);
+    }
+}
+
+static void on_silence(uv_timer_t *timer)
+{
+    struct job_queue *q = timer->data;
+    struct err err = {0};
+
+    err_set(&err, ERR_GATEWAY_TIMEOUT,
+            "the picture worker said nothing for %u seconds and was restarted",
+            q->o.silence_limit_ms / 1000);
+    drop_call(q);
+    (void)!supervisor_restart(q->o.supervisor, WORKER_SD, SUPERVISOR_FORCE, NULL, NULL,
+                              NULL);
+    fail(q, &err);
+}
+
+/* ---- the call ---- */
+
+static void on_head(void *user, const struct http_answer *head)
+{
+    struct job_queue *q = user;
+
+    q->run.status = head->status;
+    uv_timer_again(q->silence);
+}
+
+static void on_data(void *user, const char *data, size_t len)
+{
+    struct job_queue *q = user;
+    struct run *r = &q->run;
+    struct err err = {0};
+
+    uv_timer_again(q->silence);
+    if (r->status != 200) {
+        if (r->answer.len + len <= ERROR_ANSWER_MAX)
+            buf_append(&r->answer, data, len);
+    } else if (worker_stream_feed(&r->stream, data, len, &err)) {
+        if (err.code == ERR_NO_MEMORY)
+            fail(q, &err);
+        else
+            worker_failed(q, &err);
+    }
+}
+
+static void on_end(void *user)
+{
+    struct job_queue *q = user;
+    struct run *r = &q->run;
+    struct job *job = r->job;
+    struct err err = {0};
+
+    r->call = NULL;
+    if (r->status != 200) {
+        worker_refused(q);
+    } else if (r->said_error.code) {
+        fail(q, &r->said_error);
+    } else if (!r->said_done || job->received < job->request.count) {
+        err_set(&err, ERR_BAD_GATEWAY, "the picture worker stopped before it was done");
+        worker_failed(q, &err);
+    } else {
+        drop_call(q);
+        r->stage = RUN_SAVING;
+        deliver(job);
+    }
+}
+
+static void on_error(void *user, enum http_failure failure, const struct err *err)
+{
+    struct job_queue *q = user;
+
+    (void)failure;
+    q->run.call = NULL;
+    worker_failed(q, err);
+}
+
+/* The job as the worker wants it: what the request leaves open is left out. */
+static char *job_body(const struct job *job)
+{
+    const struct image_request *r = &job->request;
+    json_t *body = json_pack("{s:s, s:I, s:i}", "prompt", r->prompt, "seed",
+                             (json_int_t)(r->seed + job->received), "count",
+                             r->count - job->received);
+
+    if (r->negative_prompt)
+        json_object_set_new(body, "negative_prompt", json_string(r->negative_prompt));
+    if (r->width)
+        json_object_set_new(body, "width", json_integer(r->width));
+    if (r->height)
+        json_object_set_new(body, "height", json_integer(r->height));
+    if (r->steps)
+        json_object_set_new(body, "steps", json_integer(r->steps));
+    if (r->cfg_scale >= 0)
+        json_object_set_new(body, "cfg_scale", json_real(r->cfg_scale));
+    if (r->sampler)
+        json_object_set_new(body, "sampler", json_string(r->sampler));
+    if (r->scheduler)
+        json_object_set_new(body, "scheduler", json_string(r->scheduler));
+    char *text = json_dumps(body, JSON_COMPACT);
+
+    json_decref(body);
+    return text;
+}
+
+static void send_job(struct job_queue *q)
+{
+    static const struct http_call_handlers handlers = {
+        .on_head = on_head, .on_data = on_data, .on_end = on_end, .on_error = on_error};
+    struct run *r = &q->run;
+    struct worker_snapshot worker;
+
+    supervisor_snapshot(q->o.supervisor, WORKER_SD, &worker);
+    snprintf(r->authorization, sizeof(r->authorization), "Bearer %s", worker.token);
+    r->body = job_body(r->job);
+    r->status = 0;
+    r->said_done = false;
+    r->said_error.code = ERR_NONE;
+    r->stream = (struct worker_stream){
+        .on_event = on_worker_event, .on_picture = on_worker_picture, .user = q};
+    const struct http_field headers[] = {{"Authorization", r->authorization},
+                                         {"Content-Type", "application/json"}};
+    const struct http_call_options o = {
+        .port = worker.port,
+        .method = "POST",
+        .target = "/internal/generate",
+        .headers = headers,
+        .header_count = 2,
+        .body = r->body,
+        .body_len = strlen(r->body),
+        .on = &handlers,
+        .user = q,
+    };
+
+    r->stage = RUN_SENT;
+    r->generation = supervisor_work_begin(q->o.supervisor, WORKER_SD);
+    r->call = http_call_start(q->o.client, &o);
+    uv_timer_start(q->silence, on_silence, q->o.silence_limit_ms,
+                   q->o.silence_limit_ms);
+}
+
+/* ---- the beginning ---- */
+
+static void on_begin(uv_timer_t *timer)
+{
+    struct job_queue *q = timer->data;
+    struct job *job = q->first;
+    uint32_t seed = 0;
+
+    if (!job || q->run.stage != RUN_IDLE)
+        return;
+    q->run.job = job;
+    q->run.conflicts = 0;
+    job->begun_ms = clock_ms();
+    if (job->request.seed < 0 && getrandom(&seed, sizeof(seed), 0) == sizeof(seed))
+        job->request.seed = seed;
+    if (job->request.seed < 0)
+        job->request.seed = clock_unix_us() & 0xffffffff;
+    set_step(job, JOB_PREPARING);
+    prepare(q);
+}
+
+/* From the loop, so that a job that fails at once does not do so inside job_queue_add. */
+void run_next(struct job_queue *q)
+{
+    if (q->run.stage == RUN_IDLE && q->first &&
+        !uv_is_active((uv_handle_t *)q->silence))
+        uv_timer_start(q->silence, on_begin, 0, 0);
+}
