@@ -24,6 +24,7 @@ struct http_client;
 struct http_call;
 
 struct http_client *http_client_new(uv_loop_t *loop);
+uv_loop_t *http_client_loop(const struct http_client *c);
 /* Cancels running calls, closes every connection, frees the client, calls on_closed
  * (may be NULL). */
 void http_client_close(struct http_client *c, void (*on_closed)(void *user),
