@@ -1,0 +1,174 @@
+/* Death of the parent: the kernel sends SIGKILL when the thread that started us ends (PR_SET_PDEATHSIG). If the
+ * parent died between its fork and our prctl, no signal will ever come; the pid it told us in MYSTI_SERVER_PID
+ * then differs from getppid(), and we leave at once.
+ *
+ * OpenMP: libgomp reads OMP_WAIT_POLICY and OMP_NUM_THREADS in its constructor, before main. Its default is to
+ * spin at the end of a parallel region, which on few cores takes from the text worker exactly the time slices
+ * that its own spinning threads wait for. So the program sets the variables and becomes itself again; exec keeps
+ * pid, parent-death signal and argv[0]. The variable MYSTI_SD_WORKER_ENV marks the second start, so that there
+ * is never a third.
+ *
+ * Scheduling: weight, not class, decides who gets a core that two want. Nice 15 weighs 36 against 1024, so
+ * compute threads get about 3 % beside busy text threads and everything beside idle ones; SCHED_BATCH keeps
+ * them from cutting in on wake-up. SCHED_IDLE (weight 3) was measured to stall pictures beside llama.cpp's
+ * spinning threads. Where the kernel groups by session (autogroup, Debian's default), nice only counts inside a
+ * session and each session gets an equal share: the group's own nice value has to be set, which is done when
+ * this process leads its own session, as it does under mysti_server. */
+#include "sd_worker/cage.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { BATCH_NICE = 15 };
+
+static const char *const scheduling_names[] = {
+    [CAGE_BATCH] = "batch", [CAGE_IDLE] = "idle", [CAGE_NORMAL] = "normal"};
+
+int cage_scheduling_parse(const char *name, enum cage_scheduling *ret, struct err *err)
+{
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(name, scheduling_names[i]) == 0) {
+            *ret = (enum cage_scheduling)i;
+            return 0;
+        }
+    }
+    return err_set(err, ERR_INVALID,
+                   "--scheduling '%s': known are batch, idle and normal", name);
+}
+
+int cage_enter(struct err *err)
+{
+    const char *server = getenv("MYSTI_SERVER_PID");
+    int64_t pid;
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (!server)
+        return 0;
+    if (str_to_int(server, "MYSTI_SERVER_PID", 1, INT32_MAX, &pid, err))
+        return -1;
+    if (getppid() != pid)
+        return err_set(err, ERR_UNAVAILABLE, "the server (pid %s) is gone", server);
+    return 0;
+}
+
+static bool is_env(const char *name, const char *value)
+{
+    const char *now = getenv(name);
+
+    return now && strcmp(now, value) == 0;
+}
+
+/* Is `cpu` the first of its core's hardware threads among those we may use? */
+static bool leads_core(int cpu, const cpu_set_t *allowed)
+{
+    char *path =
+        mem_printf("/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+    char text[128] = "";
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : 0;
+
+    if (fd >= 0)
+        close(fd);
+    free(path);
+    text[n > 0 ? n : 0] = '\0';
+    for (char *p = text; *p;) { /* "0,4" or "0-1" */
+        char *end;
+        long first = strtol(p, &end, 10);
+        long last = first;
+
+        if (end == p)
+            break;
+        if (*end == '-')
+            last = strtol(end + 1, &end, 10);
+        for (long s = first; s <= last && s < cpu; s++)
+            if (s >= 0 && CPU_ISSET((size_t)s, allowed))
+                return false;
+        p = *end == ',' ? end + 1 : end;
+        if (*end != ',')
+            break;
+    }
+    return true;
+}
+
+static int physical_cores(void)
+{
+    cpu_set_t allowed;
+    int cores = 0;
+
+    CPU_ZERO(&allowed);
+    if (sched_getaffinity(0, sizeof(allowed), &allowed))
+        return 1;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET((size_t)cpu, &allowed) && leads_core(cpu, &allowed))
+            cores++;
+    return cores ? cores : 1;
+}
+
+int cage_threads(int threads, char **argv)
+{
+    int count = threads > 0 ? threads : physical_cores();
+    char *text = mem_printf("%d", count);
+    bool is_set =
+        is_env("OMP_NUM_THREADS", text) && is_env("OMP_WAIT_POLICY", "passive");
+
+    if (!is_set && !getenv("MYSTI_SD_WORKER_ENV")) {
+        setenv("OMP_NUM_THREADS", text, 1);
+        setenv("OMP_WAIT_POLICY", "passive", 1);
+        setenv("MYSTI_SD_WORKER_ENV", "1", 1);
+        execv("/proc/self/exe", argv);
+        /* no /proc: go on, a little slower beside text */
+    }
+    free(text);
+    return count;
+}
+
+char *cage_take_token(void)
+{
+    char *env = getenv("MYSTI_WORKER_TOKEN");
+    char *token;
+
+    if (!env || !*env)
+        return NULL;
+    token = mem_strdup(env);
+    explicit_bzero(env, strlen(env)); /* what /proc/<pid>/environ shows */
+    unsetenv("MYSTI_WORKER_TOKEN");
+    return token;
+}
+
+static void schedule_session(const char *nice_text)
+{
+    int fd;
+
+    if (getsid(0) != getpid())
+        return; /* somebody's shell: not ours to slow down */
+    fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (write(fd, nice_text, strlen(nice_text)) < 0) {
+        /* no autogroups in this kernel's configuration: nice alone decides */
+    }
+    close(fd);
+}
+
+void cage_schedule_thread(enum cage_scheduling scheduling)
+{
+    const struct sched_param none = {0};
+
+    if (scheduling == CAGE_NORMAL)
+        return;
+    sched_setscheduler(0, scheduling == CAGE_IDLE ? SCHED_IDLE : SCHED_BATCH, &none);
+    setpriority(PRIO_PROCESS, 0,
+                scheduling == CAGE_IDLE ? 19 : BATCH_NICE); /* this thread */
+    schedule_session(scheduling == CAGE_IDLE ? "19" : "15");
+}

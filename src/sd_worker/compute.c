@@ -1,0 +1,390 @@
+/* The engine belongs to one thread, which does one task after the other: open, load, unload, estimate, generate.
+ * News travel in messages: the compute thread links one into a list under a lock and rings a uv_async; the loop
+ * takes the whole list under the same lock and works it off afterwards. Tasks go the other way through a single
+ * slot with a condition variable, for the worker never has two. Progress and the wish to cancel are atomics: they
+ * may be late by an operation and nobody is hurt.
+ *
+ * Rejected: uv_queue_work, whose four pool threads are the loop's own for files and names, have no scheduling
+ * class and no stack size; a pipe to ourselves, which is the same with copies.
+ *
+ * A new model is loaded before the old one is let go: a load that fails leaves the worker as it was. Who has no
+ * room for both unloads first.
+ *
+ * The thread lives as long as the process: at the end main() leaves with it in the middle of whatever it does,
+ * which the kernel cleans up faster than any operation could be waited for. */
+#include "sd_worker/compute.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STACK_BYTES = 16 << 20 };
+
+struct message {
+    struct message *next;
+    enum compute_event event;
+    struct buf data;
+    struct task *task; /* not NULL: this task is done; event and data mean nothing */
+};
+
+struct compute {
+    struct compute_options options;
+    uv_async_t bell;
+    pthread_t thread;
+
+    pthread_mutex_t lock; /* guards what follows, held for a few instructions */
+    pthread_cond_t has_task;
+    struct task *task; /* submitted, not yet taken */
+    struct message *first;
+    struct message **last;
+
+    atomic_bool cancel;
+    _Atomic double progress;
+    _Atomic(const char *) backend;
+
+    /* the compute thread's own */
+    struct engine *engine;
+    struct engine_model *model;
+    struct err open_err;
+};
+
+/* one job's view for the engine's callbacks */
+struct run {
+    struct compute *c;
+    int count;
+    int steps;
+    uint64_t began_ns;
+    uint64_t sampling_ns; /* when the current image's first step began */
+    uint64_t sampled_ns;  /* time in finished steps, all images */
+    unsigned sampled;     /* finished steps, all images */
+};
+
+struct task *task_new(enum task_kind kind)
+{
+    struct task *task = mem_zalloc(sizeof(*task));
+
+    task->kind = kind;
+    return task;
+}
+
+void task_free(struct task *task)
+{
+    if (!task)
+        return;
+    request_release(&task->request);
+    free(task->path);
+    free(task->facts);
+    free(task);
+}
+
+/* ---- from the compute thread to the loop ---- */
+
+static void post(struct compute *c, struct message *m)
+{
+    pthread_mutex_lock(&c->lock);
+    *c->last = m;
+    c->last = &m->next;
+    pthread_mutex_unlock(&c->lock);
+    uv_async_send(&c->bell);
+}
+
+static void post_line(struct compute *c, json_t *line, const void *more,
+                      size_t more_len)
+{
+    struct message *m = mem_zalloc(sizeof(*m));
+    char *text = json_dumps(line, JSON_COMPACT);
+
+    m->event = COMPUTE_LINE;
+    buf_append_str(&m->data, text ? text : "{}");
+    buf_append_str(&m->data, "\n");
+    if (more) {
+        buf_append(&m->data, more, more_len);
+        buf_append_str(&m->data, "\n");
+    }
+    free(text);
+    json_decref(line);
+    post(c, m);
+}
+
+static void on_bell(uv_async_t *bell)
+{
+    struct compute *c = bell->data;
+    struct message *m;
+
+    pthread_mutex_lock(&c->lock);
+    m = c->first;
+    c->first = NULL;
+    c->last = &c->first;
+    pthread_mutex_unlock(&c->lock);
+    while (m) {
+        struct message *next = m->next;
+
+        if (m->task)
+            c->options.on_done(c->options.user, m->task);
+        else
+            c->options.on_event(c->options.user, m->event, &m->data);
+        buf_release(&m->data);
+        free(m);
+        m = next;
+    }
+}
+
+/* ---- generate ---- */
+
+static double ms_since(uint64_t ns)
+{
+    return (double)(clock_ns() - ns) / 1e6;
+}
+
+static bool is_cancelled(void *user)
+{
+    struct run *run = user;
+
+    return atomic_load_explicit(&run->c->cancel, memory_order_relaxed);
+}
+
+static void on_phase(void *user, enum engine_phase phase, int image)
+{
+    struct run *run = user;
+
+    if (phase == ENGINE_PHASE_SAMPLE)
+        run->sampling_ns = clock_ns();
+    post_line(run->c,
+              json_pack("{s:s, s:s, s:i}", "event", "phase", "phase",
+                        engine_phase_name(phase), "image", image),
+              NULL, 0);
+}
+
+static void on_step(void *user, int image, int step, int steps)
+{
+    struct run *run = user;
+    uint64_t now = clock_ns();
+    int left = steps - step + steps * (run->count - 1 - image);
+
+    run->sampled_ns += now - run->sampling_ns;
+    run->sampling_ns = now;
+    run->sampled++;
+    double step_ms = (double)run->sampled_ns / 1e6 / run->sampled;
+    atomic_store(&run->c->progress,
+                 (double)(image * steps + step) / ((double)run->count * steps));
+    post_line(run->c,
+              json_pack("{s:s, s:i, s:i, s:i, s:I, s:I}", "event", "step", "step", step,
+                        "steps", steps, "image", image, "elapsed_ms",
+                        (json_int_t)ms_since(run->began_ns), "eta_ms",
+                        (json_int_t)(step_ms * left)),
+              NULL, 0);
+}
+
+static bool on_image(void *user, const struct engine_image *image, struct err *err)
+{
+    struct run *run = user;
+
+    (void)err;
+    post_line(run->c,
+              json_pack("{s:s, s:i, s:I, s:i, s:i, s:s, s:i, s:I}", "event", "image",
+                        "index", image->index, "seed", (json_int_t)image->seed, "width",
+                        image->width, "height", image->height, "parameters",
+                        image->parameters, "dropped_tokens", (int)image->dropped_tokens,
+                        "bytes", (json_int_t)image->png_bytes),
+              image->png, image->png_bytes);
+    return true;
+}
+
+static int no_model(struct err *err)
+{
+    return err_set(err, ERR_UNAVAILABLE, "no picture model is loaded");
+}
+
+static int run_generate(struct compute *c, struct task *task)
+{
+    struct engine_job job;
+    struct run run = {.c = c, .began_ns = clock_ns(), .sampling_ns = clock_ns()};
+    const struct engine_events events = {.on_phase = on_phase,
+                                         .on_step = on_step,
+                                         .on_image = on_image,
+                                         .is_cancelled = is_cancelled,
+                                         .user = &run};
+
+    if (!c->model)
+        return no_model(&task->err);
+    request_job(&task->request, c->model, &job);
+    if (engine_job_check(c->model, &job, &task->err))
+        return -1;
+    run.count = job.count;
+    run.steps = job.steps;
+    struct message *started = mem_zalloc(sizeof(*started));
+    started->event = COMPUTE_STARTED;
+    post(c, started);
+    return engine_generate(c->model, &job, &events, &task->err);
+}
+
+/* ---- the other tasks ---- */
+
+static int run_open(struct compute *c, struct err *err)
+{
+    const struct engine_options options = {.backend = c->options.backend,
+                                           .threads = c->options.threads};
+
+    if (engine_open(&c->engine, &options, &c->open_err)) {
+        if (err)
+            *err = c->open_err;
+        return -1;
+    }
+    atomic_store(&c->backend, engine_backend_name(c->engine));
+    return 0;
+}
+
+static bool on_load_progress(void *user, double progress)
+{
+    struct compute *c = user;
+
+    atomic_store(&c->progress, progress);
+    return atomic_load(&c->cancel);
+}
+
+static char *facts_of(const struct engine_model *model)
+{
+    struct engine_model_info i;
+
+    engine_model_info(model, &i);
+    json_t *facts = json_pack(
+        "{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:f, s:s, s:s, s:s}", "model", i.path,
+        "name", i.name, "family", i.family, "parameters", (json_int_t)i.parameters,
+        "resident_bytes", (json_int_t)i.resident_bytes, "default_width",
+        i.default_width, "default_height", i.default_height, "default_steps",
+        i.default_steps, "default_cfg_scale", i.default_cfg_scale, "default_sampler",
+        i.default_sampler, "default_scheduler", i.default_scheduler, "prediction",
+        i.prediction);
+    char *text = facts ? json_dumps(facts, JSON_COMPACT) : NULL;
+
+    json_decref(facts);
+    return text ? text : mem_strdup("{}"); /* a path that is no UTF-8 */
+}
+
+static int run_load(struct compute *c, struct task *task)
+{
+    const struct engine_load_events events = {.on_progress = on_load_progress,
+                                              .user = c};
+    struct engine_model *model;
+
+    if (!c->engine) {
+        task->err = c->open_err;
+        return -1;
+    }
+    if (engine_model_load(&model, c->engine, task->path, &events, &task->err))
+        return -1;
+    engine_model_free(c->model);
+    c->model = model;
+    task->facts = facts_of(model);
+    return 0;
+}
+
+static int run_estimate(struct compute *c, struct task *task)
+{
+    struct engine_job job;
+
+    if (!c->model)
+        return no_model(&task->err);
+    request_job(&task->request, c->model, &job);
+    if (engine_job_check(c->model, &job, &task->err))
+        return -1;
+    return engine_estimate(c->model, &job, &task->estimate, &task->err);
+}
+
+static int run_task(struct compute *c, struct task *task)
+{
+    switch (task->kind) {
+    case TASK_OPEN:
+        return run_open(c, &task->err);
+    case TASK_LOAD:
+        return run_load(c, task);
+    case TASK_UNLOAD:
+        engine_model_free(c->model);
+        c->model = NULL;
+        return 0;
+    case TASK_ESTIMATE:
+        return run_estimate(c, task);
+    case TASK_GENERATE:
+        return run_generate(c, task);
+    }
+    return 0;
+}
+
+static void *compute_main(void *user)
+{
+    struct compute *c = user;
+
+    pthread_setname_np(pthread_self(), "compute");
+    cage_schedule_thread(c->options.scheduling);
+    for (;;) {
+        struct message *done = mem_zalloc(sizeof(*done));
+        uint64_t began = clock_ns();
+
+        pthread_mutex_lock(&c->lock);
+        while (!c->task)
+            pthread_cond_wait(&c->has_task, &c->lock);
+        done->task = c->task;
+        c->task = NULL;
+        pthread_mutex_unlock(&c->lock);
+        done->task->rc = run_task(c, done->task);
+        done->task->elapsed_ms = ms_since(began);
+        post(c, done);
+    }
+    return NULL;
+}
+
+/* ---- the loop's side ---- */
+
+int compute_start(const struct compute_options *options, struct compute **ret,
+                  struct err *err)
+{
+    struct compute *c = mem_zalloc(sizeof(*c));
+    pthread_attr_t attributes;
+    int rc;
+
+    c->options = *options;
+    c->last = &c->first;
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_cond_init(&c->has_task, NULL);
+    uv_async_init(options->loop, &c->bell, on_bell);
+    c->bell.data = c;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    rc = pthread_create(&c->thread, &attributes, compute_main, c);
+    pthread_attr_destroy(&attributes);
+    if (rc)
+        return err_set(err, ERR_NO_MEMORY, "cannot start the compute thread: %s",
+                       strerror(rc));
+    *ret = c;
+    return 0;
+}
+
+void compute_submit(struct compute *c, struct task *task)
+{
+    atomic_store(&c->cancel, false);
+    atomic_store(&c->progress, 0);
+    pthread_mutex_lock(&c->lock);
+    c->task = task;
+    pthread_cond_signal(&c->has_task);
+    pthread_mutex_unlock(&c->lock);
+}
+
+void compute_cancel(struct compute *c)
+{
+    atomic_store(&c->cancel, true);
+}
+
+double compute_progress(const struct compute *c)
+{
+    return atomic_load(&c->progress);
+}
+
+const char *compute_backend(const struct compute *c)
+{
+    return atomic_load(&c->backend);
+}

@@ -1,0 +1,112 @@
+#include "sd_worker/options.h"
+
+#include "base/str.h"
+#include "engine/engine.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char usage[] =
+    "Usage: mysti_sd_worker [options]\n"
+    "\n"
+    "Paints pictures for mysti_server, which starts it. It listens on 127.0.0.1 and "
+    "answers\n"
+    "only those who know the secret in MYSTI_WORKER_TOKEN.\n"
+    "\n"
+    "  --listen-port N       the port; 0, the default: any free one, printed once it "
+    "listens\n"
+    "  --model FILE          load this model at once\n"
+    "  --threads N           compute threads; 0, the default: one per physical core\n"
+    "  --backend NAME        one of: %s\n"
+    "  --scheduling CLASS    how compute threads share the processor with others:\n"
+    "                        batch (default): low weight, always progresses\n"
+    "                        idle: only what nobody else wants\n"
+    "                        normal: an equal share\n"
+    "  --verbose             log every step\n"
+    "  --version, --help\n";
+
+static const char *const long_names[] = {"listen-port", "model",   "threads", "backend",
+                                         "scheduling",  "verbose", "version", "help"};
+
+static int mistake(const struct err *err)
+{
+    fprintf(stderr, "mysti_sd_worker: %s\n", err->message);
+    return 2;
+}
+
+static int unknown(const char *word)
+{
+    struct err err = {0};
+    const char *name = word + strspn(word, "-");
+    const char *near =
+        str_nearest(name, long_names, sizeof(long_names) / sizeof(*long_names));
+
+    err_set(&err, ERR_INVALID, "unknown option or missing value: '%s'%s%s; see --help",
+            word, near ? ", perhaps --" : "", near ? near : "");
+    return mistake(&err);
+}
+
+static int number(const char *text, const char *what, int max, int *ret,
+                  struct err *err)
+{
+    int64_t value;
+
+    if (str_to_int(text, what, 0, max, &value, err))
+        return -1;
+    *ret = (int)value;
+    return 0;
+}
+
+int options_parse(struct options *ret, int argc, char **argv)
+{
+    static const struct option longs[] = {{"listen-port", required_argument, NULL, 'p'},
+                                          {"model", required_argument, NULL, 'm'},
+                                          {"threads", required_argument, NULL, 't'},
+                                          {"backend", required_argument, NULL, 'b'},
+                                          {"scheduling", required_argument, NULL, 's'},
+                                          {"verbose", no_argument, NULL, 'v'},
+                                          {"version", no_argument, NULL, 'V'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {0}};
+    struct err err = {0};
+    int rc = 0;
+
+    *ret = (struct options){.scheduling = CAGE_BATCH};
+    opterr = 0;
+    for (int c; rc == 0 && (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
+        switch (c) {
+        case 'p':
+            rc = number(optarg, "--listen-port", 65535, &ret->listen_port, &err);
+            break;
+        case 'm':
+            ret->model = optarg;
+            break;
+        case 't':
+            rc = number(optarg, "--threads", 1024, &ret->threads, &err);
+            break;
+        case 'b':
+            ret->backend = optarg;
+            break;
+        case 's':
+            rc = cage_scheduling_parse(optarg, &ret->scheduling, &err);
+            break;
+        case 'v':
+            ret->verbose = true;
+            break;
+        case 'V':
+            printf("mysti_sd_worker %s (%s)\n", MYSTI_VERSION, engine_backend_names());
+            return 0;
+        case 'h':
+            printf(usage, engine_backend_names());
+            return 0;
+        default:
+            return unknown(argv[optind - 1]);
+        }
+    }
+    if (rc)
+        return mistake(&err);
+    if (optind < argc)
+        return unknown(argv[optind]);
+    return -1;
+}

@@ -1,0 +1,22 @@
+/* options: the command line of mysti_sd_worker. */
+#ifndef MYSTI_SD_WORKER_OPTIONS_H
+#define MYSTI_SD_WORKER_OPTIONS_H
+
+#include "sd_worker/cage.h"
+
+#include <stdbool.h>
+
+struct options {
+    int listen_port;     /* 0: any free one */
+    const char *model;   /* loaded at once; NULL: none */
+    const char *backend; /* NULL: the best that is built in */
+    int threads;         /* 0: one per physical core that this process may use */
+    enum cage_scheduling scheduling;
+    bool verbose;
+};
+
+/* -1: go on; else exit with that code: help and version were printed (0), or a sentence
+ * about the mistake (2). Strings are argv's own. */
+int options_parse(struct options *ret, int argc, char **argv);
+
+#endif

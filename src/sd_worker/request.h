@@ -1,0 +1,28 @@
+/* request: a picture job as it came in JSON. What was left out stays open until the model's defaults are known. */
+#ifndef MYSTI_SD_WORKER_REQUEST_H
+#define MYSTI_SD_WORKER_REQUEST_H
+
+#include "engine/engine.h"
+
+struct request {
+    char *prompt;
+    char *negative_prompt; /* NULL: left out, as everything below that is < 0 or NULL */
+    char *sampler;
+    char *scheduler;
+    char *rng;
+    int width, height, steps, count;
+    double cfg_scale;
+    int64_t seed;
+};
+
+/* The body of /internal/generate and /internal/estimate; the prompt is optional for an estimate. Fails with
+ * the field at fault; release it then, too. */
+enum request_kind { REQUEST_GENERATE, REQUEST_ESTIMATE };
+int request_parse(struct request *ret, enum request_kind kind, const char *json,
+                  size_t len, struct err *err) MUST_CHECK;
+/* The engine's job: the model's defaults overlaid with what was asked for. Borrows the request's strings. */
+void request_job(const struct request *r, const struct engine_model *model,
+                 struct engine_job *ret_job);
+void request_release(struct request *r);
+
+#endif
