@@ -30,7 +30,7 @@ if(NOT LLHTTP_LIBRARY OR NOT LLHTTP_INCLUDE)
 endif()
 add_library(mysti_llhttp STATIC IMPORTED)
 set_target_properties(mysti_llhttp PROPERTIES IMPORTED_LOCATION ${LLHTTP_LIBRARY}
-  INTERFACE_SYSTEM_INCLUDE_DIRECTORIES ${LLHTTP_INCLUDE})
+  INTERFACE_INCLUDE_DIRECTORIES ${LLHTTP_INCLUDE})
 add_library(mysti::llhttp ALIAS mysti_llhttp)
 
 # oneDNN 3: the system's when it is new enough, else the prefix's with its own C library.
@@ -43,7 +43,7 @@ if(NOT MYSTI_DNNL STREQUAL "OFF")
     set(MYSTI_HAVE_DNNL ON)
     add_library(mysti_dnnl SHARED IMPORTED)
     set_target_properties(mysti_dnnl PROPERTIES IMPORTED_LOCATION ${DNNL_LIBRARY}
-      INTERFACE_SYSTEM_INCLUDE_DIRECTORIES ${DNNL_INCLUDE})
+      INTERFACE_INCLUDE_DIRECTORIES ${DNNL_INCLUDE})
     add_library(mysti::dnnl ALIAS mysti_dnnl)
   elseif(MYSTI_DNNL STREQUAL "ON")
     message(FATAL_ERROR "oneDNN 3 was found neither on the system nor in ${MYSTI_STABLE}: run deps/fetch.sh")
@@ -54,6 +54,7 @@ message(STATUS "oneDNN back end: ${MYSTI_HAVE_DNNL} ${DNNL_LIBRARY}")
 # A program on the prefix's oneDNN runs on the prefix's C library as a whole: interpreter and every library
 # from that one release, never two libcs in one process. DT_RPATH, not RUNPATH: only it reaches the
 # dependencies of dependencies.
+set(CMAKE_SKIP_BUILD_RPATH ON) # the one below is enough; CMake's own would warn about what it hides
 function(mysti_link_dnnl target)
   string(FIND "${DNNL_LIBRARY}" "${MYSTI_STABLE}" in_prefix)
   if(MYSTI_HAVE_DNNL AND in_prefix EQUAL 0)

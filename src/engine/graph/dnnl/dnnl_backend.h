@@ -1,0 +1,55 @@
+/* dnnl_backend: what the files of the oneDNN back end share. The back end itself is
+ * reached through backend_dnnl (graph/backend.h). */
+#ifndef MYSTI_ENGINE_GRAPH_DNNL_DNNL_BACKEND_H
+#define MYSTI_ENGINE_GRAPH_DNNL_DNNL_BACKEND_H
+
+#include "engine/graph/backend.h"
+#include "engine/graph/dnnl/kernels.h"
+
+#include <oneapi/dnnl/dnnl.h>
+
+#include <omp.h>
+
+struct dnnl_backend {
+    struct backend base;
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    enum elem act; /* of TENSOR_ACT */
+    enum isa isa;
+    bool has_amx;
+    int threads;
+    const struct kernels *kernels;
+};
+
+/* Where a run's tensors lie: what a step needs to find its operands. */
+struct run_memory {
+    const struct plan *plan;
+    void *arena;
+    void *const *inputs;
+    void *const *outputs;
+};
+
+static inline void *run_address(const struct run_memory *m, int tensor)
+{
+    return plan_address(m->plan, tensor, m->arena, m->inputs, m->outputs);
+}
+
+static inline int dnnl_thread(void)
+{
+    return omp_get_thread_num();
+}
+
+static inline enum elem elem_of(const struct dnnl_backend *b, const struct plan *plan,
+                                int tensor)
+{
+    return plan->tensors[tensor].type == TENSOR_ACT ? b->act : ELEM_F32;
+}
+
+static inline int root_of(const struct plan *plan, int tensor)
+{
+    int base = plan->tensors[tensor].base;
+
+    return base >= 0 ? base : tensor;
+}
+
+#endif

@@ -1,0 +1,20 @@
+/* moves: the operations that only carry memory from one place to another, whatever the
+ * element type; sizes are in bytes, rows are dense. They use the caller's OpenMP threads
+ * and cannot fail. */
+#ifndef MYSTI_ENGINE_GRAPH_DNNL_MOVES_H
+#define MYSTI_ENGINE_GRAPH_DNNL_MOVES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* a [rows, a_bytes], b [rows, b_bytes] -> y [rows, a_bytes + b_bytes] */
+void move_concat(const void *a, size_t a_bytes, const void *b, size_t b_bytes, void *y,
+                 int64_t rows);
+/* y [rows, bytes] = x [rows, pitch] from byte `from` of each row on */
+void move_slice(const void *x, size_t pitch, size_t from, void *y, size_t bytes,
+                int64_t rows);
+/* x [N, H, W, pixel] -> y [N, 2H, 2W, pixel], each pixel four times */
+void move_upsample2x(const void *x, void *y, int64_t n, int64_t h, int64_t w,
+                     size_t pixel);
+
+#endif

@@ -1,0 +1,430 @@
+/* product: linear and convolution.
+ *
+ * The two differ only in how their operands are described; everything else (packed
+ * weights, bias, what rides along, scratch) is the same, so they share one struct.
+ *
+ * y = act(x W + bias + channel_add + residual) is one primitive:
+ *   - channel_add: one row serves all pictures in every model there is (cond and uncond
+ *     share the timestep), and then bias + channel_add is simply the bias of this run,
+ *     added up in scratch. With a row per picture the primitive is made for one picture
+ *     and runs once for each. A binary post-op was rejected: oneDNN broadcasts it
+ *     over pixels at the price of a slower kernel.
+ *   - residual: a sum post-op when the plan put y over it, else a binary post-op.
+ *   - activation: an eltwise post-op.
+ * Scratch of a node = the primitive's own + upsampled x + bias of the run.
+ *
+ * Weights' layout is the primitive's wish (format any). When the store already has these
+ * weights in another layout (another picture size), the primitive is asked to take that
+ * one, and it is kept if the same implementation is chosen: 1.7 GB twice would be worse
+ * than a few percent. */
+#include "engine/graph/dnnl/product.h"
+
+#include "base/mem.h"
+#include "engine/graph/dnnl/moves.h"
+
+#include <string.h>
+
+enum { MAX_ARGS = 7, ALIGN = 64 };
+
+struct product {
+    struct dnnl_backend *backend;
+    const struct node *node;
+    dnnl_primitive_desc_t desc;
+    dnnl_primitive_t primitive;
+    dnnl_memory_t x, y, bias, residual, workspace;
+    struct packed *weights;
+    struct packed *bias_values; /* NULL: the file has none */
+    int64_t channels;           /* of y */
+    int runs;                   /* 1, or one per picture (see above) */
+    size_t x_step, y_step;      /* bytes between the pictures of two runs */
+    bool adds_in_place;
+    int residual_index;              /* of its post-op, -1: none or in place */
+    int64_t up_pictures, up_h, up_w; /* upsampled first; pictures 0: not */
+    size_t up_offset, bias_offset, scratch;
+};
+
+/* How the operands look to oneDNN. */
+struct operands {
+    int rank;
+    dnnl_dims_t x, weights, y;
+    dnnl_format_tag_t dense; /* of x and y */
+    dnnl_memory_desc_t x_desc, weights_desc, bias_desc, y_desc;
+};
+
+static size_t round_up(size_t n)
+{
+    return (n + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+static dnnl_data_type_t data_type(enum elem type)
+{
+    return type == ELEM_BF16 ? dnnl_bf16 : dnnl_f32;
+}
+
+static void linear_operands(const struct plan *plan, const struct node *n, int runs,
+                            struct operands *o)
+{
+    const struct shape *x = &plan->tensors[n->in[0]].shape;
+    const struct shape *y = &plan->tensors[n->out].shape;
+
+    o->rank = 2;
+    o->dense = dnnl_ab;
+    o->x[0] = o->y[0] = shape_rows(x) / runs;
+    o->x[1] = o->weights[0] = shape_last(x);
+    o->y[1] = o->weights[1] = shape_last(y);
+}
+
+/* Shapes here are [N, H, W, C], oneDNN's dims are N, C, H, W whatever the layout. */
+static void conv_operands(const struct plan *plan, const struct node *n, int runs,
+                          struct operands *o)
+{
+    const int64_t *x = plan->tensors[n->in[0]].shape.dim;
+    const int64_t *y = plan->tensors[n->out].shape.dim;
+
+    o->rank = 4;
+    o->dense = dnnl_acdb;
+    memcpy(o->x,
+           (dnnl_dims_t){x[0] / runs, x[3], x[1] * n->upsample, x[2] * n->upsample},
+           sizeof(o->x));
+    memcpy(o->y, (dnnl_dims_t){y[0] / runs, y[3], y[1], y[2]}, sizeof(o->y));
+    memcpy(o->weights, n->weights[0]->dim, sizeof(n->weights[0]->dim));
+}
+
+static int describe_operands(struct product *p, const struct plan *plan,
+                             struct operands *o)
+{
+    const struct node *n = p->node;
+    dnnl_data_type_t x = data_type(elem_of(p->backend, plan, n->in[0]));
+    dnnl_data_type_t y = data_type(elem_of(p->backend, plan, n->out));
+    dnnl_dims_t bias = {p->channels};
+    bool is_linear = n->op == OP_LINEAR;
+
+    if (is_linear) {
+        bias[0] = 1;
+        bias[1] = p->channels;
+        linear_operands(plan, n, p->runs, o);
+    } else {
+        conv_operands(plan, n, p->runs, o);
+    }
+    if (dnnl_memory_desc_create_with_tag(&o->x_desc, o->rank, o->x, x, o->dense) ||
+        dnnl_memory_desc_create_with_tag(&o->y_desc, o->rank, o->y, y, o->dense) ||
+        dnnl_memory_desc_create_with_tag(&o->weights_desc, o->rank, o->weights,
+                                         data_type(p->backend->act),
+                                         dnnl_format_tag_any))
+        return -1;
+    if ((p->bias_values || n->channel_add >= 0) &&
+        dnnl_memory_desc_create_with_tag(&o->bias_desc, is_linear ? 2 : 1, bias,
+                                         dnnl_f32, is_linear ? dnnl_ab : dnnl_a))
+        return -1;
+    return 0;
+}
+
+static void release_operands(struct operands *o)
+{
+    dnnl_memory_desc_t all[] = {o->x_desc, o->weights_desc, o->bias_desc, o->y_desc};
+
+    for (int i = 0; i < 4; i++)
+        if (all[i])
+            dnnl_memory_desc_destroy(all[i]);
+}
+
+static int append_activation(dnnl_post_ops_t ops, enum activation act)
+{
+    switch (act) {
+    case ACT_SILU:
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_swish, 1.0f, 0);
+    case ACT_QUICK_GELU:
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_swish, 1.702f, 0);
+    case ACT_GELU:
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_gelu_erf, 0, 0);
+    case ACT_GELU_TANH:
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_gelu_tanh, 0, 0);
+    case ACT_NONE:
+        break;
+    }
+    return 0;
+}
+
+static int make_attributes(struct product *p, const struct operands *o,
+                           dnnl_primitive_attr_t *ret_attr)
+{
+    const struct node *n = p->node;
+    dnnl_post_ops_t ops = NULL;
+    int failed;
+
+    if (dnnl_primitive_attr_create(ret_attr) ||
+        dnnl_primitive_attr_set_scratchpad_mode(*ret_attr, dnnl_scratchpad_mode_user) ||
+        dnnl_post_ops_create(&ops))
+        return -1;
+    failed = 0;
+    if (p->adds_in_place)
+        failed |= dnnl_post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef) != 0;
+    else if (n->residual >= 0)
+        failed |= dnnl_post_ops_append_binary(ops, dnnl_binary_add, o->y_desc) != 0;
+    p->residual_index = n->residual >= 0 && !p->adds_in_place ? 0 : -1;
+    failed |= append_activation(ops, n->act) != 0;
+    failed |= dnnl_primitive_attr_set_post_ops(*ret_attr, ops) != 0;
+    dnnl_post_ops_destroy(ops);
+    return failed ? -1 : 0;
+}
+
+static dnnl_status_t make_desc(const struct product *p, const struct operands *o,
+                               const_dnnl_memory_desc_t weights,
+                               const_dnnl_primitive_attr_t attr,
+                               dnnl_primitive_desc_t *ret)
+{
+    const struct node *n = p->node;
+    dnnl_dims_t stride = {n->stride, n->stride}, dilation = {0, 0};
+    dnnl_dims_t before = {n->pad_top, n->pad_left},
+                after = {n->pad_bottom, n->pad_right};
+
+    if (n->op == OP_LINEAR)
+        return dnnl_matmul_primitive_desc_create(
+            ret, p->backend->engine, o->x_desc, weights, o->bias_desc, o->y_desc, attr);
+    return dnnl_convolution_forward_primitive_desc_create(
+        ret, p->backend->engine, dnnl_forward_inference, dnnl_convolution_direct,
+        o->x_desc, weights, o->bias_desc, o->y_desc, stride, dilation, before, after,
+        attr);
+}
+
+static const char *implementation(const_dnnl_primitive_desc_t desc)
+{
+    const char *name = "";
+
+    dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, (void *)&name);
+    return name;
+}
+
+/* Prefers the layout that the store has, if oneDNN's choice of kernel stays the same. */
+static void reuse_layout(struct product *p, const struct weight_store *store,
+                         const struct operands *o, const_dnnl_primitive_attr_t attr)
+{
+    const struct packed *have =
+        store_find(store, p->node->weights, p->node->weight_count);
+    dnnl_primitive_desc_t other = NULL;
+
+    if (!have ||
+        dnnl_memory_desc_equal(have->layout, dnnl_primitive_desc_query_md(
+                                                 p->desc, dnnl_query_weights_md, 0)) ||
+        make_desc(p, o, have->layout, attr, &other))
+        return;
+    if (!strcmp(implementation(other), implementation(p->desc))) {
+        dnnl_primitive_desc_destroy(p->desc);
+        p->desc = other;
+    } else {
+        dnnl_primitive_desc_destroy(other);
+    }
+}
+
+static int make_memories(struct product *p, const struct operands *o)
+{
+    dnnl_engine_t engine = p->backend->engine;
+    const_dnnl_memory_desc_t pad =
+        dnnl_primitive_desc_query_md(p->desc, dnnl_query_scratchpad_md, 0);
+
+    if (dnnl_memory_create(&p->x, o->x_desc, engine, DNNL_MEMORY_NONE) ||
+        dnnl_memory_create(&p->y, o->y_desc, engine, DNNL_MEMORY_NONE) ||
+        dnnl_memory_create(&p->workspace, pad, engine, DNNL_MEMORY_NONE))
+        return -1;
+    if (o->bias_desc &&
+        dnnl_memory_create(&p->bias, o->bias_desc, engine, DNNL_MEMORY_NONE))
+        return -1;
+    if (p->residual_index >= 0 &&
+        dnnl_memory_create(&p->residual, o->y_desc, engine, DNNL_MEMORY_NONE))
+        return -1;
+    p->up_offset = round_up(dnnl_memory_desc_get_size(pad));
+    return 0;
+}
+
+static void find_bias(struct product *p, struct weight_store *store)
+{
+    const struct node *n = p->node;
+    int64_t *lengths;
+    int count = 0;
+
+    p->channels = 0;
+    for (int i = 0; i < n->weight_count; i++) {
+        p->channels += n->weights[i]->dim[0];
+        count += n->biases && n->biases[i];
+    }
+    if (!count)
+        return;
+    lengths = mem_alloc((size_t)n->weight_count * sizeof(*lengths));
+    for (int i = 0; i < n->weight_count; i++)
+        lengths[i] = n->weights[i]->dim[0];
+    p->bias_values = store_vector(store, n->biases, lengths, n->weight_count);
+    free(lengths);
+}
+
+static void find_shape(struct product *p, const struct plan *plan)
+{
+    const struct node *n = p->node;
+    const struct tensor *x = &plan->tensors[n->in[0]], *y = &plan->tensors[n->out];
+    size_t size = elem_bytes(elem_of(p->backend, plan, n->in[0]));
+
+    p->runs = n->channel_add >= 0 ? (int)plan->tensors[n->channel_add].shape.dim[0] : 1;
+    p->x_step = (size_t)(shape_elements(&x->shape) / p->runs) * size;
+    p->y_step = (size_t)(shape_elements(&y->shape) / p->runs) *
+                elem_bytes(elem_of(p->backend, plan, n->out));
+    p->adds_in_place =
+        n->residual >= 0 && root_of(plan, n->residual) == root_of(plan, n->out);
+    p->residual_index = -1;
+    if (n->upsample == 2) {
+        p->up_pictures = x->shape.dim[0] / p->runs;
+        p->up_h = x->shape.dim[1];
+        p->up_w = x->shape.dim[2];
+    }
+}
+
+int product_new(struct product **ret, struct dnnl_backend *b,
+                struct weight_store *store, const struct plan *plan,
+                const struct node *n, struct err *err)
+{
+    struct product *p = mem_zalloc(sizeof(*p));
+    struct operands o = {0};
+    dnnl_primitive_attr_t attr = NULL;
+    int result = -1;
+
+    p->backend = b;
+    p->node = n;
+    find_bias(p, store);
+    find_shape(p, plan);
+    if (describe_operands(p, plan, &o) || make_attributes(p, &o, &attr) ||
+        make_desc(p, &o, o.weights_desc, attr, &p->desc))
+        goto out;
+    reuse_layout(p, store, &o, attr);
+    if (dnnl_primitive_create(&p->primitive, p->desc) || make_memories(p, &o))
+        goto out;
+    p->weights =
+        store_weights(store, n->weights, n->weight_count,
+                      dnnl_primitive_desc_query_md(p->desc, dnnl_query_weights_md, 0));
+    p->bias_offset = p->up_offset;
+    if (p->up_pictures)
+        p->bias_offset += round_up(p->x_step * 4);
+    p->scratch = p->bias_offset;
+    if (n->channel_add >= 0)
+        p->scratch += round_up((size_t)p->channels * sizeof(float));
+    result = 0;
+out:
+    if (attr)
+        dnnl_primitive_attr_destroy(attr);
+    release_operands(&o);
+    if (result) {
+        err_set(err, ERR_UNSUPPORTED, "oneDNN has no kernel for %s of %s",
+                graph_op_name(n->op), n->name ? n->name : "a node");
+        product_free(p);
+        return -1;
+    }
+    *ret = p;
+    return 0;
+}
+
+void product_free(struct product *p)
+{
+    if (!p)
+        return;
+    dnnl_memory_t memories[] = {p->x, p->y, p->bias, p->residual, p->workspace};
+    for (int i = 0; i < 5; i++)
+        if (memories[i])
+            dnnl_memory_destroy(memories[i]);
+    if (p->primitive)
+        dnnl_primitive_destroy(p->primitive);
+    if (p->desc)
+        dnnl_primitive_desc_destroy(p->desc);
+    free(p);
+}
+
+size_t product_scratch(const struct product *p)
+{
+    return p->scratch;
+}
+
+struct packed *product_weights(const struct product *p)
+{
+    return p->weights;
+}
+
+struct packed *product_bias(const struct product *p)
+{
+    return p->bias_values;
+}
+
+const char *product_implementation(const struct product *p)
+{
+    return implementation(p->desc);
+}
+
+/* ---- running ---- */
+
+/* The bias of this run: the file's plus row `run` of channel_add. */
+static float *add_up_bias(const struct product *p, const struct run_memory *m, int run,
+                          char *scratch)
+{
+    const struct tensor *row = &m->plan->tensors[p->node->channel_add];
+    enum elem type = elem_of(p->backend, m->plan, p->node->channel_add);
+    const char *from = run_address(m, p->node->channel_add);
+    const float *file = p->bias_values ? p->bias_values->data : NULL;
+    float *bias = (float *)(scratch + p->bias_offset);
+
+    p->backend->kernels->convert(from + (size_t)(run * row->pitch) * elem_bytes(type),
+                                 type, bias, ELEM_F32, p->channels);
+    if (file)
+        p->backend->kernels->add(bias, file, bias, ELEM_F32, p->channels);
+    return bias;
+}
+
+static int execute(struct product *p, void *x, void *y, void *bias, void *residual,
+                   void *workspace)
+{
+    dnnl_exec_arg_t args[MAX_ARGS];
+    int count = 0, failed = 0;
+
+    failed |= dnnl_memory_set_data_handle(p->x, x);
+    failed |= dnnl_memory_set_data_handle(p->y, y);
+    failed |= dnnl_memory_set_data_handle(p->workspace, workspace);
+    args[count++] = (dnnl_exec_arg_t){DNNL_ARG_SRC, p->x};
+    args[count++] = (dnnl_exec_arg_t){DNNL_ARG_WEIGHTS, p->weights->memory};
+    args[count++] = (dnnl_exec_arg_t){DNNL_ARG_DST, p->y};
+    args[count++] = (dnnl_exec_arg_t){DNNL_ARG_SCRATCHPAD, p->workspace};
+    if (p->bias) {
+        failed |= dnnl_memory_set_data_handle(p->bias, bias);
+        args[count++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, p->bias};
+    }
+    if (p->residual) {
+        failed |= dnnl_memory_set_data_handle(p->residual, residual);
+        args[count++] = (dnnl_exec_arg_t){
+            DNNL_ARG_ATTR_MULTIPLE_POST_OP(p->residual_index) | DNNL_ARG_SRC_1,
+            p->residual};
+    }
+    failed |= dnnl_primitive_execute(p->primitive, p->backend->stream, count, args);
+    failed |= dnnl_stream_wait(p->backend->stream);
+    return failed ? -1 : 0;
+}
+
+int product_run(struct product *p, const struct run_memory *m, void *scratch,
+                struct err *err)
+{
+    const struct node *n = p->node;
+    char *pad = scratch, *x = run_address(m, n->in[0]), *y = run_address(m, n->out);
+    char *residual = n->residual >= 0 ? run_address(m, n->residual) : NULL;
+
+    for (int run = 0; run < p->runs; run++) {
+        void *bias = p->bias_values ? p->bias_values->data : NULL;
+        char *from = x + (size_t)run * p->x_step;
+
+        if (n->channel_add >= 0)
+            bias = add_up_bias(p, m, run, pad);
+        if (p->up_pictures) {
+            size_t pixel = p->x_step / (size_t)(p->up_pictures * p->up_h * p->up_w);
+
+            move_upsample2x(from, pad + p->up_offset, p->up_pictures, p->up_h, p->up_w,
+                            pixel);
+            from = pad + p->up_offset;
+        }
+        if (execute(p, from, y + (size_t)run * p->y_step, bias,
+                    residual ? residual + (size_t)run * p->y_step : NULL, pad))
+            return err_set(err, ERR_INTERNAL, "oneDNN failed to run %s",
+                           n->name ? n->name : graph_op_name(n->op));
+    }
+    return 0;
+}

@@ -1,0 +1,341 @@
+/* store: packing, and who already has what.
+ *
+ * A source is converted row by row (f16, bf16, q8_0, f32 -> f32 -> the back end's type)
+ * into a plain matrix, which one reorder primitive lays out as the product wants it. The
+ * plain copy is the only temporary, at most one weight large (59 MB at SD 1.5), and lives
+ * while nothing else of a run does. Reordering straight from the file's f16 was rejected:
+ * oneDNN has no quick path from f16 to packed bf16, and rounding twice must not happen.
+ *
+ * Memory comes as one block per call of store_pack: its size is known, a failed block
+ * changes nothing, and huge pages want large pieces. Blocks are freed with the store;
+ * items are never packed twice.
+ *
+ * Items are found by linear search: a U-Net has about 700, and searching happens only
+ * while a program is compiled. */
+#include "engine/graph/dnnl/store.h"
+
+#include "base/mem.h"
+#include "engine/graph/dnnl/dnnl_backend.h"
+
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+
+struct block {
+    void *data;
+    size_t bytes;
+};
+
+struct weight_store {
+    struct dnnl_backend *backend;
+    struct packed **items;
+    int count, cap;
+    struct block *blocks;
+    int block_count;
+};
+
+enum { HUGE_PAGE = 2 << 20, ITEM_ALIGN = 64 };
+
+static size_t round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* mmap gives 4 KiB alignment: take one huge page more and give back what sticks out. */
+void *pages_alloc(size_t bytes)
+{
+    size_t wanted = round_up(bytes, HUGE_PAGE), before;
+    char *p = mmap(NULL, wanted + HUGE_PAGE, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (p == MAP_FAILED)
+        return NULL;
+    before = round_up((uintptr_t)p, HUGE_PAGE) - (uintptr_t)p;
+    if (before)
+        munmap(p, before);
+    if (before < HUGE_PAGE)
+        munmap(p + before + wanted, HUGE_PAGE - before);
+    madvise(p + before, wanted, MADV_HUGEPAGE); /* a wish; without it all still works */
+    return p + before;
+}
+
+void pages_free(void *p, size_t bytes)
+{
+    if (p)
+        munmap(p, round_up(bytes, HUGE_PAGE));
+}
+
+struct weight_store *store_new(struct backend *backend)
+{
+    struct weight_store *s = mem_zalloc(sizeof(*s));
+
+    s->backend = (struct dnnl_backend *)backend;
+    return s;
+}
+
+void store_free(struct weight_store *s)
+{
+    if (!s)
+        return;
+    for (int i = 0; i < s->count; i++) {
+        if (s->items[i]->memory)
+            dnnl_memory_destroy(s->items[i]->memory);
+        if (s->items[i]->layout)
+            dnnl_memory_desc_destroy(s->items[i]->layout);
+        free(s->items[i]->sources);
+        free(s->items[i]->lengths);
+        free(s->items[i]);
+    }
+    for (int i = 0; i < s->block_count; i++)
+        pages_free(s->blocks[i].data, s->blocks[i].bytes);
+    free(s->blocks);
+    free(s->items);
+    free(s);
+}
+
+size_t store_bytes(const struct weight_store *s)
+{
+    size_t bytes = 0;
+
+    for (int i = 0; i < s->block_count; i++)
+        bytes += s->blocks[i].bytes;
+    return bytes;
+}
+
+/* ---- who has what ---- */
+
+static bool is_from(const struct packed *p, const struct weight *const *sources,
+                    int count)
+{
+    if (p->source_count != count)
+        return false;
+    for (int i = 0; i < count; i++)
+        if (p->sources[i] != sources[i])
+            return false;
+    return true;
+}
+
+static struct packed *add_item(struct weight_store *s,
+                               const struct weight *const *sources, int count)
+{
+    struct packed *p = mem_zalloc(sizeof(*p));
+
+    p->sources = mem_alloc((size_t)count * sizeof(*p->sources));
+    memcpy(p->sources, sources, (size_t)count * sizeof(*p->sources));
+    p->lengths = mem_zalloc((size_t)count * sizeof(*p->lengths));
+    p->source_count = count;
+    if (s->count == s->cap) {
+        s->cap = s->cap ? 2 * s->cap : 64;
+        s->items = mem_realloc(s->items, (size_t)s->cap * sizeof(struct packed *));
+    }
+    s->items[s->count++] = p;
+    return p;
+}
+
+struct packed *store_find(const struct weight_store *s,
+                          const struct weight *const *sources, int count)
+{
+    for (int i = 0; i < s->count; i++)
+        if (s->items[i]->layout && is_from(s->items[i], sources, count))
+            return s->items[i];
+    return NULL;
+}
+
+struct packed *store_weights(struct weight_store *s,
+                             const struct weight *const *sources, int count,
+                             const_dnnl_memory_desc_t layout)
+{
+    struct packed *p;
+
+    for (int i = 0; i < s->count; i++)
+        if (s->items[i]->layout && is_from(s->items[i], sources, count) &&
+            dnnl_memory_desc_equal(s->items[i]->layout, layout))
+            return s->items[i];
+    p = add_item(s, sources, count);
+    for (int i = 0; i < count; i++)
+        p->lengths[i] = sources[i]->dim[0];
+    dnnl_memory_desc_clone(&p->layout, layout);
+    p->bytes = dnnl_memory_desc_get_size(layout);
+    return p;
+}
+
+struct packed *store_vector(struct weight_store *s, const struct weight *const *sources,
+                            const int64_t *lengths, int count)
+{
+    struct packed *p;
+
+    for (int i = 0; i < s->count; i++)
+        if (!s->items[i]->layout && is_from(s->items[i], sources, count) &&
+            !memcmp(s->items[i]->lengths, lengths, (size_t)count * sizeof(*lengths)))
+            return s->items[i];
+    p = add_item(s, sources, count);
+    memcpy(p->lengths, lengths, (size_t)count * sizeof(*lengths));
+    for (int i = 0; i < count; i++)
+        p->bytes += (size_t)lengths[i] * sizeof(float);
+    return p;
+}
+
+/* ---- packing ---- */
+
+static void pack_vector(struct packed *p)
+{
+    float *to = p->data;
+
+    for (int i = 0; i < p->source_count; i++) {
+        if (p->sources[i])
+            weight_to_f32(p->sources[i], 0, (size_t)p->lengths[i], to);
+        to += p->lengths[i];
+    }
+}
+
+/* All rows of all sources, plain, in the back end's type. */
+static void convert_rows(const struct dnnl_backend *b, const struct packed *p,
+                         int64_t row_length, void *plain, float *rows)
+{
+    size_t row = 0;
+
+    for (int i = 0; i < p->source_count; i++) {
+#pragma omp parallel for
+        for (int64_t r = 0; r < p->lengths[i]; r++) {
+            size_t to = (row + (size_t)r) * (size_t)row_length;
+            float *mine = rows + dnnl_thread() * row_length;
+            char *out = (char *)plain + to * elem_bytes(b->act);
+
+            weight_to_f32(p->sources[i], (size_t)r * (size_t)row_length,
+                          (size_t)row_length, mine);
+            b->kernels->convert_row(mine, out, b->act, row_length);
+        }
+        row += (size_t)p->lengths[i];
+    }
+}
+
+/* The plain layout that corresponds to the packed one: matrices are [I, O] to oneDNN and
+ * [O, I] in the file, kernels are the same in both. */
+static dnnl_status_t plain_layout(const struct packed *p, dnnl_memory_desc_t *ret)
+{
+    const dnnl_dims_t *dims;
+    dnnl_data_type_t type;
+    int rank;
+
+    dnnl_memory_desc_query(p->layout, dnnl_query_ndims_s32, &rank);
+    dnnl_memory_desc_query(p->layout, dnnl_query_dims, (void *)&dims);
+    dnnl_memory_desc_query(p->layout, dnnl_query_data_type, &type);
+    return dnnl_memory_desc_create_with_tag(ret, rank, *dims, type,
+                                            rank == 2 ? dnnl_ba : dnnl_abcd);
+}
+
+static int reorder(struct dnnl_backend *b, struct packed *p, void *plain,
+                   struct err *err)
+{
+    dnnl_memory_desc_t from = NULL;
+    dnnl_primitive_desc_t desc = NULL;
+    dnnl_primitive_t primitive = NULL;
+    dnnl_memory_t source = NULL;
+    int result = -1;
+
+    if (plain_layout(p, &from) || dnnl_memory_create(&source, from, b->engine, plain) ||
+        dnnl_reorder_primitive_desc_create(&desc, from, b->engine, p->layout, b->engine,
+                                           NULL) ||
+        dnnl_primitive_create(&primitive, desc))
+        goto out;
+    dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, p->memory}};
+    if (dnnl_primitive_execute(primitive, b->stream, 2, args) ||
+        dnnl_stream_wait(b->stream))
+        goto out;
+    result = 0;
+out:
+    if (primitive)
+        dnnl_primitive_destroy(primitive);
+    if (desc)
+        dnnl_primitive_desc_destroy(desc);
+    if (source)
+        dnnl_memory_destroy(source);
+    if (from)
+        dnnl_memory_desc_destroy(from);
+    if (result)
+        err_set(err, ERR_INTERNAL, "oneDNN cannot lay out tensor %s",
+                p->sources[0]->name);
+    return result;
+}
+
+static int pack_weights(struct dnnl_backend *b, struct packed *p, struct err *err)
+{
+    int64_t row_length = (int64_t)weight_count(p->sources[0]) / p->sources[0]->dim[0];
+    int64_t rows = 0;
+    void *plain;
+    float *row;
+    int result = -1;
+
+    for (int i = 0; i < p->source_count; i++)
+        rows += p->lengths[i];
+    plain = mem_try_alloc((size_t)(rows * row_length) * elem_bytes(b->act));
+    row = mem_try_alloc((size_t)(b->threads * row_length) * sizeof(float));
+    if (!plain || !row) {
+        err_set(err, ERR_NO_MEMORY, "no memory to pack tensor %s (%lld values)",
+                p->sources[0]->name, (long long)(rows * row_length));
+    } else if (dnnl_memory_create(&p->memory, p->layout, b->engine, p->data)) {
+        err_set(err, ERR_NO_MEMORY, "oneDNN has no memory to describe tensor %s",
+                p->sources[0]->name);
+    } else {
+        convert_rows(b, p, row_length, plain, row);
+        result = reorder(b, p, plain, err);
+    }
+    free(plain);
+    free(row);
+    return result;
+}
+
+static void unpack(struct packed *p)
+{
+    if (p->memory)
+        dnnl_memory_destroy(p->memory);
+    p->memory = NULL;
+    p->data = NULL;
+}
+
+int store_pack(struct weight_store *s, struct packed *const *items, int count,
+               struct err *err)
+{
+    struct packed **missing = mem_alloc(((size_t)count + 1) * sizeof(struct packed *));
+    struct block block = {0};
+    int missing_count = 0, i;
+
+    for (i = 0; i < count; i++) {
+        if (items[i]->data)
+            continue;
+        items[i]->data = items[i]; /* seen; its real place follows */
+        missing[missing_count++] = items[i];
+        block.bytes += round_up(items[i]->bytes, ITEM_ALIGN);
+    }
+    for (i = 0; i < missing_count; i++)
+        missing[i]->data = NULL;
+    block.data = missing_count ? pages_alloc(block.bytes) : NULL;
+    if (missing_count && !block.data) {
+        err_set(err, ERR_NO_MEMORY, "no memory for %zu MiB of weights",
+                block.bytes >> 20);
+        goto fail;
+    }
+    char *to = block.data;
+    for (i = 0; i < missing_count; i++) {
+        missing[i]->data = to;
+        to += round_up(missing[i]->bytes, ITEM_ALIGN);
+        if (!missing[i]->layout)
+            pack_vector(missing[i]);
+        else if (pack_weights(s->backend, missing[i], err))
+            goto fail;
+    }
+    if (missing_count) {
+        s->blocks =
+            mem_realloc(s->blocks, (size_t)(s->block_count + 1) * sizeof(*s->blocks));
+        s->blocks[s->block_count++] = block;
+    }
+    free(missing);
+    return 0;
+
+fail:
+    for (i = 0; i < missing_count; i++)
+        unpack(missing[i]);
+    pages_free(block.data, block.bytes);
+    free(missing);
+    return -1;
+}

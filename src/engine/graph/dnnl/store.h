@@ -1,0 +1,53 @@
+/* store: the weights of one model in the form the primitives read.
+ *
+ *   struct packed *p = store_matrix(store, sources, count, 0, md);   wanted, not yet there
+ *   ... store_pack(store, wanted, count, err) ...                    now p->data is
+ *
+ * An item is what was asked for once: joined matrices in a primitive's own layout, or
+ * joined vectors in f32. Programs of one model share items whose sources and layout are
+ * the same, so a second picture size adds bytes only where oneDNN wants another layout.
+ * The memory of all items that a call packs is one block of huge pages. Items live as
+ * long as the store. */
+#ifndef MYSTI_ENGINE_GRAPH_DNNL_STORE_H
+#define MYSTI_ENGINE_GRAPH_DNNL_STORE_H
+
+#include "engine/graph/backend.h"
+
+#include <oneapi/dnnl/dnnl.h>
+
+struct packed {
+    const struct weight **sources; /* an entry of a vector may be NULL: zeros */
+    int64_t *lengths;              /* of each source: rows of a matrix, or values */
+    int source_count;
+    dnnl_memory_desc_t layout; /* of matrices and kernels; NULL for vectors */
+    size_t bytes;
+    void *data; /* NULL until packed */
+    dnnl_memory_t memory;
+};
+
+struct weight_store *store_new(struct backend *backend);
+void store_free(struct weight_store *store);
+size_t store_bytes(const struct weight_store *store);
+
+/* Matrices [O_k, I] one below the other, or one kernel [O, I, KH, KW], to be laid out as
+ * `layout` says (copied). */
+struct packed *store_weights(struct weight_store *store,
+                             const struct weight *const *sources, int count,
+                             const_dnnl_memory_desc_t layout);
+/* The item with these sources in whichever layout was packed or asked for first. */
+struct packed *store_find(const struct weight_store *store,
+                          const struct weight *const *sources, int count);
+/* Vectors one after the other as f32; a source that is NULL stands for lengths[k] zeros.
+ */
+struct packed *store_vector(struct weight_store *store,
+                            const struct weight *const *sources, const int64_t *lengths,
+                            int count);
+/* Packs those of `items` that are not packed yet. ERR_NO_MEMORY: nothing was packed. */
+int store_pack(struct weight_store *store, struct packed *const *items, int count,
+               struct err *err) MUST_CHECK;
+
+/* Huge pages from the system, zeroed; NULL when there are none left. */
+void *pages_alloc(size_t bytes);
+void pages_free(void *p, size_t bytes);
+
+#endif
