@@ -1,0 +1,307 @@
+/* The options of mysti_server, and how a value gets from text into struct config and back.
+ *
+ * One table instead of a parser per source: a flag, a variable and a key of the file are the same thing in three
+ * spellings, so a range is checked once and a mistake gets the same sentence everywhere. getopt and a
+ * configuration library were rejected for that: neither can name the nearest known option, and each knows
+ * only one of the three sources. */
+#include "server/config/options.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+
+#include <inttypes.h>
+#include <stddef.h>
+#include <strings.h>
+
+#define F(field) offsetof(struct config, field)
+#define PORT_MAX 65535
+
+const struct option options[] = {
+    {"listen-ip", "-l", OPTION_TEXT, F(listen_ip), 0, 0, "127.0.0.1", NULL, "ADDRESS",
+     "address to serve on; 0.0.0.0 or :: for all", "Where it listens"},
+    {"listen-port", NULL, OPTION_NUMBER, F(listen_port), 0, PORT_MAX, "1234", NULL,
+     "PORT", "port to serve on; 0: any free one", NULL},
+    {"sd-port", NULL, OPTION_NUMBER, F(sd_port), 0, PORT_MAX, "1235", NULL, "PORT",
+     "port of the picture worker, on loopback; 0: any free one", NULL},
+    {"llm-port", NULL, OPTION_NUMBER, F(llm_port), 0, PORT_MAX, "1236", NULL, "PORT",
+     "port of the text worker, on loopback; 0: any free one", NULL},
+    {"cors-origin", NULL, OPTION_LIST, F(cors_origins), 0, 0, "", NULL, "ORIGIN",
+     "a web origin that may call, besides those of this machine; repeatable", NULL},
+
+    {"model", "-m", OPTION_MODEL, F(model), 0, 0, "", NULL, "FILE",
+     "a model of either kind: the file itself says which", "Models"},
+    {"llm-model", "-lm", OPTION_MODEL, F(llm_model), 0, 0, "", NULL, "FILE",
+     "text model (GGUF) to load; none: start without. Default: the one loaded last, "
+     "else the starter",
+     NULL},
+    {"diffusion-model", NULL, OPTION_MODEL, F(diffusion_model), 0, 0, "", NULL, "FILE",
+     "picture model (safetensors or GGUF) to load; none: start without. Default: the "
+     "one loaded last, else the starter",
+     NULL},
+    {"model-dir", NULL, OPTION_PATH, F(model_dir), 0, 0, "", NULL, "FOLDER",
+     "folder with your models. Default: models in --home", NULL},
+
+    {"home", NULL, OPTION_PATH, F(home), 0, 0, "", NULL, "FOLDER",
+     "state: what is loaded, jobs, gallery. Default: $XDG_STATE_HOME/mysti", "Folders"},
+    {"output-dir", NULL, OPTION_PATH, F(output_dir), 0, 0, "", NULL, "FOLDER",
+     "folder for pictures. Default: outputs in --home", NULL},
+    {"config", NULL, OPTION_PATH, F(config_file), 0, 0, "", NULL, "FILE",
+     "YAML file with the same names as these options", NULL},
+
+    {"llm-threads", NULL, OPTION_NUMBER, F(llm_threads), 0, 1024, "0", NULL, "N",
+     "threads of the text worker; 0: one per physical core", "Text worker"},
+    {"llm-context", NULL, OPTION_NUMBER, F(llm_context), 0, 1 << 24, "0", NULL,
+     "TOKENS",
+     "context of each request; 0: what the model was trained for, at most 8192", NULL},
+    {"llm-slots", NULL, OPTION_NUMBER, F(llm_slots), 1, 64, "2", NULL, "N",
+     "text requests answered at the same time", NULL},
+    {"llm-gpu-layers", NULL, OPTION_NUMBER, F(llm_gpu_layers), -1, 10000, "-1", NULL,
+     "N", "layers on the GPU; -1: as many as fit", NULL},
+    {"llama-server", NULL, OPTION_PATH, F(llama_server), 0, 0, "", NULL, "PROGRAM",
+     "which llama-server to use. Default: the one in PATH, else the one fetched by the "
+     "build",
+     NULL},
+
+    {"sd-threads", NULL, OPTION_NUMBER, F(sd_threads), 0, 1024, "0", NULL, "N",
+     "threads of the picture worker; 0: one per physical core", "Picture worker"},
+    {"sd-backend", NULL, OPTION_CHOICE, F(sd_backend), 0, 0, "auto", "auto dnnl ref",
+     NULL, "what computes: auto takes dnnl where it was built in", NULL},
+
+    {"first-byte-timeout", NULL, OPTION_NUMBER, F(first_byte_timeout_s), 1, 86400,
+     "300", NULL, "SECONDS", "how long a worker's answer may take to begin", "Limits"},
+    {"head-timeout", NULL, OPTION_NUMBER, F(head_timeout_s), 1, 3600, "15", NULL,
+     "SECONDS", "how long the head of a request may take to arrive", NULL},
+    {"idle-timeout", NULL, OPTION_NUMBER, F(idle_timeout_s), 1, 86400, "75", NULL,
+     "SECONDS", "how long a connection without a request is kept", NULL},
+    {"body-limit", NULL, OPTION_SIZE, F(body_limit), 1024, INT64_C(1) << 40, "64M",
+     NULL, "BYTES", "largest request body", NULL},
+    {"header-limit", NULL, OPTION_SIZE, F(header_limit), 1024, 16 << 20, "32K", NULL,
+     "BYTES", "largest request head", NULL},
+    {"max-connections", NULL, OPTION_NUMBER, F(max_connections), 1, 1000000, "4096",
+     NULL, "N", "connections at the same time", NULL},
+    {"queue-limit", NULL, OPTION_NUMBER, F(queue_limit), 1, 100000, "64", NULL, "N",
+     "pictures that may wait; one more is refused", NULL},
+    {"max-image-side", NULL, OPTION_NUMBER, F(max_image_side), 64, 16384, "2048", NULL,
+     "PIXELS", "largest width or height of a picture", NULL},
+    {"max-image-count", NULL, OPTION_NUMBER, F(max_image_count), 1, 1000, "10", NULL,
+     "N", "most pictures of one request", NULL},
+    {"max-steps", NULL, OPTION_NUMBER, F(max_steps), 1, 10000, "150", NULL, "N",
+     "most denoise steps of one picture", NULL},
+
+    {"verbose", "-v", OPTION_SWITCH, F(verbose), 0, 1, "false", NULL, NULL, "log more",
+     "Other"},
+    {"sd-worker-program", NULL, OPTION_PATH, F(sd_worker_program), 0, 0, "", NULL,
+     "PROGRAM", "run this as the picture worker (for tests)", NULL},
+    {"llm-worker-program", NULL, OPTION_PATH, F(llm_worker_program), 0, 0, "", NULL,
+     "PROGRAM", "run this as the text worker (for tests)", NULL},
+};
+const size_t option_count = sizeof(options) / sizeof(*options);
+
+static bool same_name(const char *a, const char *b)
+{
+    for (; *a && *b; a++, b++)
+        if (*a != *b && !(*a == '_' && *b == '-') && !(*a == '-' && *b == '_'))
+            return false;
+    return *a == *b;
+}
+
+const struct option *option_find(const char *name)
+{
+    for (size_t i = 0; i < option_count; i++)
+        if (same_name(options[i].name, name))
+            return &options[i];
+    return NULL;
+}
+
+int option_unknown(const char *name, const char *as, struct err *err)
+{
+    const char *names[sizeof(options) / sizeof(*options)];
+    const char *near;
+
+    for (size_t i = 0; i < option_count; i++)
+        names[i] = options[i].name;
+    near = str_nearest(name, names, option_count);
+    if (near)
+        return err_set(err, ERR_INVALID, "unknown option %.80s; did you mean %s%s?", as,
+                       as[0] == '-' ? "--" : "", near);
+    return err_set(err, ERR_INVALID, "unknown option %.80s; --help lists them all", as);
+}
+
+static int set_size(const char *value, const struct option *o, const char *as,
+                    int64_t *field, struct err *err)
+{
+    static const char units[] = "KMG";
+    char digits[32];
+    size_t n = strlen(value);
+    const char *unit = n ? strchr(units, value[n - 1] & ~0x20) : NULL;
+    int shift = 0;
+    int64_t v;
+
+    if (unit && *unit) {
+        shift = 10 * (int)(unit - units + 1);
+        n--;
+    }
+    if (n == 0 || n >= sizeof(digits))
+        return err_set(err, ERR_INVALID,
+                       "%s must be a size like 65536, 64K or 2M, not \"%.60s\"", as,
+                       value);
+    memcpy(digits, value, n);
+    digits[n] = '\0';
+    if (str_to_int(digits, as, 0, INT64_MAX >> shift, &v, err))
+        return -1;
+    if (v << shift < o->min || v << shift > o->max)
+        return err_set(err, ERR_INVALID,
+                       "%s must be from %" PRId64 " to %" PRId64 " bytes, not %.60s",
+                       as, o->min, o->max, value);
+    *field = v << shift;
+    return 0;
+}
+
+static int set_choice(const char *value, const struct option *o, const char *as,
+                      char **field, struct err *err)
+{
+    size_t n = strlen(value);
+
+    for (const char *word = o->choices; word;) {
+        const char *end = strchrnul(word, ' ');
+
+        if (n == (size_t)(end - word) && strncmp(word, value, n) == 0) {
+            free(*field);
+            *field = mem_strdup(value);
+            return 0;
+        }
+        word = *end ? end + 1 : NULL;
+    }
+    return err_set(err, ERR_INVALID, "%s must be one of %s, not \"%.60s\"", as,
+                   o->choices, value);
+}
+
+static int set_switch(const char *value, const char *as, bool *field, struct err *err)
+{
+    static const char *const yes[] = {"true", "yes", "on", "1"};
+    static const char *const no[] = {"false", "no", "off", "0"};
+
+    for (size_t i = 0; i < 4; i++) {
+        if (strcasecmp(value, yes[i]) == 0 || strcasecmp(value, no[i]) == 0) {
+            *field = strcasecmp(value, yes[i]) == 0;
+            return 0;
+        }
+    }
+    return err_set(err, ERR_INVALID, "%s must be true or false, not \"%.60s\"", as,
+                   value);
+}
+
+static int add_items(const char *value, const char *as, struct config_list *list,
+                     struct err *err)
+{
+    for (const char *item = value; *item;) {
+        const char *end = strchrnul(item, ',');
+
+        if (list->count == CONFIG_LIST_MAX)
+            return err_set(err, ERR_INVALID, "%s: more than %d entries", as,
+                           CONFIG_LIST_MAX);
+        while (item < end && *item == ' ')
+            item++;
+        if (end > item)
+            list->items[list->count++] = mem_strndup(item, (size_t)(end - item));
+        item = *end ? end + 1 : end;
+    }
+    return 0;
+}
+
+static char *expand_home(const char *path)
+{
+    const char *home = getenv("HOME");
+
+    if (str_has_prefix(path, "~/") && home && *home)
+        return mem_printf("%s%s", home, path + 1);
+    return mem_strdup(path);
+}
+
+int option_set(struct config *c, const struct option *o, const char *value,
+               const char *as, struct err *err)
+{
+    void *field = (char *)c + o->offset;
+    char **text = field;
+
+    for (const char *p = value; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            return err_set(err, ERR_INVALID, "%s must not contain control characters",
+                           as);
+    switch (o->type) {
+    case OPTION_TEXT:
+        if (!*value)
+            return err_set(err, ERR_INVALID, "%s must not be empty", as);
+        free(*text);
+        *text = mem_strdup(value);
+        return 0;
+    case OPTION_PATH:
+    case OPTION_MODEL:
+        free(*text);
+        *text = expand_home(value);
+        return 0;
+    case OPTION_CHOICE:
+        return set_choice(value, o, as, text, err);
+    case OPTION_NUMBER:
+        return str_to_int(value, as, o->min, o->max, field, err);
+    case OPTION_SIZE:
+        return set_size(value, o, as, field, err);
+    case OPTION_SWITCH:
+        return set_switch(value, as, field, err);
+    case OPTION_LIST:
+        return add_items(value, as, field, err);
+    }
+    return 0;
+}
+
+void option_reset_list(struct config *c, const struct option *o)
+{
+    struct config_list *list = (struct config_list *)(void *)((char *)c + o->offset);
+
+    for (size_t i = 0; i < list->count; i++)
+        free(list->items[i]);
+    *list = (struct config_list){0};
+}
+
+static void print_quoted(const char *text, struct buf *out)
+{
+    buf_append(out, "\"", 1);
+    for (; *text; text++) {
+        if (*text == '"' || *text == '\\')
+            buf_append(out, "\\", 1);
+        buf_append(out, text, 1);
+    }
+    buf_append(out, "\"", 1);
+}
+
+void option_print_value(const struct config *c, const struct option *o, struct buf *out)
+{
+    const void *field = (const char *)c + o->offset;
+    const struct config_list *list = field;
+
+    switch (o->type) {
+    case OPTION_TEXT:
+    case OPTION_PATH:
+    case OPTION_MODEL:
+        print_quoted(*(char *const *)field, out);
+        break;
+    case OPTION_CHOICE:
+        buf_append_str(out, *(char *const *)field);
+        break;
+    case OPTION_NUMBER:
+    case OPTION_SIZE:
+        buf_printf(out, "%" PRId64, *(const int64_t *)field);
+        break;
+    case OPTION_SWITCH:
+        buf_append_str(out, *(const bool *)field ? "true" : "false");
+        break;
+    case OPTION_LIST:
+        buf_append(out, "[", 1);
+        for (size_t i = 0; i < list->count; i++) {
+            buf_append_str(out, i ? ", " : "");
+            print_quoted(list->items[i], out);
+        }
+        buf_append(out, "]", 1);
+        break;
+    }
+}

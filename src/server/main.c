@@ -1,0 +1,293 @@
+/* mysti_server: one loop, the parts on it, from the first line of the log to the last.
+ *
+ * Order at the start: options, log, port (a taken one ends it here, before anything was spawned), state folder and leftovers,
+ * the parts, then the workers. Requests are answered from the first turn of the loop; the workers start in the
+ * same moment and load while /health already tells so. Nothing slow happens before that turn: /health answers
+ * within 50 ms of exec.
+ *
+ * Order at the end (SIGINT, SIGTERM): stop listening and let running answers end for a moment, ask the workers to go,
+ * kill them after 3 s; then the parts, in the opposite order of who uses whom; the loop ends when the last
+ * handle is closed. A second signal does not wait: it leaves at once, and the workers, which die with their
+ * server, go with it.
+ *
+ * Exit codes: 0 after a clean end, 1 when something is taken or cannot be written, 2 for a wrong option. */
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "http/client.h"
+#include "http/http.h"
+#include "server/api/api.h"
+#include "server/config/config.h"
+#include "server/events/events.h"
+#include "server/log/log.h"
+#include "server/queue/queue.h"
+#include "server/server.h"
+#include "server/store/store.h"
+#include "server/supervisor/supervisor.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <unistd.h>
+#include <uv.h>
+
+#define EXIT_TAKEN 1
+#define EXIT_USAGE 2
+#define GRACE_MS 500 /* for answers that are being sent when the end comes */
+#define SILENCE_LIMIT_MS (300 * 1000)
+
+struct program {
+    struct config config;
+    uv_loop_t loop;
+    struct server server;
+    struct api *api;
+    uv_signal_t signals[2];
+    bool ending;
+    int to_close; /* of HTTP server and supervisor, before the parts they use may go */
+};
+
+static int print_and_release(struct buf *text)
+{
+    fputs(buf_str(text), stdout);
+    buf_release(text);
+    return fflush(stdout) ? EXIT_TAKEN : 0;
+}
+
+/* --mode: become the worker beside this program. */
+static int become_worker(const struct config *c, const char *name)
+{
+    char *folder = file_program_folder();
+    char *path = file_join(folder, name);
+    char **argv = mem_zalloc(((size_t)c->rest_count + 2) * sizeof(*argv));
+
+    argv[0] = mem_strdup(name);
+    for (int i = 0; i < c->rest_count; i++)
+        argv[i + 1] = c->rest[i];
+    execv(path, argv);
+    fprintf(stderr, "mysti_server: cannot start %s: %s\n", path, strerror(errno));
+    return EXIT_TAKEN;
+}
+
+static void on_finished(void *user, struct http_exchange *x, int status, uint64_t bytes,
+                        double ms)
+{
+    struct program *p = user;
+
+    log_debug(p->server.log, "%s %s -> %d, %" PRIu64 " bytes, %.1f ms, %s",
+              http_method(x), http_path(x), status, bytes, ms, http_request_id(x));
+}
+
+static void on_request(void *user, struct http_exchange *x)
+{
+    struct program *p = user;
+
+    api_handle(p->api, x);
+}
+
+/* ---- the end ---- */
+
+static void on_queue_closed(void *user)
+{
+    struct program *p = user;
+
+    api_free(p->api);
+    store_free(p->server.store);
+    supervisor_free(p->server.supervisor);
+    http_client_close(p->server.client, NULL, NULL);
+}
+
+static void on_part_closed(struct program *p)
+{
+    if (--p->to_close > 0)
+        return;
+    log_info(p->server.log, "Workers terminated. Exiting.");
+    events_free(p->server.events);
+    job_queue_close(p->server.queue, on_queue_closed, p);
+}
+
+static void on_http_closed(void *user)
+{
+    on_part_closed(user);
+}
+
+static void on_workers_gone(void *user, const struct err *err)
+{
+    (void)err;
+    on_part_closed(user);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct program *p = handle->data;
+
+    if (p->ending) {
+        log_warning(p->server.log, "Second signal (%s): leaving at once.",
+                    strsignal(number));
+        log_free(p->server.log);
+        _exit(EXIT_TAKEN);
+    }
+    p->ending = true;
+    log_info(p->server.log, "Shutdown signal received. Cleaning up...");
+    for (int i = 0; i < 2; i++)
+        uv_unref((uv_handle_t *)&p->signals[i]);
+    p->to_close = 2;
+    http_server_close(p->server.http, GRACE_MS, on_http_closed, p);
+    supervisor_shutdown(p->server.supervisor, on_workers_gone, p);
+}
+
+/* ---- the beginning ---- */
+
+static int listen_on(struct program *p, struct err *err)
+{
+    const struct config *c = &p->config;
+    struct http_server_options o = {
+        .limits = {.head_bytes = (size_t)c->header_limit,
+                   .body_bytes = (size_t)c->body_limit,
+                   .max_connections = (size_t)c->max_connections,
+                   .head_timeout_ms = (unsigned)c->head_timeout_s * 1000,
+                   .idle_timeout_ms = (unsigned)c->idle_timeout_s * 1000},
+        .on_request = on_request,
+        .on_finished = on_finished,
+        .user = p,
+    };
+
+    log_info(p->server.log, "Starting Orchestrator on port %" PRId64 "...",
+             c->listen_port);
+    p->server.http = http_server_new(&p->loop, &o);
+    if (http_server_listen(p->server.http, c->listen_ip, (int)c->listen_port, err))
+        return -1;
+    p->server.port = http_server_port(p->server.http);
+    return 0;
+}
+
+static int make_parts(struct program *p, struct err *err)
+{
+    struct server *s = &p->server;
+    struct supervisor_options workers = {.loop = &p->loop,
+                                         .log = s->log,
+                                         .config = &p->config,
+                                         .client = http_client_new(&p->loop)};
+    struct job_queue_options queue = {.loop = &p->loop,
+                                      .log = s->log,
+                                      .client = workers.client,
+                                      .limit = (size_t)p->config.queue_limit,
+                                      .silence_limit_ms = SILENCE_LIMIT_MS};
+
+    s->client = workers.client;
+    if (supervisor_new(&workers, &s->supervisor, err))
+        return -1;
+    s->store = store_new(&p->loop, p->config.output_dir);
+    queue.supervisor = s->supervisor;
+    queue.store = s->store;
+    s->queue = job_queue_new(&queue);
+    s->events = events_new(&p->loop, s->queue);
+    p->api = api_new(s);
+    return 0;
+}
+
+static void watch_signals(struct program *p)
+{
+    const int numbers[2] = {SIGINT, SIGTERM};
+
+    for (int i = 0; i < 2; i++) {
+        uv_signal_init(&p->loop, &p->signals[i]);
+        p->signals[i].data = p;
+        uv_signal_start(&p->signals[i], on_signal, numbers[i]);
+        uv_unref((uv_handle_t *)&p->signals[i]);
+    }
+}
+
+static void log_lines(struct log *log, const char *lines)
+{
+    while (*lines) {
+        size_t n = strcspn(lines, "\n");
+
+        log_info(log, "%.*s", (int)n, lines);
+        lines += n + (lines[n] == '\n');
+    }
+}
+
+static void close_signals(struct program *p)
+{
+    for (int i = 0; i < 2; i++)
+        uv_close((uv_handle_t *)&p->signals[i], NULL);
+    uv_run(&p->loop, UV_RUN_DEFAULT);
+}
+
+static int serve(struct program *p, const char *notes)
+{
+    struct err err = {0};
+
+    p->server.started_ms = clock_ms();
+    p->server.config = &p->config;
+    p->server.loop = &p->loop;
+    p->server.log = log_new(STDOUT_FILENO, p->config.verbose ? LOG_DEBUG : LOG_INFO);
+    uv_loop_init(&p->loop);
+    if (listen_on(p, &err) || make_parts(p, &err)) {
+        log_error(p->server.log, "%s", err.message);
+        log_free(p->server.log);
+        _exit(EXIT_TAKEN); /* the kernel is the quickest to clean up half a start */
+    }
+    log_lines(p->server.log, notes);
+    watch_signals(p);
+    supervisor_begin(p->server.supervisor);
+    log_info(p->server.log, "Orchestrator listening on %s:%d", p->config.listen_ip,
+             p->server.port);
+    uv_run(&p->loop, UV_RUN_DEFAULT);
+    close_signals(p);
+    uv_loop_close(&p->loop);
+    log_free(p->server.log);
+    return 0;
+}
+
+static int act(struct program *p, const char *name)
+{
+    struct buf text = {0};
+    struct err err = {0};
+    int rc;
+
+    switch (p->config.action) {
+    case CONFIG_SHOW_HELP:
+        config_print_help(&text, name);
+        return print_and_release(&text);
+    case CONFIG_SHOW_VERSION:
+        buf_printf(&text, "mysti_server %s\n", MYSTI_VERSION);
+        return print_and_release(&text);
+    case CONFIG_SD_WORKER:
+        return become_worker(&p->config, "mysti_sd_worker");
+    case CONFIG_LLM_WORKER:
+        return become_worker(&p->config, "mysti_llm_worker");
+    case CONFIG_SHOW_CONFIG:
+    case CONFIG_RUN:
+        break;
+    }
+    if (config_resolve(&p->config, &text, &err)) {
+        fprintf(stderr, "mysti_server: %s\n", err.message);
+        return EXIT_USAGE;
+    }
+    if (p->config.action == CONFIG_SHOW_CONFIG) {
+        buf_clear(&text);
+        config_print(&p->config, &text);
+        return print_and_release(&text);
+    }
+    http_prepare_process();
+    rc = serve(p, buf_str(&text));
+    buf_release(&text);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct program p = {0};
+    struct err err = {0};
+    int rc;
+
+    config_init(&p.config);
+    if (config_from_args(&p.config, argc, argv, &err)) {
+        fprintf(stderr, "mysti_server: %s\n", err.message);
+        return EXIT_USAGE;
+    }
+    rc = act(&p, file_name(argv[0]));
+    config_release(&p.config);
+    return rc;
+}

@@ -1,0 +1,34 @@
+/* peek: what kind of model is this file? Looks at the head only (GGUF or safetensors), bounded in time and
+ * memory, so that a wrong file is refused with a sentence before any process is started for it, and a file
+ * given with --model finds the side it belongs to. Not a loader: the engines read the file themselves.
+ *
+ *   struct model_peek peek;
+ *   if (model_peek(path, &peek, &err)) ...   // err: missing, a folder, neither format, cut short
+ */
+#ifndef MYSTI_SERVER_MODELS_PEEK_H
+#define MYSTI_SERVER_MODELS_PEEK_H
+
+#include "base/err.h"
+
+#include <stdint.h>
+
+enum model_kind {
+    MODEL_UNKNOWN, /* a well-formed file that holds neither (an adapter, a projector, a LoRA) */
+    MODEL_TEXT,
+    MODEL_PICTURE,
+};
+
+enum model_format { MODEL_GGUF, MODEL_SAFETENSORS };
+
+struct model_peek {
+    enum model_kind kind;
+    enum model_format format;
+    char architecture[64]; /* GGUF's general.architecture; "" when it says none */
+    uint64_t size_bytes;   /* of the file */
+    uint64_t tensors;
+    uint64_t context; /* GGUF's <architecture>.context_length; 0: unknown */
+};
+
+int model_peek(const char *path, struct model_peek *ret, struct err *err) MUST_CHECK;
+
+#endif

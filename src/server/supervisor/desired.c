@@ -1,0 +1,198 @@
+/* The record of what should be loaded.
+ *
+ * A structured record rather than the body of the last load request: a request may be refused, may name only a part,
+ * and means something else after an update; the record says what is in memory. Its write is atomic and synced,
+ * on libuv's thread pool, because a slow disk must not stop a stream of tokens. */
+#include "server/supervisor/desired.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+
+#define RECORD_MAX (64 * 1024)
+#define RECORD_VERSION 1
+
+struct desired {
+    uv_loop_t *loop;
+    char *path;
+    uv_work_t work;
+    bool writing;
+    char *text; /* being written */
+    char *next; /* waiting; NULL: none */
+    struct err err;
+    int rc;
+    desired_done_fn *done, *next_done;
+    void *data, *next_data;
+};
+
+void wish_set(struct wish *w, const char *path,
+              const struct worker_load_options *options)
+{
+    struct worker_load_options standard = WORKER_LOAD_OPTIONS_DEFAULT;
+    char *copy = path ? mem_strdup(path) : NULL; /* it may be w's own */
+    struct worker_load_options copied = options ? *options : standard;
+
+    wish_release(w);
+    *w = (struct wish){.known = true, .path = copy, .options = copied};
+}
+
+void wish_release(struct wish *w)
+{
+    free(w->path);
+    *w = (struct wish){0};
+}
+
+bool wish_is_same(const struct wish *a, const struct wish *b)
+{
+    if (!a->path || !b->path)
+        return a->path == b->path;
+    return strcmp(a->path, b->path) == 0 &&
+           a->options.gpu_layers == b->options.gpu_layers &&
+           a->options.context == b->options.context &&
+           a->options.slots == b->options.slots;
+}
+
+static int read_wish(const json_t *entry, struct wish *ret)
+{
+    struct worker_load_options o = WORKER_LOAD_OPTIONS_DEFAULT;
+    const char *path;
+
+    if (!entry) /* not in the record: nobody has decided */
+        return 0;
+    if (json_is_null(entry)) {
+        wish_set(ret, NULL, NULL);
+        return 0;
+    }
+    if (json_unpack((json_t *)(uintptr_t)entry, "{s:s, s?i, s?i, s?i}", "model", &path,
+                    "gpu_layers", &o.gpu_layers, "context", &o.context, "slots",
+                    &o.slots) ||
+        path[0] != '/')
+        return -1;
+    wish_set(ret, path, &o);
+    return 0;
+}
+
+int desired_read(const char *path, struct wish wishes[WORKER_KINDS], struct err *err)
+{
+    struct buf text = {0};
+    json_error_t problem;
+    json_t *root;
+    int rc = 0;
+
+    if (!file_exists(path))
+        return 0;
+    if (file_read(path, RECORD_MAX, &text, err)) {
+        buf_release(&text);
+        return -1;
+    }
+    root = json_loadb(buf_str(&text), text.len, 0, &problem);
+    buf_release(&text);
+    if (!root)
+        return err_set(err, ERR_BAD_FILE, "%s is damaged (line %d: %s)", path,
+                       problem.line, problem.text);
+    if (json_integer_value(json_object_get(root, "version")) != RECORD_VERSION ||
+        read_wish(json_object_get(root, "sd"), &wishes[WORKER_SD]) ||
+        read_wish(json_object_get(root, "llm"), &wishes[WORKER_LLM])) {
+        for (int i = 0; i < WORKER_KINDS; i++)
+            wish_release(&wishes[i]);
+        rc = err_set(err, ERR_BAD_FILE, "%s is not a record of this version", path);
+    }
+    json_decref(root);
+    return rc;
+}
+
+static json_t *wish_json(const struct wish *w)
+{
+    if (!w->path)
+        return json_null();
+    return json_pack("{s:s, s:i, s:i, s:i}", "model", w->path, "gpu_layers",
+                     w->options.gpu_layers, "context", w->options.context, "slots",
+                     w->options.slots);
+}
+
+static char *record_text(const struct wish wishes[WORKER_KINDS])
+{
+    json_t *root = json_pack("{s:i}", "version", RECORD_VERSION);
+    char *text;
+
+    if (wishes[WORKER_SD].known)
+        json_object_set_new(root, "sd", wish_json(&wishes[WORKER_SD]));
+    if (wishes[WORKER_LLM].known)
+        json_object_set_new(root, "llm", wish_json(&wishes[WORKER_LLM]));
+    text = json_dumps(root, JSON_INDENT(2));
+    json_decref(root);
+    return text;
+}
+
+struct desired *desired_new(uv_loop_t *loop, const char *path)
+{
+    struct desired *d = mem_zalloc(sizeof(*d));
+
+    d->loop = loop;
+    d->path = mem_strdup(path);
+    d->work.data = d;
+    return d;
+}
+
+static void write_record(uv_work_t *work)
+{
+    struct desired *d = work->data;
+
+    d->rc = file_write_atomic(d->path, d->text, strlen(d->text), 0600, &d->err);
+}
+
+static void start(struct desired *d);
+
+static void on_written(uv_work_t *work, int status)
+{
+    struct desired *d = work->data;
+    desired_done_fn *done = d->done;
+    void *data = d->data;
+    struct err err = d->err;
+    int rc = d->rc;
+
+    (void)status; /* never cancelled */
+    d->writing = false;
+    free(d->text);
+    d->text = NULL;
+    if (d->next)
+        start(d);
+    if (done)
+        done(data, rc ? &err : NULL);
+}
+
+static void start(struct desired *d)
+{
+    d->text = d->next;
+    d->done = d->next_done;
+    d->data = d->next_data;
+    d->next = NULL;
+    d->err = (struct err){0};
+    d->writing = true;
+    if (uv_queue_work(d->loop, &d->work, write_record, on_written))
+        abort(); /* only for a missing function */
+}
+
+void desired_write(struct desired *d, const struct wish wishes[WORKER_KINDS],
+                   desired_done_fn *done, void *data)
+{
+    free(d->next);
+    d->next = record_text(wishes);
+    d->next_done = done;
+    d->next_data = data;
+    if (!d->writing)
+        start(d);
+}
+
+bool desired_is_writing(const struct desired *d)
+{
+    return d->writing;
+}
+
+void desired_free(struct desired *d)
+{
+    if (!d)
+        return;
+    free(d->next);
+    free(d->path);
+    free(d);
+}

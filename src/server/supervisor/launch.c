@@ -1,0 +1,214 @@
+/* How a worker process is started: program, arguments, environment; and what it tells without being asked,
+ * its lines and its end. The secret goes by environment only: arguments are readable by every user of the machine. */
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "server/config/config.h"
+#include "server/supervisor/worker.h"
+
+#include <inttypes.h>
+#include <unistd.h>
+
+extern char **environ;
+
+#define WORDS_MAX 24
+
+/* A list of words that owns them, NULL at the end. */
+struct words {
+    char **items;
+    size_t count;
+    size_t cap;
+};
+
+static void add(struct words *w, char *word)
+{
+    if (w->count + 2 > w->cap) {
+        w->cap = w->cap ? w->cap * 2 : WORDS_MAX;
+        w->items = mem_realloc(w->items, w->cap * sizeof(*w->items));
+    }
+    w->items[w->count++] = word;
+    w->items[w->count] = NULL;
+}
+
+static void add_pair(struct words *w, const char *name, char *value)
+{
+    add(w, mem_strdup(name));
+    add(w, value);
+}
+
+static void add_number(struct words *w, const char *name, int64_t value)
+{
+    add_pair(w, name, mem_printf("%" PRId64, value));
+}
+
+static void words_release(struct words *w)
+{
+    for (size_t i = 0; i < w->count; i++)
+        free(w->items[i]);
+    free(w->items);
+}
+
+static void sd_arguments(struct words *a, const struct config *c)
+{
+    if (c->sd_threads)
+        add_number(a, "--threads", c->sd_threads);
+    if (strcmp(c->sd_backend, "auto"))
+        add_pair(a, "--backend", mem_strdup(c->sd_backend));
+}
+
+static void llm_arguments(struct words *a, const struct config *c,
+                          const struct wish *target)
+{
+    const struct worker_load_options *o = &target->options;
+    int64_t context = o->context ? o->context : c->llm_context;
+
+    add_pair(a, "--model", mem_strdup(target->path));
+    add_number(a, "--slots", o->slots ? o->slots : c->llm_slots);
+    if (context)
+        add_number(a, "--context", context);
+    if (c->llm_threads)
+        add_number(a, "--threads", c->llm_threads);
+    if (o->gpu_layers >= 0 || c->llm_gpu_layers >= 0)
+        add_number(a, "--gpu-layers",
+                   o->gpu_layers >= 0 ? o->gpu_layers : c->llm_gpu_layers);
+    if (*c->llama_server)
+        add_pair(a, "--llama-server", mem_strdup(c->llama_server));
+}
+
+static bool is_ours(const char *variable)
+{
+    static const char *const names[] = {
+        "MYSTI_WORKER_TOKEN=", "MYSTI_SERVER_PID=", "MYSTI_RUN_DIR="};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+        if (str_has_prefix(variable, names[i]))
+            return true;
+    return false;
+}
+
+static void make_environment(struct words *e, const struct worker *w)
+{
+    for (char **v = environ; *v; v++)
+        if (!is_ours(*v))
+            add(e, mem_strdup(*v));
+    add(e, mem_printf("MYSTI_WORKER_TOKEN=%s", w->token));
+    add(e, mem_printf("MYSTI_SERVER_PID=%d", (int)getpid()));
+    add(e, mem_printf("MYSTI_RUN_DIR=%s/run", w->s->config->home));
+}
+
+/* The one line on standard output that is meant for us. */
+static bool take_listening(struct worker *w, const char *line)
+{
+    static const char says[] = "listening 127.0.0.1:";
+    struct err ignored;
+    int64_t port;
+
+    if (w->kind != WORKER_SD || w->state != WORKER_STARTING ||
+        !str_has_prefix(line, says) ||
+        str_to_int(line + sizeof(says) - 1, "port", 1, 65535, &port, &ignored))
+        return false;
+    w->port = (int)port;
+    worker_event(w, EV_LISTENING);
+    return true;
+}
+
+static void on_line(void *data, enum process_stream stream, const char *line,
+                    size_t len)
+{
+    struct worker *w = data;
+
+    if (stream == PROCESS_STDOUT && take_listening(w, line))
+        return;
+    line_ring_add(&w->ring, line, len);
+    log_line(w->s->log, w->profile->source, line, len);
+    if (!w->first_error[0] && strcasestr(line, "error"))
+        snprintf(w->first_error, sizeof(w->first_error), "%s", line);
+}
+
+static void on_ended(void *data, const struct process_exit *how)
+{
+    struct worker *w = data;
+
+    w->exit = *how;
+    worker_event(w, EV_EXITED);
+}
+
+static char *program_of(const struct worker *w)
+{
+    const struct config *c = w->s->config;
+    const char *given =
+        w->kind == WORKER_SD ? c->sd_worker_program : c->llm_worker_program;
+    char *folder, *path;
+
+    if (*given)
+        return mem_strdup(given);
+    folder = file_program_folder();
+    path = file_join(folder, w->profile->program);
+    free(folder);
+    return path;
+}
+
+static int choose_port(struct worker *w, struct err *err)
+{
+    const struct config *c = w->s->config;
+
+    w->port = (int)(w->kind == WORKER_SD ? c->sd_port : c->llm_port);
+    if (w->port == 0 &&
+        w->kind == WORKER_LLM) /* llama-server cannot tell which it took */
+        return process_free_port(&w->port, err);
+    return 0;
+}
+
+int worker_launch(struct worker *w, const struct wish *target, struct err *err)
+{
+    struct words arguments = {0}, environment = {0};
+    char *program = program_of(w);
+    struct process_options options = {
+        .loop = w->s->loop,
+        .program = program,
+        .on_line = on_line,
+        .on_exit = on_ended,
+        .data = w,
+    };
+    int rc = -1;
+
+    process_random_token(w->token);
+    if (choose_port(w, err))
+        goto out;
+    add(&arguments, mem_strdup(w->profile->program));
+    add_number(&arguments, "--listen-port", w->port);
+    if (w->kind == WORKER_SD)
+        sd_arguments(&arguments, w->s->config);
+    else
+        llm_arguments(&arguments, w->s->config, target);
+    if (w->s->config->verbose)
+        add(&arguments, mem_strdup("--verbose"));
+    make_environment(&environment, w);
+    options.argv = arguments.items;
+    options.env = environment.items;
+
+    log_info(w->s->log, "Spawning %s Worker... on port %d", w->profile->title, w->port);
+    log_debug(w->s->log, "%s Worker is %s", w->profile->title, program);
+    rc = process_start(&options, &w->process, err);
+    if (rc == 0) {
+        w->started_ms = clock_ms();
+        reaper_add(w->s->reaper, file_name(program), process_pid(w->process));
+    }
+out:
+    words_release(&arguments);
+    words_release(&environment);
+    free(program);
+    return rc;
+}
+
+void worker_forget_process(struct worker *w)
+{
+    health_stop(w);
+    if (w->port)
+        http_client_forget(w->s->client, "127.0.0.1", w->port);
+    process_close(w->process);
+    w->process = NULL;
+    w->started_ms = 0;
+    memset(w->token, 0, sizeof(w->token));
+}

@@ -1,0 +1,513 @@
+/* The life of a worker, as a table of state x event.
+ *
+ *                 START            LISTENING          LOADED
+ *      stopped ----------> starting ---------> loading ---------> ready <---> busy
+ *         ^                   |                   |                 |           |
+ *         |   EXITED          | EXITED            | EXITED          | EXITED    |
+ *      stopping            restarting/failed <----+-----------------+-----------+
+ *                             |  back-off over, START, LOAD: a new process, or a new load
+ *
+ * The two kinds share the table and differ in how a model is changed: the picture worker is asked to load
+ * another one in place and keeps the old one when that fails; the text worker is one process per model, so a
+ * change is its end and a new start, and a failed one starts the old model again.
+ *
+ * Who counts as failing: a process that ends before it is ready, and a load that is refused, while nobody asked
+ * for anything new. They are tried again after 1, 2, 4 ... 30 s, and from the third in a row on the state is "failed", so
+ * that those who wait get the reason instead of waiting on. A kill from outside (SIGKILL, SIGTERM that we did
+ * not send) is no failure of the worker. While ready or busy it is replaced at once; while it loads, after a
+ * second, because the kernel's out-of-memory killer looks the same and must not be fed in a loop.
+ *
+ * `wanted` outlives processes; `next` is what somebody asks for now and becomes `wanted` only once it is loaded. So a
+ * failed load can never be what comes back after a crash.
+ *
+ * If you add a state, also give it a word in WORKER_STATES, a row here, and a line in
+ * supervisor_progress_text(). */
+#include "base/clock.h"
+#include "base/mem.h"
+#include "server/models/peek.h"
+#include "server/supervisor/worker.h"
+
+#include <inttypes.h>
+#include <signal.h>
+
+#define START_LIMIT_MS 30000 /* from exec to listening */
+#define STOP_LIMIT_MS 3000   /* from SIGTERM to SIGKILL */
+#define RESPAWN_MS 100
+#define RESPAWN_LOADING_MS 1000
+#define BACK_OFF_FIRST_MS 1000
+#define BACK_OFF_MAX_MS 30000
+#define FAILED_AFTER 3
+
+static const char *const event_names[EV_COUNT] = {
+#define X(name) #name,
+    WORKER_EVENTS(X)
+#undef X
+};
+
+/* ---- small steps ---- */
+
+static void set_state(struct worker *w, enum worker_state state)
+{
+    w->state = state;
+    supervisor_changed(w);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    worker_event(timer->data, EV_TIMEOUT);
+}
+
+static void timer_start(struct worker *w, uint64_t ms)
+{
+    uv_timer_start(&w->timer, on_timer, ms, 0);
+}
+
+void worker_timer_stop(struct worker *w)
+{
+    uv_timer_stop(&w->timer);
+}
+
+bool worker_has_process(const struct worker *w)
+{
+    return w->process != NULL;
+}
+
+const struct wish *worker_target(const struct worker *w)
+{
+    return w->next.known ? &w->next : &w->wanted;
+}
+
+static bool is_restore(const struct worker *w)
+{
+    return !w->next.known && w->s->stored[w->kind].known &&
+           wish_is_same(&w->wanted, &w->s->stored[w->kind]);
+}
+
+static void set_reason(struct worker *w, const char *sentence)
+{
+    snprintf(w->reason, sizeof(w->reason), "%s", sentence);
+}
+
+static void forget_model(struct worker *w)
+{
+    free(w->loaded);
+    w->loaded = NULL;
+    json_decref(w->details);
+    w->details = NULL;
+}
+
+static uint64_t back_off_ms(const struct worker *w)
+{
+    unsigned doublings = w->failures > 1 ? w->failures - 1 : 0;
+
+    if (doublings > 5)
+        doublings = 5;
+    return (uint64_t)BACK_OFF_FIRST_MS << doublings > BACK_OFF_MAX_MS
+               ? BACK_OFF_MAX_MS
+               : (uint64_t)BACK_OFF_FIRST_MS << doublings;
+}
+
+/* ---- a failure that nobody asked for; the process may live (picture worker) ---- */
+
+static void failed(struct worker *w, const char *what, const struct err *why)
+{
+    uint64_t wait;
+
+    w->failures++;
+    wait = back_off_ms(w);
+    set_reason(w, why->message);
+    log_error(w->s->log, "Failed to %s %s %s: %s; next attempt in %" PRIu64 " s", what,
+              w->profile->title, strcmp(what, "start") ? "model" : "Worker",
+              why->message, wait / 1000);
+    if (w->process || w->failures >= FAILED_AFTER || why->code == ERR_NOT_FOUND ||
+        why->code == ERR_BAD_FILE) {
+        set_state(w, WORKER_FAILED);
+        supervisor_settle(w, WAIT_START, why);
+        supervisor_settle(w, WAIT_CHANGE, why);
+    } else {
+        set_state(w, WORKER_RESTARTING);
+    }
+    timer_start(w, wait);
+}
+
+/* The model that somebody asked for did not load: tell them, and forget about it. */
+static void refuse_next(struct worker *w, const struct err *why)
+{
+    log_warning(w->s->log, "%s model %s could not be loaded: %s", w->profile->title,
+                w->next.path ? w->next.path : "(none)", why->message);
+    wish_release(&w->next);
+    supervisor_settle(w, WAIT_CHANGE, why);
+}
+
+/* ---- starting and loading ---- */
+
+static void become_stopped(struct worker *w)
+{
+    worker_timer_stop(w);
+    if (w->next.known && !w->next.path) { /* an unload */
+        wish_set(&w->wanted, NULL, NULL);
+        wish_release(&w->next);
+        supervisor_store(w);
+        log_info(w->s->log, "%s model unloaded.", w->profile->title);
+        set_reason(w, "");
+        supervisor_settle(w, WAIT_CHANGE, NULL);
+    }
+    set_state(w, WORKER_STOPPED);
+    supervisor_settle(w, WAIT_STOP, NULL);
+}
+
+static void back_to_wanted(struct worker *w, const struct err *why);
+
+static void spawn(struct worker *w)
+{
+    const struct wish *target = worker_target(w);
+    struct model_peek peek;
+    struct err err = {0};
+
+    worker_timer_stop(w);
+    if (w->kind == WORKER_LLM && !target->path) {
+        become_stopped(w);
+        return;
+    }
+    if (w->kind == WORKER_LLM && model_peek(target->path, &peek, &err)) {
+        if (w->next.known)
+            back_to_wanted(w, &err);
+        else
+            failed(w, "restore", &err);
+        return;
+    }
+    forget_model(w);
+    w->generation++;
+    w->running = 0;
+    w->missed = 0;
+    w->suspected = w->hung = w->load_broke = false;
+    w->first_error[0] = '\0';
+    if (worker_launch(w, target, &err)) {
+        if (w->next.known)
+            refuse_next(w, &err);
+        failed(w, "start", &err);
+        return;
+    }
+    set_state(w, WORKER_STARTING);
+    timer_start(w, START_LIMIT_MS);
+    if (w->kind == WORKER_LLM)
+        health_begin(w); /* the picture worker says its port itself */
+}
+
+/* What somebody asked for cannot be; the process is gone: start again with what was there before. */
+static void back_to_wanted(struct worker *w, const struct err *why)
+{
+    refuse_next(w, why);
+    set_reason(w, why->message);
+    if (w->kind == WORKER_SD || w->wanted.path)
+        spawn(w);
+    else
+        set_state(w, WORKER_STOPPED);
+}
+
+static void begin_load(struct worker *w)
+{
+    const struct wish *target = worker_target(w);
+    struct model_peek peek;
+
+    w->progress = -1;
+    w->loading_ms = clock_ms();
+    w->load_broke = false;
+    worker_timer_stop(w);
+    set_state(w, WORKER_LOADING);
+    if (w->kind == WORKER_LLM) {
+        if (is_restore(w) && w->was_lost)
+            log_info(w->s->log, "Restoring LLM model...");
+        return; /* its health says when */
+    }
+    if (!target->path && !w->loaded) {
+        worker_event(w, EV_LOADED);
+        return;
+    }
+    if (target->path && is_restore(w))
+        log_info(w->s->log, "Restoring SD model...");
+    w->load_error = (struct err){0};
+    if (target->path && model_peek(target->path, &peek, &w->load_error))
+        worker_event(w, EV_LOAD_FAILED);
+    else
+        health_load(w, target->path);
+}
+
+static void on_listening(struct worker *w)
+{
+    if (w->was_lost)
+        log_info(w->s->log, "%s Worker back online.", w->profile->title);
+    if (w->kind == WORKER_SD)
+        health_begin(w);
+    begin_load(w);
+}
+
+static void become_ready(struct worker *w)
+{
+    bool restored = is_restore(w) && w->wanted.path;
+    bool asked = w->next.known;
+
+    worker_timer_stop(w);
+    if (asked) {
+        wish_release(&w->wanted);
+        w->wanted = w->next;
+        w->next = (struct wish){0};
+    }
+    free(w->loaded);
+    w->loaded = w->wanted.path ? mem_strdup(w->wanted.path) : NULL;
+    if (!w->loaded && w->details) {
+        json_decref(w->details);
+        w->details = NULL;
+    }
+    w->failures = 0;
+    w->progress = -1;
+    set_reason(w, "");
+    if (restored)
+        log_info(w->s->log, "%s model restored successfully.", w->profile->title);
+    else if (w->loaded)
+        log_info(w->s->log, "%s model %s is loaded (%" PRIu64 " ms)", w->profile->title,
+                 w->loaded, clock_ms() - w->loading_ms);
+    else if (asked)
+        log_info(w->s->log, "%s model unloaded.", w->profile->title);
+    if (asked || (w->loaded && !restored))
+        supervisor_store(w);
+    w->was_lost = false;
+    set_state(w, w->running ? WORKER_BUSY : WORKER_READY);
+    supervisor_settle(w, WAIT_CHANGE, NULL);
+    supervisor_settle(w, WAIT_START, NULL);
+}
+
+/* The picture worker lives and says no; what it had is still loaded. */
+static void load_refused(struct worker *w)
+{
+    struct err why = w->load_error;
+
+    if (!w->next.known) {
+        failed(w, "restore", &why);
+        return;
+    }
+    refuse_next(w, &why);
+    if (!w->loaded && w->wanted.path) {
+        begin_load(w); /* it was started for the new one: back to the old one */
+        return;
+    }
+    if (!w->loaded)
+        set_reason(w, why.message);
+    set_state(w, w->running ? WORKER_BUSY : WORKER_READY);
+}
+
+/* ---- ends ---- */
+
+static void note_exit(struct worker *w)
+{
+    if (w->hung)
+        snprintf(w->last_exit, sizeof(w->last_exit),
+                 "killed: three health checks without an answer");
+    else
+        process_exit_text(&w->exit, w->last_exit, sizeof(w->last_exit));
+    worker_forget_process(w);
+    worker_timer_stop(w);
+    w->running = 0;
+    w->suspected = false;
+    w->progress = -1;
+    forget_model(w);
+}
+
+static bool was_killed_from_outside(const struct worker *w)
+{
+    return !w->exit.by_us && (w->exit.signal == SIGKILL || w->exit.signal == SIGTERM);
+}
+
+static void lost(struct worker *w, uint64_t wait_ms)
+{
+    log_warning(w->s->log, "Detected %s Worker failure. Restarting...",
+                w->profile->title);
+    log_info(w->s->log, "%s Worker %s", w->profile->title, w->last_exit);
+    w->was_lost = true;
+    w->restarts++;
+    snprintf(w->reason, sizeof(w->reason), "the %s worker %s", w->profile->what,
+             w->last_exit);
+    set_state(w, WORKER_RESTARTING);
+    timer_start(w, wait_ms);
+}
+
+static void died(struct worker *w)
+{
+    note_exit(w);
+    lost(w, RESPAWN_MS);
+}
+
+/* It ended before it was ready. */
+static void start_failed(struct worker *w)
+{
+    bool loading = w->state == WORKER_LOADING;
+    struct err why = {0};
+
+    note_exit(w);
+    err_set(&why, ERR_BAD_GATEWAY, "the %s worker %s while %s%s%s", w->profile->what,
+            w->last_exit, loading ? "loading the model" : "starting",
+            w->first_error[0] ? ": " : "", w->first_error);
+    if (w->next.known) {
+        back_to_wanted(w, &why);
+        return;
+    }
+    if (was_killed_from_outside(w)) {
+        lost(w, loading ? RESPAWN_LOADING_MS : RESPAWN_MS);
+        return;
+    }
+    w->restarts++;
+    w->was_lost = true;
+    failed(w, loading ? "restore" : "start", &why);
+}
+
+static void kill_hard(struct worker *w)
+{
+    log_warning(w->s->log, "%s Worker does not %s: killing it", w->profile->title,
+                w->state == WORKER_STOPPING ? "stop" : "start");
+    process_signal(w->process, SIGKILL);
+}
+
+static void kill_hung(struct worker *w)
+{
+    log_warning(w->s->log, "%s Worker unresponsive (HTTP).", w->profile->title);
+    w->hung = w->suspected = true;
+    health_stop(w);
+    process_signal(w->process, SIGKILL);
+}
+
+static void ask_to_go(struct worker *w)
+{
+    health_stop(w);
+    set_state(w, WORKER_STOPPING);
+    process_signal(w->process, SIGTERM);
+    timer_start(w, STOP_LIMIT_MS);
+}
+
+static void gone(struct worker *w)
+{
+    note_exit(w);
+    if (w->wants_up && !w->s->shutting_down)
+        spawn(w);
+    else
+        become_stopped(w);
+}
+
+/* ---- asked for by somebody ---- */
+
+static void change_model(struct worker *w)
+{
+    if (w->kind == WORKER_SD)
+        begin_load(w);
+    else
+        ask_to_go(w);
+}
+
+/* Starting already: the picture worker will load `next`, the text worker was started for another one. */
+static void change_while_starting(struct worker *w)
+{
+    if (w->kind == WORKER_LLM)
+        ask_to_go(w);
+}
+
+/* The back-off is over, or somebody does not want to wait for it. */
+static void try_again(struct worker *w)
+{
+    if (w->process)
+        begin_load(w);
+    else
+        spawn(w);
+}
+
+static void give_up(struct worker *w)
+{
+    if (w->process)
+        ask_to_go(w);
+    else
+        become_stopped(w);
+}
+
+static void to_busy(struct worker *w)
+{
+    set_state(w, WORKER_BUSY);
+}
+
+static void to_ready(struct worker *w)
+{
+    set_state(w, WORKER_READY);
+}
+
+typedef void worker_action_fn(struct worker *w);
+
+/* unlisted pairs are ignored and logged at debug level */
+static worker_action_fn *const actions[][EV_COUNT] = {
+    [WORKER_STOPPED] =
+        {
+            [EV_START] = spawn,
+            [EV_LOAD] = spawn,
+        },
+    [WORKER_STARTING] =
+        {
+            [EV_LISTENING] = on_listening,
+            [EV_EXITED] = start_failed,
+            [EV_TIMEOUT] = kill_hard,
+            [EV_STOP] = ask_to_go,
+            [EV_LOAD] = change_while_starting,
+        },
+    [WORKER_LOADING] =
+        {
+            [EV_LOADED] = become_ready,
+            [EV_LOAD_FAILED] = load_refused,
+            [EV_EXITED] = start_failed,
+            [EV_HUNG] = kill_hung,
+            [EV_STOP] = ask_to_go,
+            [EV_LOAD] = ask_to_go,
+        },
+    [WORKER_READY] =
+        {
+            [EV_WORK] = to_busy,
+            [EV_EXITED] = died,
+            [EV_HUNG] = kill_hung,
+            [EV_STOP] = ask_to_go,
+            [EV_LOAD] = change_model,
+        },
+    [WORKER_BUSY] =
+        {
+            [EV_IDLE] = to_ready,
+            [EV_EXITED] = died,
+            [EV_HUNG] = kill_hung,
+            [EV_STOP] = ask_to_go,
+            [EV_LOAD] = ask_to_go,
+        },
+    [WORKER_STOPPING] =
+        {
+            [EV_EXITED] = gone,
+            [EV_TIMEOUT] = kill_hard,
+        },
+    [WORKER_RESTARTING] =
+        {
+            [EV_TIMEOUT] = try_again,
+            [EV_START] = try_again,
+            [EV_LOAD] = try_again,
+            [EV_STOP] = give_up,
+        },
+    [WORKER_FAILED] =
+        {
+            [EV_TIMEOUT] = try_again,
+            [EV_START] = try_again,
+            [EV_LOAD] = try_again,
+            [EV_STOP] = give_up,
+            [EV_EXITED] = died,
+            [EV_HUNG] = kill_hung,
+        },
+};
+
+void worker_event(struct worker *w, enum worker_event event)
+{
+    worker_action_fn *action = actions[w->state][event];
+
+    log_debug(w->s->log, "%s worker: %s while %s%s", w->profile->name,
+              event_names[event], worker_state_name(w->state),
+              action ? "" : " (ignored)");
+    if (action)
+        action(w);
+}

@@ -1,0 +1,692 @@
+/* The public side of the supervisor: what may be asked of it, who waits for an answer, who listens.
+ *
+ * The states live in states.c; here a question is checked (does the file hold such a model, is the worker busy), noted as
+ * something somebody waits for, and turned into an event. Answers travel through one place: a wait is marked
+ * as due, an uv_async wakes the loop, and the next turn calls back. So no callback ever runs inside the call
+ * that asked, several changes of one turn are told once, and a callback may ask for anything again.
+ *
+ * Waiting for "ready" is not marked but looked at again in that turn: what was ready when it was noted may be
+ * dead by then, and the one who waits wants to know about now.
+ *
+ * A model file is looked at (model_peek) on the loop thread before a load: a few milliseconds of the head of a file, once
+ * per load, for an error that comes before anything is stopped.
+ *
+ * Order at the start: the state folder is claimed and leftovers are ended (reaper), then fixed ports are tried, because
+ * a leftover may hold them. What is wanted: the option, else the record, else the starter model. */
+#include "server/supervisor/supervisor.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "server/config/config.h"
+#include "server/models/peek.h"
+#include "server/supervisor/worker.h"
+
+#include <assert.h>
+
+static const struct worker_profile profiles[WORKER_KINDS] = {
+    [WORKER_SD] = {"sd", "SD", "mysti_sd_worker", "picture", "/v1/models/load", LOG_SD},
+    [WORKER_LLM] = {"llm", "LLM", "mysti_llm_worker", "text", "/v1/llm/load", LOG_LLM},
+};
+
+static const char *const starter_names[WORKER_KINDS][3] = {
+    [WORKER_SD] = {"starter-painter.safetensors", "starter-painter.gguf", NULL},
+    [WORKER_LLM] = {"starter-writer.gguf", NULL},
+};
+
+const char *worker_state_name(enum worker_state state)
+{
+    static const char *const words[] = {
+#define X(name, word) [WORKER_##name] = word,
+        WORKER_STATES(X)
+#undef X
+    };
+
+    return words[state];
+}
+
+int worker_kind_from_name(const char *name, enum worker_kind *ret, struct err *err)
+{
+    for (int kind = 0; kind < WORKER_KINDS; kind++) {
+        if (strcmp(name, profiles[kind].name) == 0) {
+            *ret = (enum worker_kind)kind;
+            return 0;
+        }
+    }
+    return err_set(err, ERR_NOT_FOUND,
+                   "there is no worker \"%.40s\": sd and llm are the two", name);
+}
+
+/* ---- those who wait ---- */
+
+void supervisor_changed(struct worker *w)
+{
+    w->changed = true;
+    uv_async_send(&w->s->wake);
+}
+
+void supervisor_settle(struct worker *w, enum wait_type type, const struct err *err)
+{
+    for (struct supervisor_wait *wait = w->s->waits; wait; wait = wait->next) {
+        if (wait->worker != w || wait->type != type || wait->due)
+            continue;
+        wait->due = true;
+        wait->failed = err != NULL;
+        if (err)
+            wait->err = *err;
+    }
+    uv_async_send(&w->s->wake);
+}
+
+static struct supervisor_wait *wait_add(struct worker *w, enum wait_type type,
+                                        supervisor_done_fn *done, void *data)
+{
+    struct supervisor_wait *wait = mem_zalloc(sizeof(*wait));
+    struct supervisor_wait **end = &w->s->waits;
+
+    wait->worker = w;
+    wait->type = type;
+    wait->done = done;
+    wait->data = data;
+    while (*end) /* first come, first called */
+        end = &(*end)->next;
+    *end = wait;
+    uv_async_send(&w->s->wake);
+    return wait;
+}
+
+static void wait_remove(struct supervisor_wait *wait)
+{
+    struct supervisor_wait **at = &wait->worker->s->waits;
+
+    while (*at != wait)
+        at = &(*at)->next;
+    *at = wait->next;
+}
+
+void supervisor_wait_cancel(struct supervisor_wait *wait)
+{
+    wait_remove(wait);
+    free(wait);
+}
+
+static bool takes_work(const struct worker *w)
+{
+    return (w->state == WORKER_READY || w->state == WORKER_BUSY) && w->loaded &&
+           !w->suspected;
+}
+
+/* Will it become ready by itself? If not, err says why not. */
+static bool is_hopeless(const struct worker *w, struct err *err)
+{
+    const char *why = w->reason;
+
+    switch (w->state) {
+    case WORKER_STARTING:
+    case WORKER_LOADING:
+    case WORKER_RESTARTING:
+        return false;
+    case WORKER_STOPPING:
+        if (w->wants_up && !w->s->shutting_down)
+            return false;
+        why = "it is being stopped";
+        break;
+    case WORKER_STOPPED:
+        if (!*why && !w->wants_up)
+            why = "it was stopped";
+        break;
+    case WORKER_READY:
+    case WORKER_BUSY:
+        if (w->loaded) /* suspected: its health will tell */
+            return false;
+        break;
+    case WORKER_FAILED:
+        break;
+    }
+    err_set(err, ERR_UNAVAILABLE, "no %s model is loaded%s%s; load one with POST %s",
+            w->profile->what, *why ? ": " : "", why, w->profile->route);
+    return true;
+}
+
+/* Looks at those who wait for "ready". */
+static void look_again(struct supervisor_wait *wait)
+{
+    if (wait->due || wait->type != WAIT_READY)
+        return;
+    if (takes_work(wait->worker))
+        wait->due = true;
+    else if (is_hopeless(wait->worker, &wait->err))
+        wait->due = wait->failed = true;
+}
+
+/* One whose time has come, out of the list; NULL: none. */
+static struct supervisor_wait *take_due(struct supervisor *s)
+{
+    for (struct supervisor_wait *wait = s->waits; wait; wait = wait->next) {
+        look_again(wait);
+        if (wait->due) {
+            wait_remove(wait);
+            return wait;
+        }
+    }
+    return NULL;
+}
+
+static void finish_shutdown(struct supervisor *s)
+{
+    supervisor_done_fn *done = s->shut_done;
+
+    for (int i = 0; i < WORKER_KINDS; i++)
+        if (s->workers[i].process)
+            return;
+    if (!done || desired_is_writing(s->desired))
+        return;
+    s->shut_done = NULL;
+    done(s->shut_data, NULL);
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    struct supervisor *s = wake->data;
+    struct supervisor_wait *wait;
+
+    for (int i = 0; i < WORKER_KINDS; i++) {
+        if (!s->workers[i].changed)
+            continue;
+        s->workers[i].changed = false;
+        for (size_t l = 0; l < s->listener_count; l++)
+            s->listeners[l].changed(s->listeners[l].data, s->workers[i].kind);
+    }
+    while ((wait = take_due(s))) {
+        if (wait->done)
+            wait->done(wait->data, wait->failed ? &wait->err : NULL);
+        free(wait);
+    }
+    finish_shutdown(s);
+}
+
+void supervisor_listen(struct supervisor *s, supervisor_change_fn *changed, void *data)
+{
+    assert(s->listener_count < LISTENERS_MAX);
+    s->listeners[s->listener_count].changed = changed;
+    s->listeners[s->listener_count++].data = data;
+}
+
+/* ---- what is wanted, on disk ---- */
+
+static void on_stored(void *data, const struct err *err)
+{
+    struct supervisor *s = data;
+
+    if (err)
+        log_error(s->log, "What is loaded could not be stored: %s", err->message);
+    if (desired_is_writing(s->desired))
+        return; /* a newer record is on its way: speak when that is there */
+    for (int i = 0; i < WORKER_KINDS; i++) {
+        if (s->workers[i].to_announce && !err)
+            log_info(s->log, "Saved %s model state", s->workers[i].profile->title);
+        s->workers[i].to_announce = false;
+    }
+    uv_async_send(&s->wake);
+}
+
+void supervisor_store(struct worker *w)
+{
+    struct supervisor *s = w->s;
+
+    wish_set(&s->stored[w->kind], w->wanted.path, &w->wanted.options);
+    w->to_announce = w->wanted.path != NULL;
+    desired_write(s->desired, s->stored, on_stored, s);
+}
+
+/* ---- beginning and end ---- */
+
+static int check_ports(const struct config *c, struct err *err)
+{
+    const struct {
+        const char *option;
+        int64_t port;
+    } ports[] = {{"--sd-port", c->sd_port}, {"--llm-port", c->llm_port}};
+
+    for (size_t i = 0; i < 2; i++) {
+        if (ports[i].port && !process_port_is_free((int)ports[i].port))
+            return err_set(err, ERR_CONFLICT,
+                           "port %d is taken by another program: stop it, or choose "
+                           "another with %s (0: any free one)",
+                           (int)ports[i].port, ports[i].option);
+    }
+    if (c->sd_port && c->sd_port == c->llm_port)
+        return err_set(err, ERR_CONFLICT, "--sd-port and --llm-port are both %d",
+                       (int)c->sd_port);
+    return 0;
+}
+
+static void worker_init(struct supervisor *s, enum worker_kind kind)
+{
+    struct worker *w = &s->workers[kind];
+
+    w->s = s;
+    w->kind = kind;
+    w->profile = &profiles[kind];
+    w->state = WORKER_STOPPED;
+    w->progress = -1;
+    w->wants_up = true;
+    uv_timer_init(s->loop, &w->timer);
+    uv_timer_init(s->loop, &w->health_timer);
+    w->timer.data = w->health_timer.data = w;
+    s->open_handles += 2;
+}
+
+/* The link names under which the text worker's engine runs. */
+static void make_run_folder(struct supervisor *s)
+{
+    char *run = file_join(s->config->home, "run");
+    struct err err = {0};
+
+    if (file_make_folder(run, 0700, &err))
+        log_warning(s->log, "%s", err.message);
+    free(run);
+}
+
+int supervisor_new(const struct supervisor_options *o, struct supervisor **ret,
+                   struct err *err)
+{
+    struct supervisor *s = mem_zalloc(sizeof(*s));
+    struct err damaged = {0};
+    char *record;
+
+    if (reaper_new(o->config->home, &s->reaper, err) || check_ports(o->config, err)) {
+        reaper_free(s->reaper);
+        free(s);
+        return -1;
+    }
+    s->loop = o->loop;
+    s->log = o->log;
+    s->config = o->config;
+    s->client = o->client;
+    if (reaper_found(s->reaper))
+        log_warning(s->log, "Ended %zu worker(s) that an earlier server left behind",
+                    reaper_found(s->reaper));
+    make_run_folder(s);
+    record = file_join(s->config->home, "desired.json");
+    if (desired_read(record, s->stored, &damaged))
+        log_error(s->log, "%s; starting without it", damaged.message);
+    s->desired = desired_new(s->loop, record);
+    free(record);
+    uv_async_init(s->loop, &s->wake, on_wake);
+    s->wake.data = s;
+    s->open_handles = 1;
+    worker_init(s, WORKER_SD);
+    worker_init(s, WORKER_LLM);
+    *ret = s;
+    return 0;
+}
+
+static void want_starter(struct worker *w)
+{
+    const char *const *name = starter_names[w->kind];
+
+    for (; *name; name++) {
+        char *path = file_join(w->s->config->starters_dir, *name);
+
+        if (file_exists(path))
+            wish_set(&w->wanted, path, NULL);
+        free(path);
+        if (w->wanted.path)
+            return;
+    }
+    snprintf(w->reason, sizeof(w->reason), "there is no starter model in %s",
+             w->s->config->starters_dir);
+    log_warning(w->s->log, "No %s model: %s", w->profile->what, w->reason);
+}
+
+static void choose_wanted(struct worker *w)
+{
+    const struct config *c = w->s->config;
+    const char *given = w->kind == WORKER_SD ? c->diffusion_model : c->llm_model;
+    const struct wish *stored = &w->s->stored[w->kind];
+
+    if (strcmp(given, "none") == 0)
+        wish_set(&w->wanted, NULL, NULL);
+    else if (*given && stored->path && !strcmp(stored->path, given))
+        wish_set(&w->wanted, given, &stored->options);
+    else if (*given)
+        wish_set(&w->wanted, given, NULL);
+    else if (stored->known)
+        wish_set(&w->wanted, stored->path, &stored->options);
+    else
+        want_starter(w);
+}
+
+void supervisor_begin(struct supervisor *s)
+{
+    for (int i = 0; i < WORKER_KINDS; i++) {
+        struct worker *w = &s->workers[i];
+
+        choose_wanted(w);
+        w->was_lost = w->s->stored[i].known && w->wanted.path; /* say "Restoring" */
+        worker_event(w, EV_START);
+    }
+}
+
+void supervisor_shutdown(struct supervisor *s, supervisor_done_fn *done, void *data)
+{
+    struct err ending = {0};
+
+    err_set(&ending, ERR_UNAVAILABLE, "the server is being stopped");
+    s->shutting_down = true;
+    s->shut_done = done;
+    s->shut_data = data;
+    for (int i = 0; i < WORKER_KINDS; i++) {
+        s->workers[i].wants_up = false;
+        supervisor_settle(&s->workers[i], WAIT_CHANGE, &ending);
+        supervisor_settle(&s->workers[i], WAIT_START, &ending);
+        wish_release(&s->workers[i].next);
+        worker_event(&s->workers[i], EV_STOP);
+    }
+    uv_async_send(&s->wake);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct worker *w = handle->data;
+    struct supervisor *s =
+        handle->type == UV_ASYNC ? (struct supervisor *)handle->data : w->s;
+
+    if (--s->open_handles == 0)
+        free(s);
+}
+
+void supervisor_free(struct supervisor *s)
+{
+    if (!s)
+        return;
+    while (s->waits)
+        supervisor_wait_cancel(s->waits);
+    for (int i = 0; i < WORKER_KINDS; i++) {
+        struct worker *w = &s->workers[i];
+
+        health_stop(w);
+        process_close(w->process);
+        wish_release(&w->wanted);
+        wish_release(&w->next);
+        wish_release(&s->stored[i]);
+        free(w->loaded);
+        json_decref(w->details);
+        line_ring_release(&w->ring);
+        uv_close((uv_handle_t *)&w->timer, on_handle_closed);
+        uv_close((uv_handle_t *)&w->health_timer, on_handle_closed);
+    }
+    desired_free(s->desired);
+    reaper_free(s->reaper);
+    uv_close((uv_handle_t *)&s->wake, on_handle_closed);
+}
+
+/* ---- questions ---- */
+
+void supervisor_snapshot(const struct supervisor *s, enum worker_kind kind,
+                         struct worker_snapshot *ret)
+{
+    const struct worker *w = &s->workers[kind];
+
+    *ret = (struct worker_snapshot){
+        .kind = kind,
+        .state = w->state,
+        .name = w->profile->name,
+        .state_name = worker_state_name(w->state),
+        .pid = w->process ? process_pid(w->process) : 0,
+        .port = w->process ? w->port : 0,
+        .token = w->token,
+        .generation = w->generation,
+        .uptime_ms = w->process ? clock_ms() - w->started_ms : 0,
+        .restarts = w->restarts,
+        .last_exit = w->last_exit,
+        .reason = w->reason,
+        .model = w->loaded,
+        .wanted = worker_target(w)->path,
+        .progress = w->progress,
+        .running = w->running,
+        .details = w->details,
+    };
+}
+
+size_t supervisor_log_tail(const struct supervisor *s, enum worker_kind kind,
+                           const char **ret_lines, size_t max)
+{
+    return line_ring_tail(&s->workers[kind].ring, ret_lines, max);
+}
+
+bool supervisor_is_ready(const struct supervisor *s, enum worker_kind kind)
+{
+    return takes_work(&s->workers[kind]);
+}
+
+struct supervisor_wait *supervisor_when_ready(struct supervisor *s,
+                                              enum worker_kind kind,
+                                              supervisor_done_fn *ready, void *data)
+{
+    return wait_add(&s->workers[kind], WAIT_READY, ready, data);
+}
+
+void supervisor_progress_text(const struct supervisor *s, enum worker_kind kind,
+                              char *ret_text, size_t size)
+{
+    const struct worker *w = &s->workers[kind];
+    const char *path = worker_target(w)->path;
+    const char *model = path ? file_name(path) : "model";
+
+    if (w->state == WORKER_LOADING && w->progress >= 0)
+        snprintf(ret_text, size, "loading %s %d%%", model, (int)(w->progress * 100));
+    else if (w->state == WORKER_LOADING)
+        snprintf(ret_text, size, "loading %s", model);
+    else
+        snprintf(ret_text, size, "%s worker %s", w->profile->what,
+                 worker_state_name(w->state));
+}
+
+/* ---- work ---- */
+
+unsigned supervisor_work_begin(struct supervisor *s, enum worker_kind kind)
+{
+    struct worker *w = &s->workers[kind];
+
+    if (w->running++ == 0)
+        worker_event(w, EV_WORK);
+    else
+        supervisor_changed(w);
+    return w->generation;
+}
+
+void supervisor_work_end(struct supervisor *s, enum worker_kind kind,
+                         unsigned generation)
+{
+    struct worker *w = &s->workers[kind];
+
+    if (generation != w->generation || w->running == 0)
+        return; /* its process has ended, and all its work with it */
+    if (--w->running == 0)
+        worker_event(w, EV_IDLE);
+    else
+        supervisor_changed(w);
+}
+
+void supervisor_suspect(struct supervisor *s, enum worker_kind kind,
+                        unsigned generation)
+{
+    struct worker *w = &s->workers[kind];
+
+    if (!w->process || generation != w->generation)
+        return;
+    w->suspected = true;
+    health_check_now(w);
+}
+
+/* ---- wishes ---- */
+
+static int refuse_if_busy(const struct worker *w, enum supervisor_force force,
+                          const char *what, struct err *err)
+{
+    if (w->s->shutting_down)
+        return err_set(err, ERR_UNAVAILABLE, "the server is being stopped");
+    if (force == SUPERVISOR_POLITE && w->running > 0)
+        return err_set(err, ERR_CONFLICT,
+                       "the %s worker is busy with %u request%s: wait, or %s it with "
+                       "force",
+                       w->profile->what, w->running, w->running == 1 ? "" : "s", what);
+    return 0;
+}
+
+static int check_file(const struct worker *w, const char *path, struct err *err)
+{
+    enum model_kind wanted = w->kind == WORKER_SD ? MODEL_PICTURE : MODEL_TEXT;
+    struct model_peek peek;
+
+    if (model_peek(path, &peek, err))
+        return -1;
+    if (peek.kind == wanted)
+        return 0;
+    return err_set_param(err, ERR_BAD_FILE, "model", "%s is not a %s model%s", path,
+                         w->profile->what,
+                         peek.kind == MODEL_UNKNOWN ? ""
+                         : peek.kind == MODEL_TEXT  ? " but a text model"
+                                                    : " but a picture model");
+}
+
+static void cancel(struct worker *w, enum wait_type type, const char *by)
+{
+    struct err err = {0};
+
+    err_set(&err, ERR_CANCELLED, "given up: %s", by);
+    supervisor_settle(w, type, &err);
+}
+
+/* Somebody wants another model, or none (path NULL). */
+static int change(struct worker *w, const struct wish *wish,
+                  enum supervisor_force force, supervisor_done_fn *done, void *data,
+                  struct err *err)
+{
+    bool settled = w->state == WORKER_READY || w->state == WORKER_BUSY;
+
+    if (w->next.known) {
+        if (wish_is_same(&w->next, wish)) {
+            wait_add(w, WAIT_CHANGE, done, data);
+            return 0;
+        }
+        if (force == SUPERVISOR_POLITE)
+            return err_set(err, ERR_CONFLICT,
+                           "the %s worker is about to %s %s: wait for it",
+                           w->profile->what, w->next.path ? "load" : "unload",
+                           w->next.path ? w->next.path : "its model");
+        cancel(w, WAIT_CHANGE, "another model was asked for");
+    } else if (wish_is_same(&w->wanted, wish) && w->state != WORKER_STOPPED &&
+               w->state != WORKER_FAILED) {
+        struct supervisor_wait *wait = wait_add(w, WAIT_CHANGE, done, data);
+
+        wait->due = settled; /* else it is on its way */
+        return 0;
+    }
+    if (refuse_if_busy(w, force, wish->path ? "load" : "unload", err))
+        return -1;
+    w->wants_up = true;
+    wish_set(&w->next, wish->path, &wish->options);
+    wait_add(w, WAIT_CHANGE, done, data);
+    worker_event(w, EV_LOAD);
+    return 0;
+}
+
+int supervisor_load(struct supervisor *s, enum worker_kind kind, const char *path,
+                    const struct worker_load_options *options,
+                    enum supervisor_force force, supervisor_done_fn *done, void *data,
+                    struct err *err)
+{
+    struct worker *w = &s->workers[kind];
+    struct wish wish = {0};
+    int rc;
+
+    if (path[0] != '/')
+        return err_set_param(err, ERR_INVALID, "model", "%s is not an absolute path",
+                             path);
+    if (s->shutting_down)
+        return err_set(err, ERR_UNAVAILABLE, "the server is being stopped");
+    if (check_file(w, path, err))
+        return -1;
+    wish_set(&wish, path, options);
+    rc = change(w, &wish, force, done, data, err);
+    wish_release(&wish);
+    return rc;
+}
+
+int supervisor_unload(struct supervisor *s, enum worker_kind kind,
+                      enum supervisor_force force, supervisor_done_fn *done, void *data,
+                      struct err *err)
+{
+    struct worker *w = &s->workers[kind];
+    const struct wish nothing = {.known = true};
+
+    if (refuse_if_busy(w, force, "unload", err))
+        return -1;
+    if (w->state == WORKER_STOPPED) { /* nothing to stop, only to forget */
+        wish_set(&w->wanted, NULL, NULL);
+        w->reason[0] = '\0';
+        supervisor_store(w);
+        wait_add(w, WAIT_CHANGE, done, data)->due = true;
+        supervisor_changed(w);
+        return 0;
+    }
+    return change(w, &nothing, force, done, data, err);
+}
+
+int supervisor_start(struct supervisor *s, enum worker_kind kind,
+                     supervisor_done_fn *done, void *data, struct err *err)
+{
+    struct worker *w = &s->workers[kind];
+
+    if (s->shutting_down)
+        return err_set(err, ERR_UNAVAILABLE, "the server is being stopped");
+    if (kind == WORKER_LLM && !worker_target(w)->path)
+        return err_set(
+            err, ERR_UNAVAILABLE,
+            "the text worker has no model to start with; load one with POST %s",
+            w->profile->route);
+    w->wants_up = true;
+    cancel(w, WAIT_STOP, "the worker was started again");
+    wait_add(w, WAIT_START, done, data)->due =
+        w->state == WORKER_READY || w->state == WORKER_BUSY;
+    worker_event(w, EV_START);
+    return 0;
+}
+
+int supervisor_stop(struct supervisor *s, enum worker_kind kind,
+                    enum supervisor_force force, supervisor_done_fn *done, void *data,
+                    struct err *err)
+{
+    struct worker *w = &s->workers[kind];
+
+    if (refuse_if_busy(w, force, "stop", err))
+        return -1;
+    w->wants_up = false;
+    cancel(w, WAIT_START, "the worker was stopped");
+    cancel(w, WAIT_CHANGE, "the worker was stopped");
+    wish_release(&w->next);
+    wait_add(w, WAIT_STOP, done, data)->due = w->state == WORKER_STOPPED;
+    worker_event(w, EV_STOP);
+    return 0;
+}
+
+int supervisor_restart(struct supervisor *s, enum worker_kind kind,
+                       enum supervisor_force force, supervisor_done_fn *done,
+                       void *data, struct err *err)
+{
+    struct worker *w = &s->workers[kind];
+
+    if (!w->process)
+        return supervisor_start(s, kind, done, data, err);
+    if (refuse_if_busy(w, force, "restart", err))
+        return -1;
+    w->wants_up = true;
+    w->failures = 0;
+    wait_add(w, WAIT_START, done, data);
+    worker_event(w, EV_STOP);
+    return 0;
+}

@@ -1,0 +1,158 @@
+/* worker: what the files of this folder share about one worker. Nobody outside includes this.
+ *
+ *   states.c      what happens in which state (the table), and what to do about it
+ *   launch.c      arguments, environment, start of the process, its lines and its end
+ *   health.c      questions to the process: is it there, load this, let it go
+ *   supervisor.c  the public functions, those who wait, those who listen
+ */
+#ifndef MYSTI_SERVER_SUPERVISOR_WORKER_H
+#define MYSTI_SERVER_SUPERVISOR_WORKER_H
+
+#include "http/client.h"
+#include "server/log/log.h"
+#include "server/supervisor/desired.h"
+#include "server/supervisor/process.h"
+#include "server/supervisor/reaper.h"
+#include "server/supervisor/supervisor.h"
+
+#include <uv.h>
+
+#define WORKER_EVENTS(X)                                                               \
+    X(START)       /* it is wanted */                                                  \
+    X(STOP)        /* it shall go; whether it comes back is in wants_up */             \
+    X(LOAD)        /* `next` says what is to be loaded */                              \
+    X(LISTENING)   /* it can be asked */                                               \
+    X(LOADED)      /* what was asked for is loaded */                                  \
+    X(LOAD_FAILED) /* it says why in load_error, and lives */                          \
+    X(EXITED)      /* the process is gone; `exit` says how */                          \
+    X(TIMEOUT)     /* the state has lasted as long as it may */                        \
+    X(HUNG)        /* three health checks without an answer */                         \
+    X(WORK)        /* the first request went to it */                                  \
+    X(IDLE)        /* the last one is over */
+
+enum worker_event {
+#define X(name) EV_##name,
+    WORKER_EVENTS(X)
+#undef X
+        EV_COUNT
+};
+
+/* How the two kinds differ in words. */
+struct worker_profile {
+    const char *name;    /* "sd" */
+    const char *title;   /* "SD": in log lines that users search for */
+    const char *program; /* and argv[0] */
+    const char *what;    /* "picture" */
+    const char *route;   /* that loads a model, for sentences */
+    enum log_source source;
+};
+
+struct worker {
+    struct supervisor *s;
+    enum worker_kind kind;
+    const struct worker_profile *profile;
+    enum worker_state state;
+    bool wants_up; /* false after POST .../stop */
+
+    struct process *process; /* NULL: none */
+    struct process_exit exit;
+    unsigned generation;
+    uint64_t started_ms;
+    int port;
+    char token[PROCESS_TOKEN_SIZE];
+    unsigned restarts;
+    unsigned failures; /* starts and loads that failed in a row */
+    bool was_lost;     /* the process before this one ended unasked */
+    bool hung;         /* that is why we kill it */
+
+    struct wish wanted; /* what it should have; kept over its death */
+    struct wish next; /* known: somebody asks for this now; wanted when it is loaded */
+    char *loaded;     /* NULL: nothing */
+    json_t *details;
+    double progress;
+    uint64_t loading_ms; /* since when */
+    struct err load_error;
+    bool
+        load_broke; /* the question broke off: failed, if the process turns out to live */
+    char first_error[300]; /* of this process's own lines */
+
+    unsigned running;
+    bool suspected;
+    unsigned missed;
+    struct http_fetch *health;
+    struct http_fetch *load_call;
+    char *load_body;
+
+    char last_exit[128];
+    char reason[sizeof(((struct err *)0)->message)];
+    struct line_ring ring;
+    uv_timer_t timer;        /* of the state */
+    uv_timer_t health_timer; /* next check */
+    bool changed;            /* listeners are to be told */
+    bool to_announce;        /* "Saved ... model state" once it is on disk */
+};
+
+enum wait_type { WAIT_READY, WAIT_CHANGE, WAIT_START, WAIT_STOP };
+
+struct supervisor_wait {
+    struct worker *worker;
+    enum wait_type type;
+    supervisor_done_fn *done;
+    void *data;
+    bool due; /* settled; called back in the next turn of the loop */
+    bool failed;
+    struct err err;
+    struct supervisor_wait *next;
+};
+
+#define LISTENERS_MAX 8
+
+struct supervisor {
+    uv_loop_t *loop;
+    struct log *log;
+    const struct config *config;
+    struct http_client *client;
+    struct worker workers[WORKER_KINDS];
+    struct wish stored[WORKER_KINDS]; /* as on disk */
+    struct desired *desired;
+    struct reaper *reaper;
+    struct supervisor_wait *waits;
+    struct {
+        supervisor_change_fn *changed;
+        void *data;
+    } listeners[LISTENERS_MAX];
+    size_t listener_count;
+    uv_async_t wake;
+    bool shutting_down;
+    supervisor_done_fn *shut_done;
+    void *shut_data;
+    int open_handles;
+};
+
+/* states.c */
+void worker_event(struct worker *w, enum worker_event event);
+bool worker_has_process(const struct worker *w);
+/* what is being or would be loaded: next, else wanted */
+const struct wish *worker_target(const struct worker *w);
+void worker_timer_stop(struct worker *w);
+
+/* launch.c */
+int worker_launch(struct worker *w, const struct wish *target,
+                  struct err *err) MUST_CHECK;
+void worker_forget_process(struct worker *w);
+
+/* health.c */
+void health_begin(struct worker *w);
+void health_stop(struct worker *w);
+void health_check_now(struct worker *w);
+/* sd only: POST /internal/load or /internal/unload; ends in EV_LOADED or EV_LOAD_FAILED */
+void health_load(struct worker *w, const char *path);
+
+/* supervisor.c */
+void supervisor_changed(struct worker *w);
+/* err NULL: well */
+void supervisor_settle(struct worker *w, enum wait_type type, const struct err *err);
+/* `wanted` of this worker is loaded: keep it */
+void supervisor_store(struct worker *w);
+
+#endif
