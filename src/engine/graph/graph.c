@@ -574,7 +574,7 @@ int graph_slice(struct graph *g, int x, int64_t from, int64_t channels)
     return y;
 }
 
-int graph_upsample2x(struct graph *g, int x)
+int graph_upsample2x(struct graph *g, int x, int64_t high, int64_t wide)
 {
     struct shape shape;
 
@@ -582,8 +582,9 @@ int graph_upsample2x(struct graph *g, int x)
         return -1;
     shape = *graph_shape(g, x);
     assert(shape.rank == 4);
-    shape.dim[1] *= 2;
-    shape.dim[2] *= 2;
+    assert((high + 1) / 2 == shape.dim[1] && (wide + 1) / 2 == shape.dim[2]);
+    shape.dim[1] = high;
+    shape.dim[2] = wide;
     return add_unary(g, OP_UPSAMPLE2X, "upsample", x, &shape);
 }
 

@@ -115,8 +115,13 @@ static void fuse_activation(struct fuser *f, struct node *activate)
 static void fuse_upsample(struct fuser *f, struct node *conv)
 {
     struct node *made = sole_maker(f, conv->in[0]);
+    const struct shape *small, *large;
 
     if (!made || made->op != OP_UPSAMPLE2X || conv->stride != 1)
+        return;
+    small = &f->plan->tensors[made->in[0]].shape;
+    large = &f->plan->tensors[made->out].shape;
+    if (large->dim[1] != 2 * small->dim[1] || large->dim[2] != 2 * small->dim[2])
         return;
     f->readers[conv->in[0]] = 0;
     f->is_gone[f->maker[conv->in[0]]] = true;

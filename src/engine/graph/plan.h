@@ -10,7 +10,7 @@
  * reader: group_norm, then silu                            -> GROUP_NORM.act linear or
  * conv2d, then add of a like tensor       -> .residual linear or conv2d, then add of [1
  * or N, C]         -> .channel_add linear or conv2d, then an activation              ->
- * .act upsample2x, then conv2d                           -> CONV2D.upsample = 2 linear
+ * .act upsample2x to exactly twice the size, then conv2d -> CONV2D.upsample = 2 linear
  * or conv2d, then an f32 output              -> the tensor between is TENSOR_F32, no
  * rounding on the way Views instead of copies: reshape always; slice when every reader
  * is an attention or a channel_add. So only ATTENTION's q, k, v and channel_add have to

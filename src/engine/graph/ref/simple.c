@@ -110,16 +110,20 @@ static void run_rows(const struct ref_call *call)
 
 static void upsample(const struct ref_call *call)
 {
+    const struct shape *small = &ref_tensor(call, call->node->in[0])->shape;
     const struct shape *s = &ref_tensor(call, call->node->out)->shape;
     const float *x = ref_address(call, call->node->in[0]);
     float *y = ref_address(call, call->node->out);
-    int64_t wide = s->dim[2], channels = s->dim[3];
+    size_t bytes = (size_t)s->dim[3] * sizeof(*y);
 
-    for (int64_t row = 0; row < s->dim[0] * s->dim[1]; row++)
-        for (int64_t column = 0; column < wide; column++)
-            memcpy(y + (row * wide + column) * channels,
-                   x + (row / 2 * (wide / 2) + column / 2) * channels,
-                   (size_t)channels * sizeof(*y));
+    for (int64_t n = 0; n < s->dim[0]; n++)
+        for (int64_t row = 0; row < s->dim[1]; row++)
+            for (int64_t column = 0; column < s->dim[2]; column++, y += s->dim[3])
+                memcpy(
+                    y,
+                    x + ((n * small->dim[1] + row / 2) * small->dim[2] + column / 2) *
+                            s->dim[3],
+                    bytes);
 }
 
 static void embed(const struct ref_call *call)

@@ -1,0 +1,112 @@
+#include "engine/vae/vae.h"
+
+#define PREFIX "first_stage_model."
+#define DECODER PREFIX "decoder."
+#define EPS 1e-6F
+
+int vae_open(struct vae *ret_vae, const struct weights_file *file, struct err *err)
+{
+    const struct weight *first = weights_file_find(file, DECODER "conv_in.weight");
+    struct vae vae = {.scale = 1};
+
+    if (!first)
+        return err_set(err, ERR_BAD_FILE,
+                       "has no decoder (tensor " DECODER "conv_in.weight is missing)");
+    while (
+        weights_file_find(file, NAME(DECODER "up.%d.block.0.norm1.weight", vae.levels)))
+        vae.levels++;
+    if (vae.levels < 1 || vae.levels > 6)
+        return err_set(err, ERR_BAD_FILE,
+                       "its decoder has %d levels (tensors " DECODER "up.N.block.0)",
+                       vae.levels);
+    for (int level = 0; level < vae.levels; level++)
+        if (weights_file_find(file, NAME(DECODER "up.%d.upsample.conv.weight", level)))
+            vae.scale *= 2;
+    if (first->rank != 4)
+        return err_set(err, ERR_BAD_FILE, "tensor %s has rank %d, 4 was expected",
+                       first->name, first->rank);
+    vae.latent_channels = first->dim[1];
+    *ret_vae = vae;
+    return 0;
+}
+
+static int residual(struct build *b, int x, const char *name)
+{
+    struct graph *g = b->graph;
+    int skip = x, h;
+
+    h = graph_activate(g, build_group_norm(b, x, NAME("%s.norm1", name), EPS),
+                       ACT_SILU);
+    h = build_conv(b, h, NAME("%s.conv1", name));
+    h = graph_activate(g, build_group_norm(b, h, NAME("%s.norm2", name), EPS),
+                       ACT_SILU);
+    if (build_has(b, name, ".nin_shortcut.weight"))
+        skip = build_conv(b, x, NAME("%s.nin_shortcut", name));
+    return graph_add(g, skip, build_conv(b, h, NAME("%s.conv2", name)));
+}
+
+/* one head over all pixels */
+static int attention(struct build *b, int x, const char *name)
+{
+    struct name q = name_format("%s.q", name), k = name_format("%s.k", name);
+    struct name v = name_format("%s.v", name);
+    const char *const names[] = {q.text, k.text, v.text};
+    struct attention_args args = {.heads = 1};
+    struct graph *g = b->graph;
+    struct shape s;
+    int64_t width;
+    int h, qkv;
+
+    qkv = build_linear_joined(b, build_group_norm(b, x, NAME("%s.norm", name), EPS),
+                              names, 3, BUILD_BIAS);
+    if (qkv < 0)
+        return -1;
+    s = *graph_shape(g, qkv);
+    width = s.dim[3] / 3;
+    qkv = graph_reshape(g, qkv, shape3(s.dim[0], s.dim[1] * s.dim[2], s.dim[3]));
+    h = graph_attention(g, graph_slice(g, qkv, 0, width),
+                        graph_slice(g, qkv, width, width),
+                        graph_slice(g, qkv, 2 * width, width), name, &args);
+    h = graph_reshape(g, h, shape4(s.dim[0], s.dim[1], s.dim[2], width));
+    return graph_add(g, x, build_conv(b, h, NAME("%s.proj_out", name)));
+}
+
+static int upsample(struct build *b, int x, const char *name)
+{
+    const struct shape *s;
+
+    if (x < 0)
+        return -1;
+    s = graph_shape(b->graph, x);
+    return build_conv(b, graph_upsample2x(b->graph, x, 2 * s->dim[1], 2 * s->dim[2]),
+                      name);
+}
+
+void vae_build_decoder(const struct vae *vae, struct build *b, int64_t batch,
+                       int64_t high, int64_t wide)
+{
+    int x = graph_input(b->graph, "latent", TENSOR_F32,
+                        shape4(batch, high, wide, vae->latent_channels));
+
+    if (build_has(b, PREFIX "post_quant_conv", ".weight"))
+        x = build_conv(b, x, PREFIX "post_quant_conv");
+    x = build_conv(b, x, DECODER "conv_in");
+    x = residual(b, x, DECODER "mid.block_1");
+    if (build_has(b, DECODER "mid.attn_1", ".norm.weight"))
+        x = attention(b, x, DECODER "mid.attn_1");
+    x = residual(b, x, DECODER "mid.block_2");
+    for (int level = vae->levels - 1; level >= 0; level--) {
+        for (int i = 0;; i++) {
+            struct name name = name_format(DECODER "up.%d.block.%d", level, i);
+
+            if (!build_has(b, name.text, ".norm1.weight"))
+                break;
+            x = residual(b, x, name.text);
+        }
+        if (build_has(b, NAME(DECODER "up.%d.upsample.conv", level), ".weight"))
+            x = upsample(b, x, NAME(DECODER "up.%d.upsample.conv", level));
+    }
+    x = graph_activate(b->graph, build_group_norm(b, x, DECODER "norm_out", EPS),
+                       ACT_SILU);
+    graph_output(b->graph, "picture", TENSOR_F32, build_conv(b, x, DECODER "conv_out"));
+}

@@ -1,0 +1,23 @@
+/* vae: the decoder of SD's variational autoencoder (Rombach et al. 2022): a latent to a picture. Every size
+ * is read from the file. The encoder's tensors are known and left alone. */
+#ifndef MYSTI_ENGINE_VAE_VAE_H
+#define MYSTI_ENGINE_VAE_VAE_H
+
+#include "engine/graph/build.h"
+
+struct vae {
+    int levels;              /* 4 */
+    int64_t latent_channels; /* 4 */
+    int scale;               /* pixels per latent pixel, 2^(levels - 1) = 8 */
+};
+
+int vae_open(struct vae *ret_vae, const struct weights_file *file,
+             struct err *err) MUST_CHECK;
+/* Input 0: the latent divided by VAE_SCALE, [N, H, W, 4] f32. Output 0: [N, H * scale, W * scale, 3] f32,
+ * -1..1 and a little beyond. */
+void vae_build_decoder(const struct vae *vae, struct build *b, int64_t batch,
+                       int64_t high, int64_t wide);
+
+#define VAE_SCALE 0.18215 /* latents of SD 1.x are the encoder's output times this */
+
+#endif
