@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "server/config/config.h"
+#include "server/models/peek.h"
 #include "server/supervisor/worker.h"
 
 #include <inttypes.h>
@@ -13,6 +14,8 @@
 extern char **environ;
 
 #define WORDS_MAX 24
+#define CONTEXT_MAX                                                                    \
+    8192 /* the cache of more costs gigabytes with a large model: ask for it */
 
 /* A list of words that owns them, NULL at the end. */
 struct words {
@@ -57,11 +60,25 @@ static void sd_arguments(struct words *a, const struct config *c)
         add_pair(a, "--backend", mem_strdup(c->sd_backend));
 }
 
+/* Tokens of one slot: as asked, as configured, or what the model was trained for, within reason. */
+static int64_t context_of(const struct config *c, const struct wish *target)
+{
+    struct model_peek peek;
+
+    if (target->options.context)
+        return target->options.context;
+    if (c->llm_context)
+        return c->llm_context;
+    if (model_peek(target->path, &peek, NULL) || peek.context == 0)
+        return 0; /* the worker's own default */
+    return peek.context < CONTEXT_MAX ? (int64_t)peek.context : CONTEXT_MAX;
+}
+
 static void llm_arguments(struct words *a, const struct config *c,
                           const struct wish *target)
 {
     const struct worker_load_options *o = &target->options;
-    int64_t context = o->context ? o->context : c->llm_context;
+    int64_t context = context_of(c, target);
 
     add_pair(a, "--model", mem_strdup(target->path));
     add_number(a, "--slots", o->slots ? o->slots : c->llm_slots);
@@ -122,8 +139,13 @@ static void on_line(void *data, enum process_stream stream, const char *line,
         return;
     line_ring_add(&w->ring, line, len);
     log_line(w->s->log, w->profile->source, line, len);
-    if (!w->first_error[0] && strcasestr(line, "error"))
-        snprintf(w->first_error, sizeof(w->first_error), "%s", line);
+    if (!w->first_error[0] && strcasestr(line, "error")) {
+        const char *level =
+            strstr(line, " E "); /* llama-server: "0.00.054.801 E what" */
+
+        snprintf(w->first_error, sizeof(w->first_error), "%s",
+                 level && level - line < 24 ? level + 3 : line);
+    }
 }
 
 static void on_ended(void *data, const struct process_exit *how)
