@@ -434,15 +434,18 @@ static void convert(const void *x, enum elem from, void *y, enum elem to, int64_
 #pragma omp parallel if (count >= PARALLEL_FROM)
     {
         int64_t begin, end;
+        const void *in;
+        void *out;
 
         share(count, &begin, &end);
-        x = at(x, begin, from);
+        in = at(x, begin, from);
+        out = at_mut(y, begin, to);
         if (from == to)
-            memmove(at_mut(y, begin, to), x, (size_t)(end - begin) * elem_bytes(to));
+            memcpy(out, in, (size_t)(end - begin) * elem_bytes(to));
         else if (to == ELEM_BF16)
-            convert_range(x, ELEM_F32, at_mut(y, begin, to), ELEM_BF16, end - begin);
+            convert_range(in, ELEM_F32, out, ELEM_BF16, end - begin);
         else
-            convert_range(x, ELEM_BF16, at_mut(y, begin, to), ELEM_F32, end - begin);
+            convert_range(in, ELEM_BF16, out, ELEM_F32, end - begin);
     }
 }
 

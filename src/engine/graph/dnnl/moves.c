@@ -27,20 +27,20 @@ void move_slice(const void *x, size_t pitch, size_t from, void *y, size_t bytes,
                (const char *)x + (size_t)i * pitch + from, bytes);
 }
 
-void move_upsample2x(const void *x, void *y, int64_t n, int64_t h, int64_t w,
+void move_upsample2x(const void *x, void *y, int64_t n, int64_t high, int64_t wide,
                      size_t pixel)
 {
-    size_t row = (size_t)w * pixel;
+    int64_t h = (high + 1) / 2, w = (wide + 1) / 2;
+    size_t row = (size_t)wide * pixel;
 
-#pragma omp parallel for if ((size_t)(n * h) * row >= PARALLEL_FROM)
+#pragma omp parallel for if ((size_t)(n * high) * row >= PARALLEL_FROM)
     for (int64_t i = 0; i < n * h; i++) {
-        const char *from = (const char *)x + (size_t)i * row;
-        char *to = (char *)y + (size_t)i * 4 * row;
+        const char *from = (const char *)x + (size_t)(i * w) * pixel;
+        char *to = (char *)y + (size_t)(i / h * high + i % h * 2) * row;
 
-        for (int64_t j = 0; j < w; j++) {
-            memcpy(to + (size_t)(2 * j) * pixel, from + (size_t)j * pixel, pixel);
-            memcpy(to + (size_t)(2 * j + 1) * pixel, from + (size_t)j * pixel, pixel);
-        }
-        memcpy(to + 2 * row, to, 2 * row);
+        for (int64_t j = 0; j < wide; j++)
+            memcpy(to + (size_t)j * pixel, from + (size_t)(j / 2) * pixel, pixel);
+        if (i % h * 2 + 1 < high)
+            memcpy(to + row, to, row);
     }
 }

@@ -13,8 +13,9 @@ void move_concat(const void *a, size_t a_bytes, const void *b, size_t b_bytes, v
 /* y [rows, bytes] = x [rows, pitch] from byte `from` of each row on */
 void move_slice(const void *x, size_t pitch, size_t from, void *y, size_t bytes,
                 int64_t rows);
-/* x [N, H, W, pixel] -> y [N, 2H, 2W, pixel], each pixel four times */
-void move_upsample2x(const void *x, void *y, int64_t n, int64_t h, int64_t w,
+/* y [N, high, wide, pixel] = x [N, (high + 1) / 2, (wide + 1) / 2, pixel], each pixel four
+ * times, at an odd border less often */
+void move_upsample2x(const void *x, void *y, int64_t n, int64_t high, int64_t wide,
                      size_t pixel);
 
 #endif

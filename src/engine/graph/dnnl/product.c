@@ -33,10 +33,10 @@ struct product {
     dnnl_primitive_t primitive;
     dnnl_memory_t x, y, bias, residual, workspace;
     struct packed *weights;
-    struct packed *bias_values; /* NULL: the file has none */
-    int64_t channels;           /* of y */
-    int runs;                   /* 1, or one per picture (see above) */
-    size_t x_step, y_step;      /* bytes between the pictures of two runs */
+    struct packed *bias_values;           /* NULL: the file has none */
+    int64_t channels;                     /* of y */
+    int runs;                             /* 1, or one per picture (see above) */
+    size_t x_step, y_step, residual_step; /* bytes between the pictures of two runs */
     bool adds_in_place;
     int residual_index;              /* of its post-op, -1: none or in place */
     int64_t up_pictures, up_h, up_w; /* upsampled first; pictures 0: not */
@@ -48,7 +48,7 @@ struct operands {
     int rank;
     dnnl_dims_t x, weights, y;
     dnnl_format_tag_t dense; /* of x and y */
-    dnnl_memory_desc_t x_desc, weights_desc, bias_desc, y_desc;
+    dnnl_memory_desc_t x_desc, weights_desc, bias_desc, y_desc, residual_desc;
 };
 
 static size_t round_up(size_t n)
@@ -112,6 +112,11 @@ static int describe_operands(struct product *p, const struct plan *plan,
                                          data_type(p->backend->act),
                                          dnnl_format_tag_any))
         return -1;
+    if (n->residual >= 0 && /* y may be f32 where the residual is not */
+        dnnl_memory_desc_create_with_tag(
+            &o->residual_desc, o->rank, o->y,
+            data_type(elem_of(p->backend, plan, n->residual)), o->dense))
+        return -1;
     if ((p->bias_values || n->channel_add >= 0) &&
         dnnl_memory_desc_create_with_tag(&o->bias_desc, is_linear ? 2 : 1, bias,
                                          dnnl_f32, is_linear ? dnnl_ab : dnnl_a))
@@ -121,9 +126,10 @@ static int describe_operands(struct product *p, const struct plan *plan,
 
 static void release_operands(struct operands *o)
 {
-    dnnl_memory_desc_t all[] = {o->x_desc, o->weights_desc, o->bias_desc, o->y_desc};
+    dnnl_memory_desc_t all[] = {o->x_desc, o->weights_desc, o->bias_desc, o->y_desc,
+                                o->residual_desc};
 
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         if (all[i])
             dnnl_memory_desc_destroy(all[i]);
 }
@@ -160,7 +166,8 @@ static int make_attributes(struct product *p, const struct operands *o,
     if (p->adds_in_place)
         failed |= dnnl_post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef) != 0;
     else if (n->residual >= 0)
-        failed |= dnnl_post_ops_append_binary(ops, dnnl_binary_add, o->y_desc) != 0;
+        failed |=
+            dnnl_post_ops_append_binary(ops, dnnl_binary_add, o->residual_desc) != 0;
     p->residual_index = n->residual >= 0 && !p->adds_in_place ? 0 : -1;
     failed |= append_activation(ops, n->act) != 0;
     failed |= dnnl_primitive_attr_set_post_ops(*ret_attr, ops) != 0;
@@ -230,7 +237,7 @@ static int make_memories(struct product *p, const struct operands *o)
         dnnl_memory_create(&p->bias, o->bias_desc, engine, DNNL_MEMORY_NONE))
         return -1;
     if (p->residual_index >= 0 &&
-        dnnl_memory_create(&p->residual, o->y_desc, engine, DNNL_MEMORY_NONE))
+        dnnl_memory_create(&p->residual, o->residual_desc, engine, DNNL_MEMORY_NONE))
         return -1;
     p->up_offset = round_up(dnnl_memory_desc_get_size(pad));
     return 0;
@@ -266,6 +273,9 @@ static void find_shape(struct product *p, const struct plan *plan)
     p->x_step = (size_t)(shape_elements(&x->shape) / p->runs) * size;
     p->y_step = (size_t)(shape_elements(&y->shape) / p->runs) *
                 elem_bytes(elem_of(p->backend, plan, n->out));
+    if (n->residual >= 0)
+        p->residual_step = (size_t)(shape_elements(&y->shape) / p->runs) *
+                           elem_bytes(elem_of(p->backend, plan, n->residual));
     p->adds_in_place =
         n->residual >= 0 && root_of(plan, n->residual) == root_of(plan, n->out);
     p->residual_index = -1;
@@ -417,12 +427,12 @@ int product_run(struct product *p, const struct run_memory *m, void *scratch,
         if (p->up_pictures) {
             size_t pixel = p->x_step / (size_t)(p->up_pictures * p->up_h * p->up_w);
 
-            move_upsample2x(from, pad + p->up_offset, p->up_pictures, p->up_h, p->up_w,
-                            pixel);
+            move_upsample2x(from, pad + p->up_offset, p->up_pictures, 2 * p->up_h,
+                            2 * p->up_w, pixel);
             from = pad + p->up_offset;
         }
         if (execute(p, from, y + (size_t)run * p->y_step, bias,
-                    residual ? residual + (size_t)run * p->y_step : NULL, pad))
+                    residual ? residual + (size_t)run * p->residual_step : NULL, pad))
             return err_set(err, ERR_INTERNAL, "oneDNN failed to run %s",
                            n->name ? n->name : graph_op_name(n->op));
     }

@@ -227,11 +227,11 @@ static int run_slice(const struct step *s, struct err *err)
 static int run_upsample(const struct step *s, struct err *err)
 {
     const struct node *n = s->node;
-    const int64_t *x = shape_of(s, n->in[0])->dim;
+    const int64_t *y = shape_of(s, n->out)->dim;
 
     (void)err;
-    move_upsample2x(address(s, n->in[0]), address(s, n->out), x[0], x[1], x[2],
-                    (size_t)x[3] * elem_bytes(type_of(s, n->out)));
+    move_upsample2x(address(s, n->in[0]), address(s, n->out), y[0], y[1], y[2],
+                    (size_t)y[3] * elem_bytes(type_of(s, n->out)));
     return 0;
 }
 

@@ -1,0 +1,252 @@
+/* case: see case.h. How the tolerances come about.
+ *
+ * f32: both back ends add the same products in another order. A sum of K terms of size t has
+ * a rounding error of about sqrt(K) 2^-24 t, and t sqrt(K) is the size of the result, so
+ * the error is near 2^-24 of the typical result, whatever K; polynomials for exp and erf add
+ * 2e-7. Sixty times that, 1e-5 of (the value + the root mean square), is allowed.
+ *
+ * bf16: every tensor between two operations is rounded to 8 significant bits, an error of at
+ * most 2^-9 of the value. A rounding error of an input passes through a product like noise
+ * and is of the same relative size in the result (root mean square), and errors of
+ * n roundings in a row add up like n at worst. A single value may be hit by several times
+ * the typical noise: 4 deviations of 2^-9 / sqrt(3) are near 2^-8. Hence n 2^-8 of (the value + root mean
+ * square) for the largest error, and n 2^-9 for the root mean square of the errors.
+ *
+ * The arena is filled with not-a-number before each run, and bytes behind it are checked
+ * afterwards: a step that reads what nobody wrote, or writes past its place, is found. */
+#include "case.h"
+
+#include "base/mem.h"
+
+#include "unit.h"
+
+#include <math.h>
+
+struct test_case *case_new(uint64_t seed)
+{
+    struct test_case *c = mem_zalloc(sizeof(*c));
+
+    c->graph = graph_new("case");
+    c->random = seed * 2654435761u + 1;
+    return c;
+}
+
+void case_free(struct test_case *c)
+{
+    for (int i = 0; i < c->weight_count; i++)
+        free((void *)(uintptr_t)c->weights[i].data);
+    for (int i = 0; i < c->input_count; i++)
+        free(c->inputs[i]);
+    graph_free(c->graph);
+    free(c);
+}
+
+static uint32_t next(struct test_case *c)
+{
+    c->random = c->random * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(c->random >> 33);
+}
+
+static float to_bf16(float x)
+{
+    uint32_t u;
+
+    memcpy(&u, &x, sizeof(u));
+    u = (u + 0x8000u) & 0xffff0000u;
+    memcpy(&x, &u, sizeof(u));
+    return x;
+}
+
+/* the sum of four uniform numbers is near enough to normal */
+float case_normal(struct test_case *c)
+{
+    float sum = 0;
+
+    for (int i = 0; i < 4; i++)
+        sum += (float)(next(c) & 0xffff) / 65536.0f - 0.5f;
+    return to_bf16(sum * 1.7320508f);
+}
+
+int case_between(struct test_case *c, int a, int b)
+{
+    return a + (int)(next(c) % (uint32_t)(b - a + 1));
+}
+
+int case_input_of(struct test_case *c, struct shape shape, float scale, float offset)
+{
+    size_t n = (size_t)shape_elements(&shape);
+    float *values = aligned_alloc(64, (n * sizeof(float) + 63) / 64 * 64);
+
+    assert_true(c->input_count < CASE_INPUTS);
+    for (size_t i = 0; i < n; i++)
+        values[i] = to_bf16(case_normal(c) * scale + offset);
+    c->input_elements[c->input_count] = n;
+    c->inputs[c->input_count++] = values;
+    return graph_input(c->graph, "x", TENSOR_F32, shape);
+}
+
+int case_input(struct test_case *c, struct shape shape)
+{
+    return case_input_of(c, shape, 1, 0);
+}
+
+int case_ids(struct test_case *c, struct shape shape, int limit)
+{
+    size_t n = (size_t)shape_elements(&shape);
+    int32_t *ids = aligned_alloc(64, (n * sizeof(*ids) + 63) / 64 * 64);
+
+    for (size_t i = 0; i < n; i++)
+        ids[i] = case_between(c, 0, limit - 1);
+    c->input_elements[c->input_count] = n;
+    c->inputs[c->input_count++] = ids;
+    return graph_input(c->graph, "ids", TENSOR_I32, shape);
+}
+
+static struct weight *new_weight(struct test_case *c, int rank, const int64_t *dim)
+{
+    struct weight *w = &c->weights[c->weight_count++];
+    size_t n = 1;
+
+    assert_true(c->weight_count < CASE_WEIGHTS);
+    w->name = "w";
+    w->type = WEIGHT_F32;
+    w->rank = rank;
+    for (int i = 0; i < 4; i++) {
+        w->dim[i] = i < rank ? dim[i] : 1;
+        n *= (size_t)w->dim[i];
+    }
+    w->bytes = n * sizeof(float);
+    w->data = mem_alloc(w->bytes);
+    return w;
+}
+
+const struct weight *case_weight(struct test_case *c, int rank, int64_t a, int64_t b,
+                                 int64_t h, int64_t w)
+{
+    struct weight *made = new_weight(c, rank, (int64_t[]){a, b, h, w});
+    float *values = (float *)(uintptr_t)made->data;
+    size_t n = made->bytes / sizeof(float);
+    float scale = rank == 1 ? 0.25f : 1.0f / sqrtf((float)n / (float)a);
+
+    for (size_t i = 0; i < n; i++)
+        values[i] = to_bf16(case_normal(c) * scale);
+    return made;
+}
+
+const struct weight *case_gamma(struct test_case *c, int64_t channels)
+{
+    struct weight *made = new_weight(c, 1, &channels);
+    float *values = (float *)(uintptr_t)made->data;
+
+    for (int64_t i = 0; i < channels; i++)
+        values[i] = to_bf16(1.0f + 0.25f * case_normal(c));
+    return made;
+}
+
+/* ---- running and comparing ---- */
+
+static void run_program(struct program *program, struct test_case *c, float *result)
+{
+    enum { GUARD = 256 };
+    struct err err = {0};
+    unsigned char *arena =
+        aligned_alloc(64, (program->arena_bytes + GUARD + 63) / 64 * 64);
+    void *outputs[] = {result};
+
+    memset(arena, 0xff, program->arena_bytes); /* not a number, in bf16 and f32 */
+    memset(arena + program->arena_bytes, 0x5a, GUARD);
+    if (program->backend->ops->run(program,
+                                   &(struct program_run){.arena = arena,
+                                                         .inputs = c->inputs,
+                                                         .outputs = outputs},
+                                   &err))
+        fail_msg("run: %s", err.message);
+    for (int i = 0; i < GUARD; i++)
+        assert_int_equal(arena[program->arena_bytes + (size_t)i], 0x5a);
+    free(arena);
+}
+
+/* NULL: this processor has no such precision */
+static float *results_of(struct test_case *c, const char *name,
+                         const struct backend_options *options, size_t elements)
+{
+    struct err err = {0};
+    struct backend *backend;
+    struct weight_store *store;
+    struct program *program;
+    float *result;
+
+    if (backend_open(name, options, &backend, &err)) {
+        assert_int_equal(options->precision, PRECISION_BF16);
+        return NULL;
+    }
+    store = backend->ops->store_new(backend);
+    if (backend->ops->compile(backend, c->graph, store, &program, &err) ||
+        backend->ops->load(program, &err))
+        fail_msg("%s: %s", name, err.message);
+    result = aligned_alloc(64, (elements * sizeof(float) + 63) / 64 * 64);
+    for (int again = 0; again < 2; again++) /* nothing may survive in the arena */
+        run_program(program, c, result);
+    backend->ops->program_free(program);
+    backend->ops->store_free(store);
+    backend_close(backend);
+    return result;
+}
+
+static void compare(const float *want, const float *have, size_t n, double largest,
+                    double typical, const char *what)
+{
+    double squares = 0, errors = 0, rms;
+
+    for (size_t i = 0; i < n; i++)
+        squares += (double)want[i] * (double)want[i];
+    rms = sqrt(squares / (double)n);
+    for (size_t i = 0; i < n; i++) {
+        double error = fabs((double)have[i] - (double)want[i]);
+
+        if (!(error <= largest * (fabs((double)want[i]) + rms)))
+            fail_msg("%s: element %zu of %zu is %g, ref has %g (rms %g), allowed %g",
+                     what, i, n, (double)have[i], (double)want[i], rms,
+                     largest * (fabs((double)want[i]) + rms));
+        errors += error * error;
+    }
+    if (!(sqrt(errors / (double)n) <= typical * rms + 1e-30))
+        fail_msg("%s: errors of %g on values of %g (rms), allowed %g", what,
+                 sqrt(errors / (double)n), rms, typical * rms);
+}
+
+void case_check(struct test_case *c, int y, int roundings)
+{
+    static const struct {
+        const char *what;
+        struct backend_options options;
+    } ways[] = {
+        {"f32 fused", {3, PRECISION_F32, PLAN_FUSE}},
+        {"f32 plain", {1, PRECISION_F32, PLAN_PLAIN}},
+        {"bf16 fused", {3, PRECISION_BF16, PLAN_FUSE}},
+        {"bf16 plain", {1, PRECISION_BF16, PLAN_PLAIN}},
+    };
+    struct err err = {0};
+    size_t n;
+    float *want;
+
+    graph_output(c->graph, "y", TENSOR_F32, y);
+    if (graph_check(c->graph, &err))
+        fail_msg("graph: %s", err.message);
+    n = (size_t)shape_elements(graph_shape(c->graph, y));
+    want = results_of(c, "ref", &(struct backend_options){.threads = 1}, n);
+    for (int i = 0; i < 4; i++) {
+        float *have = results_of(c, "dnnl", &ways[i].options, n);
+        double steps = ways[i].options.fusing == PLAN_FUSE ? roundings : roundings + 2;
+
+        if (!have)
+            continue;
+        if (ways[i].options.precision == PRECISION_F32)
+            compare(want, have, n, 1e-5, 2e-6, ways[i].what);
+        else
+            compare(want, have, n, steps / 256, steps / 512, ways[i].what);
+        free(have);
+    }
+    free(want);
+    case_free(c);
+}

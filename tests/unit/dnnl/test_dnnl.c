@@ -1,0 +1,552 @@
+/* The oneDNN back end against the reference: every operation on shapes that fit nothing (channels 24, 48, 96,
+ * heads of 24, 40, 160, tokens that are no multiple of a tile), what the plan fuses, and two whole blocks. See
+ * case.h for how far apart they may be. */
+#include "case.h"
+
+#include "base/mem.h"
+
+#include "unit.h"
+
+#include <math.h>
+
+static const enum activation all_activations[] = {ACT_NONE, ACT_SILU, ACT_GELU,
+                                                  ACT_GELU_TANH, ACT_QUICK_GELU};
+
+/* ---- products ---- */
+
+static void test_linear(void **state)
+{
+    static const int rows[] = {1, 2, 77, 100, 256}, sizes[] = {24, 40, 96, 320, 768};
+
+    (void)state;
+    for (int i = 0; i < 15; i++) {
+        struct test_case *c = case_new((uint64_t)i);
+        int in = sizes[i % 5], out = sizes[(i * 2 + i / 5) % 5];
+        int x = case_input(c, shape3(1 + i % 2, rows[i / 3], in));
+        const struct weight *w = case_weight(c, 2, out, in, 1, 1);
+        const struct weight *b = i % 4 ? case_weight(c, 1, out, 1, 1, 1) : NULL;
+        int y = graph_linear(c->graph, x, "linear", w, b);
+
+        y = graph_activate(c->graph, y, all_activations[i % 5]);
+        case_check(c, y, 2);
+    }
+}
+
+/* y = x W + b + row + residual, and the activation after it */
+static void test_linear_fused(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        struct test_case *c = case_new(100 + (uint64_t)i);
+        int n = 2, t = case_between(c, 3, 70), size = 48 + 24 * (i % 3);
+        int x = case_input(c, shape3(n, t, size));
+        int row = case_input(c, shape2(i % 2 ? 1 : n, 96));
+        const struct weight *w = case_weight(c, 2, 96, size, 1, 1);
+        int residual =
+            graph_linear(c->graph, x, "skip", case_weight(c, 2, 96, size, 1, 1), NULL);
+        int y = graph_linear(c->graph, x, "linear", w,
+                             i % 4 < 2 ? case_weight(c, 1, 96, 1, 1, 1) : NULL);
+
+        y = graph_add(c->graph, y, row);
+        y = i % 3 ? graph_add(c->graph, y, residual) : graph_add(c->graph, residual, y);
+        y = graph_activate(c->graph, y, all_activations[i % 5]);
+        if (i >= 4) /* the residual is read again: it must not be overwritten */
+            y = graph_add(c->graph, y, residual);
+        case_check(c, y, 4);
+    }
+}
+
+/* more matrices than any fixed table would hold, some without bias */
+static void test_linear_joined(void **state)
+{
+    const struct weight *weights[20], *biases[20];
+
+    (void)state;
+    for (int count = 1; count <= 20; count += 19) {
+        struct test_case *c = case_new(150 + (uint64_t)count);
+        int x = case_input(c, shape2(2, 40)), y;
+
+        for (int i = 0; i < count; i++) {
+            weights[i] = case_weight(c, 2, 8 + 4 * i, 40, 1, 1);
+            biases[i] = i % 3 == 1 ? NULL : case_weight(c, 1, 8 + 4 * i, 1, 1, 1);
+        }
+        y = graph_linear_joined(c->graph, x, "joined", weights, biases, count);
+        case_check(c, y, 2);
+    }
+}
+
+struct conv_shape {
+    int n, h, w, in, out, kernel, stride, pad, extra;
+};
+
+static int conv_of(struct test_case *c, int x, const struct conv_shape *s)
+{
+    struct conv_args args = {s->stride, s->pad, s->extra};
+
+    return graph_conv2d(c->graph, x, "conv",
+                        case_weight(c, 4, s->out, s->in, s->kernel, s->kernel),
+                        case_weight(c, 1, s->out, 1, 1, 1), &args);
+}
+
+static void test_conv(void **state)
+{
+    static const struct conv_shape shapes[] = {
+        {2, 8, 8, 4, 48, 3, 1, 1, 0},    {2, 7, 9, 48, 96, 3, 1, 1, 0},
+        {1, 16, 16, 96, 4, 3, 1, 1, 0},  {1, 9, 7, 3, 24, 3, 1, 1, 0},
+        {2, 8, 8, 48, 48, 3, 2, 1, 0},   {1, 9, 9, 40, 40, 3, 2, 1, 0},
+        {1, 8, 8, 48, 48, 3, 2, 0, 1},   {2, 5, 5, 64, 128, 1, 1, 0, 0},
+        {2, 16, 16, 64, 64, 3, 1, 1, 0}, {1, 1, 1, 320, 320, 3, 1, 1, 0},
+        {1, 33, 31, 24, 3, 3, 1, 1, 0},  {2, 4, 4, 320, 640, 3, 1, 1, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+        const struct conv_shape *s = &shapes[i];
+        struct test_case *c = case_new(200 + i);
+        int x = case_input(c, shape4(s->n, s->h, s->w, s->in));
+
+        case_check(c, conv_of(c, x, s), 2);
+    }
+}
+
+static void test_conv_fused(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        struct conv_shape s = {2, 6 + i % 3, 8, 48, 96, 3, 1, 1, 0};
+        struct test_case *c = case_new(250 + (uint64_t)i);
+        int x = case_input(c, shape4(s.n, s.h, s.w, s.in));
+        int row = case_input(c, shape2(i % 2 ? 1 : 2, 96));
+        struct conv_shape skip = s;
+        int residual, y = conv_of(c, x, &s);
+
+        skip.kernel = 1;
+        skip.pad = 0;
+        residual = conv_of(c, x, &skip);
+        y = graph_add(c->graph, y, row);
+        y = graph_add(c->graph, y, residual);
+        y = graph_activate(c->graph, y, all_activations[i % 5]);
+        if (i >= 4)
+            y = graph_add(c->graph, y, residual);
+        case_check(c, y, 4);
+    }
+}
+
+static void test_conv_of_upsampled(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        struct conv_shape s = {1 + i % 2, 3 + i, 8 - i, 48, 40, 3, 1, 1, 0};
+        struct test_case *c = case_new(300 + (uint64_t)i);
+        int x = case_input(c, shape4(s.n, s.h, s.w, s.in));
+        int y = conv_of(c, graph_upsample2x(c->graph, x, 2 * s.h, 2 * s.w), &s);
+
+        if (i >= 3)
+            y = graph_add(c->graph, y, case_input(c, shape2(s.n, s.out)));
+        case_check(c, y, 3);
+    }
+}
+
+/* ---- norms ---- */
+
+/* A mean of 30 deviations must not eat the digits. */
+static void test_group_norm(void **state)
+{
+    static const int shapes[][5] = {/* n, h, w, channels, groups */
+                                    {2, 8, 8, 48, 12},  {1, 1, 1, 96, 24},
+                                    {2, 7, 9, 320, 32}, {1, 33, 31, 24, 6},
+                                    {2, 4, 4, 640, 32}, {1, 64, 64, 32, 8}};
+
+    (void)state;
+    for (int i = 0; i < 12; i++) {
+        const int *s = shapes[i % 6];
+        struct test_case *c = case_new(400 + (uint64_t)i);
+        int x =
+            case_input_of(c, shape4(s[0], s[1], s[2], s[3]), 1, i % 4 == 3 ? 30 : 0);
+        int y = graph_group_norm(c->graph, x, "norm", case_gamma(c, s[3]),
+                                 case_weight(c, 1, s[3], 1, 1, 1), s[4], 1e-5f);
+
+        if (i % 3)
+            y = graph_activate(c->graph, y, i % 3 == 1 ? ACT_SILU : ACT_GELU);
+        if (i >= 6) /* in place only when x dies here */
+            y = graph_add(c->graph, y, x);
+        case_check(c, y, 3);
+    }
+}
+
+static void test_layer_norm(void **state)
+{
+    static const int channels[] = {24, 40, 320, 768, 1280};
+
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        struct test_case *c = case_new(450 + (uint64_t)i);
+        int x =
+            case_input_of(c, shape3(2, 1 + 19 * i, channels[i]), 2, i == 3 ? 30 : 0.5f);
+
+        case_check(c,
+                   graph_layer_norm(c->graph, x, "norm", case_gamma(c, channels[i]),
+                                    case_weight(c, 1, channels[i], 1, 1, 1), 1e-5f),
+                   2);
+    }
+}
+
+/* ---- attention ---- */
+
+struct attention_shape {
+    int n, heads, size, queries, keys;
+    bool is_causal;
+    float scale; /* of q and k: large ones make the running maximum move */
+};
+
+static const struct attention_shape attentions[] = {
+    {2, 2, 24, 33, 33, false, 1},   {1, 8, 40, 100, 77, false, 1},
+    {2, 3, 40, 256, 256, false, 2}, {1, 2, 160, 64, 64, false, 1},
+    {1, 1, 160, 7, 130, false, 1},  {2, 2, 64, 77, 77, true, 1},
+    {1, 2, 48, 1, 1, false, 1},     {1, 1, 96, 65, 1030, false, 1},
+    {1, 1, 512, 64, 64, false, 1},  {2, 2, 80, 200, 200, true, 2},
+    {1, 4, 16, 31, 95, false, 4},   {1, 5, 32, 129, 300, false, 3},
+    {1, 1, 8, 20, 20, true, 1},     {3, 1, 72, 50, 161, false, 2},
+};
+
+static void test_attention(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(attentions) / sizeof(*attentions); i++) {
+        const struct attention_shape *s = &attentions[i];
+        struct test_case *c = case_new(500 + i);
+        int channels = s->heads * s->size;
+        int q = case_input_of(c, shape3(s->n, s->queries, channels), s->scale, 0);
+        int k = case_input_of(c, shape3(s->n, s->keys, channels), s->scale, 0);
+        int v = case_input_of(c, shape3(s->n, s->keys, channels), 1, 0);
+        struct attention_args args = {s->heads, s->is_causal};
+
+        /* P is rounded as well; an error of v's size, while y is an average and smaller */
+        case_check(c, graph_attention(c->graph, q, k, v, "attention", &args), 3);
+    }
+}
+
+/* q, k, v as views of one product, as models write it */
+static void test_attention_joined(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        static const int sizes[] = {24, 40, 80};
+        struct test_case *c = case_new(550 + (uint64_t)i);
+        int channels = 2 * sizes[i];
+        int x = case_input(c, shape4(2, 6, 5 + i, channels));
+        const struct weight *w[3];
+        int qkv, q, k, v, y;
+
+        for (int j = 0; j < 3; j++)
+            w[j] = case_weight(c, 2, channels, channels, 1, 1);
+        x = graph_reshape(c->graph, x, shape3(2, 6 * (5 + i), channels));
+        qkv = graph_linear_joined(c->graph, x, "qkv", w, NULL, 3);
+        q = graph_slice(c->graph, qkv, 0, channels);
+        k = graph_slice(c->graph, qkv, channels, channels);
+        v = graph_slice(c->graph, qkv, 2 * channels, channels);
+        y = graph_attention(c->graph, q, k, v, "attention",
+                            &(struct attention_args){.heads = 2});
+        case_check(c, y, 6);
+    }
+}
+
+/* ---- the rest ---- */
+
+static void test_elementwise(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 10; i++) {
+        struct test_case *c = case_new(600 + (uint64_t)i);
+        int channels = case_between(c, 3, 200), h = case_between(c, 1, 20);
+        int a = case_input_of(c, shape4(2, h, 5, channels), 4, 0);
+        int b = case_input(c, i % 2 ? shape4(2, h, 5, channels)
+                                    : shape2(i % 4 ? 2 : 1, channels));
+
+        case_check(
+            c,
+            graph_activate(c->graph, graph_add(c->graph, a, b), all_activations[i % 5]),
+            3);
+    }
+}
+
+static void test_geglu(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct test_case *c = case_new(650 + (uint64_t)i);
+        int x = case_input_of(c, shape3(2, 1 + 40 * i, 2 * (24 + 100 * i)), 2, 0);
+
+        case_check(c, graph_geglu(c->graph, x), 2);
+    }
+}
+
+static void test_moves(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        struct test_case *c = case_new(700 + (uint64_t)i);
+        int a = case_input(c, shape4(2, 5, 4 + i, 24)), b, y;
+
+        b = case_input(c, shape4(2, 5, 4 + i, 48 + i));
+        y = graph_concat(c->graph, a, b);
+        y = graph_slice(c->graph, y, 7, 30);
+        y = graph_upsample2x(c->graph, y, 10 - i % 2, 2 * (4 + i) - i / 2 % 2);
+        case_check(c, i % 2 ? y : graph_add(c->graph, y, y), 1);
+    }
+}
+
+static void test_embedding(void **state)
+{
+    struct test_case *c = case_new(750);
+    int ids = case_ids(c, shape2(2, 7), 50);
+    const struct weight *table = case_weight(c, 2, 50, 48, 1, 1);
+    const struct weight *positions = case_weight(c, 2, 9, 48, 1, 1);
+
+    (void)state;
+    case_check(c, graph_embedding(c->graph, ids, "embed", table, positions), 1);
+}
+
+static void test_timestep(void **state)
+{
+    struct test_case *c = case_new(760);
+    int t = case_input_of(c, shape1(3), 200, 500);
+
+    (void)state;
+    case_check(c, graph_timestep(c->graph, t, 320), 1);
+}
+
+/* ---- whole blocks ---- */
+
+static int norm_silu(struct test_case *c, int x, int channels)
+{
+    int y = graph_group_norm(c->graph, x, "norm", case_gamma(c, channels),
+                             case_weight(c, 1, channels, 1, 1, 1), 8, 1e-5f);
+
+    return graph_activate(c->graph, y, ACT_SILU);
+}
+
+static void test_residual_block(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        int in = i ? 96 : 48, out = 48;
+        struct conv_shape s = {2, 7, 9, in, out, 3, 1, 1, 0};
+        struct test_case *c = case_new(800 + (uint64_t)i);
+        int x = case_input(c, shape4(2, 7, 9, in)), skip = x, y;
+        int time = case_input(c, shape2(i == 2 ? 2 : 1, out));
+
+        y = conv_of(c, norm_silu(c, x, in), &s);
+        y = norm_silu(c, graph_add(c->graph, y, time), out);
+        s.in = out;
+        y = conv_of(c, y, &s);
+        if (in != out)
+            skip = conv_of(c, x, &(struct conv_shape){2, 7, 9, in, out, 1, 1, 0, 0});
+        case_check(c, graph_add(c->graph, skip, y), 7);
+    }
+}
+
+static int plain_linear(struct test_case *c, int x, int in, int out)
+{
+    return graph_linear(c->graph, x, "linear", case_weight(c, 2, out, in, 1, 1),
+                        case_weight(c, 1, out, 1, 1, 1));
+}
+
+static int layer_norm_of(struct test_case *c, int x, int channels)
+{
+    return graph_layer_norm(c->graph, x, "norm", case_gamma(c, channels),
+                            case_weight(c, 1, channels, 1, 1, 1), 1e-5f);
+}
+
+static void test_transformer_block(void **state)
+{
+    enum { C = 80, HEADS = 2, TOKENS = 63, WORDS = 77 };
+    struct test_case *c = case_new(850);
+    struct graph *g = c->graph;
+    struct attention_args args = {.heads = HEADS};
+    int x = case_input(c, shape4(2, 7, 9, C)),
+        words = case_input(c, shape3(2, WORDS, 96));
+    int y, n;
+
+    (void)state;
+    y = graph_reshape(g, x, shape3(2, TOKENS, C));
+    n = layer_norm_of(c, y, C);
+    n = graph_attention(g, plain_linear(c, n, C, C), plain_linear(c, n, C, C),
+                        plain_linear(c, n, C, C), "self", &args);
+    y = graph_add(g, y, plain_linear(c, n, C, C));
+    n = plain_linear(c, layer_norm_of(c, y, C), C, C);
+    n = graph_attention(g, n, plain_linear(c, words, 96, C),
+                        plain_linear(c, words, 96, C), "cross", &args);
+    y = graph_add(g, y, plain_linear(c, n, C, C));
+    n = graph_geglu(g, plain_linear(c, layer_norm_of(c, y, C), C, 8 * C));
+    y = graph_add(g, y, plain_linear(c, n, 4 * C, C));
+    case_check(c, graph_reshape(g, y, shape4(2, 7, 9, C)), 8);
+}
+
+/* ---- the store, and being stopped ---- */
+
+static struct graph *small_model(struct test_case *c, int size,
+                                 const struct weight *const w[3])
+{
+    struct graph *g = graph_new("model");
+    struct conv_args args = {.stride = 1, .pad = 1};
+    int x = graph_input(g, "x", TENSOR_F32, shape4(1, size, size, 48));
+
+    (void)c;
+    x = graph_conv2d(g, x, "conv", w[0], w[1], &args);
+    graph_output(g, "y", TENSOR_F32, graph_linear(g, x, "linear", w[2], NULL));
+    return g;
+}
+
+static void test_programs_share_weights(void **state)
+{
+    struct test_case *c = case_new(900);
+    const struct weight *w[] = {case_weight(c, 4, 64, 48, 3, 3),
+                                case_weight(c, 1, 64, 1, 1, 1),
+                                case_weight(c, 2, 96, 64, 1, 1)};
+    struct graph *small = small_model(c, 8, w), *large = small_model(c, 16, w);
+    struct backend *b;
+    struct weight_store *store;
+    struct program *first, *second;
+    size_t bytes;
+
+    (void)state;
+    assert_int_equal(
+        backend_open("dnnl", &(struct backend_options){.threads = 2}, &b, NULL), 0);
+    store = b->ops->store_new(b);
+    assert_int_equal(b->ops->compile(b, small, store, &first, NULL), 0);
+    assert_true(first->missing_weight_bytes > 0);
+    assert_int_equal(first->missing_weight_bytes, first->weight_bytes);
+    assert_int_equal(b->ops->store_bytes(store), 0);
+    assert_int_equal(b->ops->load(first, NULL), 0);
+    assert_int_equal(first->missing_weight_bytes, 0);
+    bytes = b->ops->store_bytes(store);
+    assert_int_equal(bytes, first->weight_bytes);
+    assert_int_equal(b->ops->compile(b, large, store, &second, NULL), 0);
+    /* another size: nothing is packed twice unless oneDNN insists on another layout, and
+     * then what it adds was announced */
+    bytes += second->missing_weight_bytes;
+    assert_int_equal(b->ops->load(second, NULL), 0);
+    assert_int_equal(b->ops->store_bytes(store), bytes);
+    assert_true(second->arena_bytes > first->arena_bytes);
+    b->ops->program_free(first);
+    assert_int_equal(b->ops->compile(b, small, store, &first, NULL), 0);
+    assert_int_equal(first->missing_weight_bytes, 0);
+    b->ops->program_free(first);
+    b->ops->program_free(second);
+    b->ops->store_free(store);
+    backend_close(b);
+    graph_free(small);
+    graph_free(large);
+    case_free(c);
+}
+
+static bool stop_at_second(void *user)
+{
+    return ++*(int *)user == 2;
+}
+
+static void test_cancel(void **state)
+{
+    struct test_case *c = case_new(910);
+    const struct weight *w[] = {case_weight(c, 4, 64, 48, 3, 3),
+                                case_weight(c, 1, 64, 1, 1, 1),
+                                case_weight(c, 2, 96, 64, 1, 1)};
+    struct graph *g = small_model(c, 8, w);
+    struct backend *b;
+    struct weight_store *store;
+    struct program *p;
+    struct err err = {0};
+    int asked = 0;
+    float *x = aligned_alloc(64, 8 * 8 * 48 * 4),
+          *y = aligned_alloc(64, 8 * 8 * 96 * 4);
+
+    (void)state;
+    assert_int_equal(
+        backend_open("dnnl", &(struct backend_options){.threads = 1}, &b, NULL), 0);
+    store = b->ops->store_new(b);
+    assert_int_equal(b->ops->compile(b, g, store, &p, NULL), 0);
+    assert_int_equal(b->ops->load(p, NULL), 0);
+    memset(x, 0, 8 * 8 * 48 * 4);
+    void *arena = aligned_alloc(64, p->arena_bytes);
+    struct program_run run = {.arena = arena,
+                              .inputs = (void *[]){x},
+                              .outputs = (void *[]){y},
+                              .is_cancelled = stop_at_second,
+                              .user = &asked};
+    assert_int_equal(b->ops->run(p, &run, &err), -1);
+    assert_int_equal(err.code, ERR_CANCELLED);
+    assert_int_equal(asked, 2);
+    free(arena);
+    free(x);
+    free(y);
+    b->ops->program_free(p);
+    b->ops->store_free(store);
+    backend_close(b);
+    graph_free(g);
+    case_free(c);
+}
+
+/* Packing a kernel needs a temporary: when there is none, the store is as it was. */
+static void test_load_without_memory(void **state)
+{
+    struct test_case *c = case_new(920);
+    const struct weight *w[] = {case_weight(c, 4, 64, 48, 3, 3),
+                                case_weight(c, 1, 64, 1, 1, 1),
+                                case_weight(c, 2, 96, 64, 1, 1)};
+    struct graph *g = small_model(c, 8, w);
+    struct backend *b;
+    struct weight_store *store;
+    struct program *p;
+
+    (void)state;
+    assert_int_equal(
+        backend_open("dnnl", &(struct backend_options){.threads = 1}, &b, NULL), 0);
+    store = b->ops->store_new(b);
+    assert_int_equal(b->ops->compile(b, g, store, &p, NULL), 0);
+    for (unsigned nth = 1; nth <= 4; nth++) {
+        struct err err = {0};
+
+        mem_fail_after(nth);
+        assert_int_equal(b->ops->load(p, &err), -1);
+        mem_fail_after(0);
+        assert_int_equal(err.code, ERR_NO_MEMORY);
+        assert_int_equal(b->ops->store_bytes(store), 0);
+        assert_int_equal(p->missing_weight_bytes, p->weight_bytes);
+    }
+    assert_int_equal(b->ops->load(p, NULL), 0);
+    assert_int_equal(p->missing_weight_bytes, 0);
+    b->ops->program_free(p);
+    b->ops->store_free(store);
+    backend_close(b);
+    graph_free(g);
+    case_free(c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_linear_fused),
+        cmocka_unit_test(test_linear_joined),
+        cmocka_unit_test(test_conv),
+        cmocka_unit_test(test_conv_fused),
+        cmocka_unit_test(test_conv_of_upsampled),
+        cmocka_unit_test(test_group_norm),
+        cmocka_unit_test(test_layer_norm),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_attention_joined),
+        cmocka_unit_test(test_elementwise),
+        cmocka_unit_test(test_geglu),
+        cmocka_unit_test(test_moves),
+        cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_timestep),
+        cmocka_unit_test(test_residual_block),
+        cmocka_unit_test(test_transformer_block),
+        cmocka_unit_test(test_programs_share_weights),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_load_without_memory),
+    };
+
+    return RUN_TESTS(tests);
+}
