@@ -1,0 +1,49 @@
+/* args: one table of options per command gives the parser, the help and the sentences about mistakes.
+ *
+ *   const struct args_option options[] = {
+ *       {.name = "steps", .kind = ARGS_INT, .target = &steps, .value = "N", .min = 1, .max = 150,
+ *        .help = "denoising steps"}, {0}};
+ *   const struct args_command command = {.name = "draw", .operand = "PROMPT", ...};
+ *   if (args_parse(&command, argc, argv, &rc)) return rc;
+ */
+#ifndef MYSTI_CLI_ARGS_H
+#define MYSTI_CLI_ARGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum args_kind {
+    ARGS_FLAG,   /* bool */
+    ARGS_STRING, /* const char *, of argv */
+    ARGS_INT,    /* int64_t within min..max */
+    ARGS_NUMBER, /* double within min..max */
+};
+
+struct args_option {
+    const char *name;
+    char letter; /* 0: none */
+    enum args_kind kind;
+    void *target;
+    const char *value; /* how the help calls it; NULL for a flag */
+    int64_t min;
+    int64_t max;
+    const char *help;
+};
+
+enum args_operand { ARGS_NONE, ARGS_ONE, ARGS_WORDS };
+
+struct args_command {
+    const char *name;
+    const char *summary; /* one line */
+    const char *details; /* further lines of help, each ended by \n; may be NULL */
+    const struct args_option *options; /* ended by an empty one */
+    enum args_operand operand;
+    const char *operand_name; /* "PROMPT" */
+    char **ret_operand;       /* all words joined by blanks; free it */
+};
+
+/* 0: go on; -1: exit with *ret_exit (help was printed, or a sentence about the mistake). */
+int args_parse(const struct args_command *command, int argc, char **argv,
+               int *ret_exit);
+
+#endif

@@ -1,0 +1,305 @@
+/* mysti draw: one picture job, followed by its event stream. The stream's comments carry the place in the queue and
+ * the steps and feed the bar; each finished picture is one event and is written at once, so that of four pictures
+ * three are there when the fourth fails.
+ *
+ * Ctrl-C: the handler says so and leaves the process. The kernel closes the connection, which is how any client tells
+ * the server that it wants nothing more; a cancel request of its own would have to wait for an answer and could
+ * hit somebody else's job. */
+#include "base/buf.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "cli/args.h"
+#include "cli/bar.h"
+#include "cli/base64.h"
+#include "cli/cli.h"
+#include "cli/client.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct draw {
+    const char *server, *out, *size, *negative, *sampler, *scheduler, *model;
+    int64_t steps, seed, count;
+    double cfg;
+    bool quiet, progress;
+    char *prompt;
+
+    struct bar bar;
+    int pictures; /* written so far */
+    struct err failure;
+    bool has_failed;
+};
+
+static void on_interrupt(int signal)
+{
+    static const char text[] = "\ncancelled\n";
+
+    (void)signal;
+    if (write(2, text, sizeof(text) - 1) < 0) {
+        /* nobody to tell */
+    }
+    _exit(CLI_INTERRUPTED);
+}
+
+/* "out.png" -> "out-2.png" when several pictures are wanted */
+static char *picture_path(const struct draw *d, int index)
+{
+    const char *dot = strrchr(file_name(d->out), '.');
+
+    if (d->count <= 1)
+        return mem_strdup(d->out);
+    if (!dot)
+        return mem_printf("%s-%d", d->out, index + 1);
+    return mem_printf("%.*s-%d%s", (int)(dot - d->out), d->out, index + 1, dot);
+}
+
+static int write_stdout(const struct buf *png, struct err *err)
+{
+    if (fwrite(png->data, 1, png->len, stdout) != png->len || fflush(stdout))
+        return err_set(err, ERR_STORAGE,
+                       "cannot write the picture to standard output: %s",
+                       strerror(errno));
+    return 0;
+}
+
+static int save(struct draw *d, const json_t *event, struct err *err)
+{
+    const char *text = json_string_value(json_object_get(event, "b64_json"));
+    const json_t *index = json_object_get(event, "index");
+    const json_t *seed = json_object_get(event, "seed");
+    int number = index ? (int)json_integer_value(index) : d->pictures;
+    struct buf png = {0};
+    char *path;
+    int rc;
+
+    if (!text)
+        return err_set(err, ERR_BAD_GATEWAY,
+                       "the server sent an event without a picture");
+    if (base64_decode(text, &png, err)) {
+        buf_release(&png);
+        return -1;
+    }
+    path = picture_path(d, number);
+    if (strcmp(d->out, "-") == 0)
+        rc = write_stdout(&png, err);
+    else
+        rc = file_write_atomic(path, png.data, png.len, 0644, err);
+    bar_clear(&d->bar);
+    if (rc == 0 && !d->quiet && strcmp(d->out, "-") != 0)
+        printf("%s  seed %lld\n", path, (long long)json_integer_value(seed));
+    fflush(stdout);
+    buf_release(&png);
+    free(path);
+    d->pictures++;
+    return rc;
+}
+
+static void on_event(void *user, const char *name, const char *data)
+{
+    struct draw *d = user;
+    json_t *event = json_loads(data, 0, NULL);
+    const char *type = json_string_value(json_object_get(event, "type"));
+
+    (void)name;
+    if (d->has_failed)
+        goto out;
+    if (client_error_of(event, &d->failure))
+        d->has_failed = true;
+    else if (type && strcmp(type, "image_generation.completed") == 0)
+        d->has_failed = save(d, event, &d->failure) != 0;
+
+out:
+    json_decref(event);
+}
+
+/* "queue position=2", "picture 1/4 step 3/20", "loading 40%", "decoding" */
+static void on_comment(void *user, const char *text)
+{
+    struct draw *d = user;
+    char what[96];
+    int picture;
+    int pictures;
+    int step;
+    int steps;
+
+    if (sscanf(text, "picture %d/%d step %d/%d", &picture, &pictures, &step, &steps) ==
+        4) {
+        snprintf(what, sizeof(what), "drawing");
+        if (pictures > 1)
+            snprintf(what, sizeof(what), "picture %d of %d", picture, pictures);
+        bar_set(&d->bar, step, steps, what);
+    } else if (sscanf(text, "queue position=%d", &picture) == 1) {
+        snprintf(what, sizeof(what), "waiting, %d before this one", picture);
+        bar_set(&d->bar, 0, 0, what);
+    } else if (strcmp(text, "ping") != 0) {
+        bar_set(&d->bar, 0, 0, text);
+    }
+}
+
+static json_t *request(const struct draw *d)
+{
+    json_t *body =
+        json_pack("{s:s, s:I, s:b, s:s}", "prompt", d->prompt, "n",
+                  (json_int_t)d->count, "stream", 1, "response_format", "b64_json");
+    const struct {
+        const char *key;
+        const char *value;
+    } texts[] = {{"size", d->size},
+                 {"negative_prompt", d->negative},
+                 {"sampler", d->sampler},
+                 {"scheduler", d->scheduler},
+                 {"model", d->model}};
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        if (texts[i].value)
+            json_object_set_new(body, texts[i].key, json_string(texts[i].value));
+    if (d->steps)
+        json_object_set_new(body, "steps", json_integer(d->steps));
+    if (d->seed >= 0)
+        json_object_set_new(body, "seed", json_integer(d->seed));
+    if (d->cfg >= 0)
+        json_object_set_new(body, "cfg_scale", json_real(d->cfg));
+    return body;
+}
+
+static int check(struct draw *d, struct err *err)
+{
+    if (!str_is_utf8(d->prompt, strlen(d->prompt)))
+        return err_set(err, ERR_INVALID, "the prompt is not UTF-8 text");
+    if (strcmp(d->out, "-") == 0 && d->count > 1)
+        return err_set(err, ERR_INVALID, "standard output takes one picture, not %lld",
+                       (long long)d->count);
+    return 0;
+}
+
+static int draw(struct draw *d)
+{
+    struct sse events = {.on_event = on_event, .on_comment = on_comment, .user = d};
+    struct err err = {0};
+    int rc;
+
+    if (check(d, &err))
+        return client_complain("draw", CLI_USAGE, &err);
+    signal(SIGINT, on_interrupt);
+    bar_init(&d->bar, d->quiet ? BAR_NEVER : d->progress ? BAR_ALWAYS : BAR_AUTO);
+    bar_set(&d->bar, 0, 0, "connecting");
+    rc = client_stream(client_server(d->server), "/v1/images/generations", request(d),
+                       &events, &err);
+    bar_clear(&d->bar);
+    sse_release(&events);
+    if (d->has_failed)
+        return client_complain("draw", CLI_REFUSED, &d->failure);
+    if (rc == CLI_OK && d->pictures < d->count) {
+        err_set(&err, ERR_BAD_GATEWAY,
+                "the server ended the stream after %d of %lld pictures", d->pictures,
+                (long long)d->count);
+        rc = CLI_REFUSED;
+    }
+    return rc == CLI_OK ? rc : client_complain("draw", rc, &err);
+}
+
+int cli_draw(int argc, char **argv)
+{
+    struct draw d = {.out = "mysti.png", .seed = -1, .count = 1, .cfg = -1};
+    const struct args_option options[] = {
+        {.name = "out",
+         .letter = 'o',
+         .kind = ARGS_STRING,
+         .target = &d.out,
+         .value = "FILE",
+         .help = "where the picture goes (mysti.png); '-' is standard output"},
+        {.name = "size",
+         .letter = 's',
+         .kind = ARGS_STRING,
+         .target = &d.size,
+         .value = "WxH",
+         .help = "in pixels, multiples of 8"},
+        {.name = "steps",
+         .kind = ARGS_INT,
+         .target = &d.steps,
+         .value = "N",
+         .min = 1,
+         .max = 150,
+         .help = "denoising steps"},
+        {.name = "seed",
+         .kind = ARGS_INT,
+         .target = &d.seed,
+         .value = "N",
+         .min = -1,
+         .max = 4294967295,
+         .help = "the same seed, the same picture"},
+        {.name = "cfg",
+         .kind = ARGS_NUMBER,
+         .target = &d.cfg,
+         .value = "X",
+         .min = 0,
+         .max = 30,
+         .help = "how closely to follow the prompt"},
+        {.name = "negative",
+         .letter = 'n',
+         .kind = ARGS_STRING,
+         .target = &d.negative,
+         .value = "TEXT",
+         .help = "what should not be in it"},
+        {.name = "sampler",
+         .kind = ARGS_STRING,
+         .target = &d.sampler,
+         .value = "NAME",
+         .help = "euler, euler_a, dpmpp_2m"},
+        {.name = "scheduler",
+         .kind = ARGS_STRING,
+         .target = &d.scheduler,
+         .value = "NAME",
+         .help = "normal, karras"},
+        {.name = "count",
+         .letter = 'c',
+         .kind = ARGS_INT,
+         .target = &d.count,
+         .value = "N",
+         .min = 1,
+         .max = 10,
+         .help = "pictures: FILE-1.png, FILE-2.png, ..."},
+        {.name = "model",
+         .letter = 'm',
+         .kind = ARGS_STRING,
+         .target = &d.model,
+         .value = "NAME",
+         .help = "load this model first if need be"},
+        {.name = "quiet",
+         .letter = 'q',
+         .kind = ARGS_FLAG,
+         .target = &d.quiet,
+         .help = "print nothing but errors"},
+        {.name = "progress",
+         .kind = ARGS_FLAG,
+         .target = &d.progress,
+         .help = "a bar even without a terminal"},
+        {.name = "server",
+         .kind = ARGS_STRING,
+         .target = &d.server,
+         .value = "URL",
+         .help = "(" CLIENT_DEFAULT_SERVER ", or $MYSTI_SERVER)"},
+        {0}};
+    const struct args_command command = {
+        .name = "draw",
+        .summary =
+            "Draws a picture of PROMPT and writes it as PNG, its settings inside.",
+        .details =
+            "What is not given is the model's own choice. Ctrl-C cancels the job.\n\n"
+            "  mysti draw \"a red circle on a blue background\" -o circle.png\n",
+        .options = options,
+        .operand = ARGS_WORDS,
+        .operand_name = "PROMPT",
+        .ret_operand = &d.prompt};
+    int rc;
+
+    if (args_parse(&command, argc, argv, &rc) == 0)
+        rc = draw(&d);
+    free(d.prompt);
+    return rc;
+}
