@@ -1,0 +1,288 @@
+/* checkpoint: is this file a model we can draw with, and what is there to know about it?
+ *
+ * The sizes come from the tensors (text/clip.c, unet/unet.c, vae/vae.c read their own); what tensors cannot
+ * say comes from the metadata, with SD 1.x's values when it is silent: the number of heads, eps or v, and
+ * the size, steps, guidance scale, sampler and schedule that suit the model.
+ *
+ * Opening builds all three graphs once, at the default size, and throws them away. That is the check: every
+ * missing tensor and every misfit is a sentence of the graph builder, and every tensor of the three networks
+ * that no graph asked for makes the file refused, because it means that the model does something we would
+ * silently leave out (SDXL's label_emb, an adapter merged into the file). Tensors outside of them (EMA
+ * copies, the VAE's encoder, schedule tables) are let be. */
+#include "engine/checkpoint.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "engine/engine.h"
+#include "engine/text/tokenizer.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- graphs ---- */
+
+static struct graph *encode_graph(const struct checkpoint *c,
+                                  const struct picture_size *size, bool *used)
+{
+    struct graph *g = graph_new("encode");
+    struct build b = {g, c->file, used};
+    int ids = graph_input(g, "ids", TENSOR_I32, shape2(size->batch, c->clip.positions));
+
+    unet_build_context(c->unet, &b, clip_build(&c->clip, &b, ids));
+    return g;
+}
+
+static struct graph *step_graph(const struct checkpoint *c,
+                                const struct picture_size *size, bool *used)
+{
+    struct graph *g = graph_new("step");
+    struct build b = {g, c->file, used};
+    struct unet_size unet_size = {.batch = size->batch,
+                                  .high = size->height / c->vae.scale,
+                                  .wide = size->width / c->vae.scale,
+                                  .tokens = c->clip.positions};
+
+    unet_build_step(c->unet, &b, &unet_size);
+    return g;
+}
+
+static struct graph *decode_graph(const struct checkpoint *c,
+                                  const struct picture_size *size, bool *used)
+{
+    struct graph *g = graph_new("decode");
+    struct build b = {g, c->file, used};
+
+    vae_build_decoder(&c->vae, &b, 1, size->height / c->vae.scale,
+                      size->width / c->vae.scale);
+    return g;
+}
+
+struct graph *checkpoint_encode_graph(const struct checkpoint *c,
+                                      const struct picture_size *size)
+{
+    return encode_graph(c, size, NULL);
+}
+
+struct graph *checkpoint_step_graph(const struct checkpoint *c,
+                                    const struct picture_size *size)
+{
+    return step_graph(c, size, NULL);
+}
+
+struct graph *checkpoint_decode_graph(const struct checkpoint *c,
+                                      const struct picture_size *size)
+{
+    return decode_graph(c, size, NULL);
+}
+
+/* ---- metadata ---- */
+
+static int meta_int(const struct weights_file *file, const char *key, int min, int max,
+                    int *value, struct err *err)
+{
+    const char *text = weights_file_meta(file, key);
+    int64_t number;
+
+    if (!text)
+        return 0;
+    if (str_to_int(text, key, min, max, &number, err))
+        return -1;
+    *value = (int)number;
+    return 0;
+}
+
+static int meta_double(const struct weights_file *file, const char *key, double *value,
+                       struct err *err)
+{
+    const char *text = weights_file_meta(file, key);
+    char *end;
+    double number;
+
+    if (!text)
+        return 0;
+    number = strtod(text, &end);
+    if (end == text || *end || !isfinite(number))
+        return err_set(err, ERR_BAD_FILE, "%s is '%.40s', a number was expected", key,
+                       text);
+    *value = number;
+    return 0;
+}
+
+static int read_defaults(struct checkpoint *c, struct err *err)
+{
+    struct checkpoint_defaults *d = &c->defaults;
+    const struct weights_file *f = c->file;
+    const char *sampler = weights_file_meta(f, "mysti.default_sampler");
+    const char *scheduler = weights_file_meta(f, "mysti.default_scheduler");
+
+    *d = (struct checkpoint_defaults){.width = 512,
+                                      .height = 512,
+                                      .steps = 20,
+                                      .cfg_scale = 7,
+                                      .sampler = SAMPLER_EULER,
+                                      .scheduler = SCHEDULER_NORMAL};
+    if (meta_int(f, "mysti.default_width", 8, ENGINE_MAX_SIZE, &d->width, err) ||
+        meta_int(f, "mysti.default_height", 8, ENGINE_MAX_SIZE, &d->height, err) ||
+        meta_int(f, "mysti.default_steps", 1, ENGINE_MAX_STEPS, &d->steps, err) ||
+        meta_double(f, "mysti.default_cfg_scale", &d->cfg_scale, err))
+        return -1;
+    if (scheduler && scheduler_parse(scheduler, &d->scheduler, err))
+        return err_wrap(err, "mysti.default_scheduler");
+    if (sampler && sampler_parse(sampler, &d->sampler, &d->scheduler, err))
+        return err_wrap(err, "mysti.default_sampler");
+    return 0;
+}
+
+static int read_prediction(struct checkpoint *c, struct err *err)
+{
+    const char *text = weights_file_meta(c->file, "mysti.prediction");
+
+    c->prediction = PREDICTION_EPS;
+    if (!text || strcmp(text, "eps") == 0)
+        return 0;
+    if (strcmp(text, "v") != 0)
+        return err_set(err, ERR_BAD_FILE,
+                       "mysti.prediction is '%.40s', 'eps' or 'v' was expected", text);
+    c->prediction = PREDICTION_V;
+    return 0;
+}
+
+static void read_name(struct checkpoint *c, const char *path)
+{
+    const char *name = weights_file_meta(c->file, "mysti.name"), *dot;
+
+    if (!name || !*name)
+        name = file_name(path);
+    dot = strrchr(name, '.');
+    c->name = dot && dot != name && name == file_name(path)
+                  ? mem_strndup(name, (size_t)(dot - name))
+                  : mem_strdup(name);
+}
+
+/* ---- checks ---- */
+
+static int refuse_unused(const struct checkpoint *c, const bool *used, struct err *err)
+{
+    static const char *const networks[] = {
+        "model.diffusion_model.", "first_stage_model.decoder.",
+        "cond_stage_model.transformer.text_model.encoder."};
+
+    for (size_t i = 0; i < weights_file_count(c->file); i++) {
+        const struct weight *w = weights_file_at(c->file, i);
+
+        for (size_t n = 0; n < sizeof(networks) / sizeof(*networks); n++)
+            if (!used[i] && str_has_prefix(w->name, networks[n]))
+                return err_set(err, ERR_BAD_FILE,
+                               "tensor %s is not part of a model of the SD 1.x family",
+                               w->name);
+    }
+    return 0;
+}
+
+static int check_graph(struct graph *g, struct err *err)
+{
+    int result = graph_check(g, err);
+
+    graph_free(g);
+    return result;
+}
+
+static int check_step_graph(const struct checkpoint *c, const struct picture_size *size,
+                            bool *used, struct err *err)
+{
+    struct graph *g = step_graph(c, size, used);
+    int64_t takes = unet_latent_channels(c->unet), gives = 0;
+
+    if (graph_check(g, err)) {
+        graph_free(g);
+        return -1;
+    }
+    gives = shape_last(&g->tensors[g->nodes[g->outputs[0]].out].shape);
+    graph_free(g);
+    if (takes != gives)
+        return err_set(err, ERR_BAD_FILE,
+                       "its U-Net takes %lld channels and returns %lld: it is made for "
+                       "inpainting or editing, which is not supported yet",
+                       (long long)takes, (long long)gives);
+    if (gives != c->vae.latent_channels)
+        return err_set(
+            err, ERR_BAD_FILE,
+            "its U-Net makes latents of %lld channels, its decoder reads %lld",
+            (long long)gives, (long long)c->vae.latent_channels);
+    return 0;
+}
+
+static int check_networks(struct checkpoint *c, bool *used, struct err *err)
+{
+    struct picture_size size = {c->defaults.width, c->defaults.height, 2};
+
+    if (c->clip.positions != TOKENIZER_CONTEXT)
+        return err_set(err, ERR_BAD_FILE,
+                       "its text encoder has %lld positions, CLIP's has %d",
+                       (long long)c->clip.positions, TOKENIZER_CONTEXT);
+    if (c->clip.vocabulary < TOKENIZER_VOCABULARY)
+        return err_set(err, ERR_BAD_FILE,
+                       "its token table has %lld rows, CLIP's has %d",
+                       (long long)c->clip.vocabulary, TOKENIZER_VOCABULARY);
+    if (c->defaults.width % c->vae.scale || c->defaults.height % c->vae.scale)
+        return err_set(err, ERR_BAD_FILE,
+                       "its default size %dx%d is not made of multiples of %d",
+                       c->defaults.width, c->defaults.height, c->vae.scale);
+    if (check_graph(encode_graph(c, &size, used), err) ||
+        check_step_graph(c, &size, used, err) ||
+        check_graph(decode_graph(c, &size, used), err) || refuse_unused(c, used, err))
+        return -1;
+    for (size_t i = 0; i < weights_file_count(c->file); i++)
+        if (used[i])
+            c->parameters += weight_count(weights_file_at(c->file, i));
+    return 0;
+}
+
+static int open_networks(struct checkpoint *c, struct err *err)
+{
+    int unet_heads = 8, text_heads = 0, result;
+    bool *used;
+
+    if (meta_int(c->file, "mysti.unet_heads", 1, 1024, &unet_heads, err) ||
+        meta_int(c->file, "mysti.text_heads", 1, 1024, &text_heads, err) ||
+        read_prediction(c, err) || read_defaults(c, err) ||
+        unet_open(&c->unet, c->file, unet_heads, err) ||
+        clip_open(&c->clip, c->file, text_heads, err) ||
+        vae_open(&c->vae, c->file, err))
+        return -1;
+    used = mem_zalloc(weights_file_count(c->file) * sizeof(*used));
+    result = check_networks(c, used, err);
+    free(used);
+    return result;
+}
+
+int checkpoint_open(struct checkpoint **ret_checkpoint, const char *path,
+                    struct err *err)
+{
+    struct checkpoint *c = mem_zalloc(sizeof(*c));
+
+    if (weights_file_open(&c->file, path, err)) {
+        checkpoint_close(c);
+        return -1;
+    }
+    read_name(c, path);
+    if (open_networks(c, err)) {
+        if (err && err->code == ERR_INVALID)
+            err->code = ERR_BAD_FILE; /* a value in the file, not in the request */
+        checkpoint_close(c);
+        return err_wrap(err, "%s", path);
+    }
+    *ret_checkpoint = c;
+    return 0;
+}
+
+void checkpoint_close(struct checkpoint *c)
+{
+    if (!c)
+        return;
+    unet_free(c->unet);
+    weights_file_close(c->file);
+    free(c->name);
+    free(c);
+}

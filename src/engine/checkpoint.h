@@ -1,0 +1,50 @@
+/* checkpoint: a model file of the SD 1.x family, opened, understood and checked, and the three graphs that
+ * make a picture with it. Private to the engine. Reads no weights: opening is quick. */
+#ifndef MYSTI_ENGINE_CHECKPOINT_H
+#define MYSTI_ENGINE_CHECKPOINT_H
+
+#include "engine/sampler/sampler.h"
+#include "engine/text/clip.h"
+#include "engine/unet/unet.h"
+#include "engine/vae/vae.h"
+
+/* What the file's metadata says (keys "mysti...."), or what SD 1.x has. */
+struct checkpoint_defaults {
+    int width, height, steps;
+    double cfg_scale;
+    enum sampler sampler;
+    enum scheduler scheduler;
+};
+
+struct checkpoint {
+    struct weights_file *file;
+    char *name;
+    struct clip clip;
+    struct unet *unet;
+    struct vae vae;
+    enum prediction prediction;
+    struct checkpoint_defaults defaults;
+    uint64_t parameters; /* numbers in the tensors that drawing uses */
+};
+
+int checkpoint_open(struct checkpoint **ret_checkpoint, const char *path,
+                    struct err *err) MUST_CHECK;
+void checkpoint_close(struct checkpoint *c);
+
+/* What one picture is made of: programs are compiled for it. */
+struct picture_size {
+    int width, height; /* pixels, multiples of the VAE's scale */
+    int batch;         /* 2: with and without the prompt, 1: with it alone */
+};
+
+/* "ids" [batch, positions] i32 -> the U-Net's context outputs */
+struct graph *checkpoint_encode_graph(const struct checkpoint *c,
+                                      const struct picture_size *size);
+/* see unet_build_step */
+struct graph *checkpoint_step_graph(const struct checkpoint *c,
+                                    const struct picture_size *size);
+/* see vae_build_decoder, one picture */
+struct graph *checkpoint_decode_graph(const struct checkpoint *c,
+                                      const struct picture_size *size);
+
+#endif

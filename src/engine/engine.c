@@ -1,0 +1,381 @@
+/* engine: opening, loading, checking and estimating. Drawing itself is generate.c.
+ *
+ * A loaded model is a checkpoint (the mapped file and what was read from its names), a store of packed
+ * weights, and the stages (encode, step, decode) compiled for the size that was asked for last. Loading
+ * compiles for the model's default size and packs everything, so that the first picture does not pay for it
+ * and a file that cannot be packed is refused at once; the mapped pages are given back afterwards. Another
+ * size compiles the three graphs again and finds its weights in the store.
+ *
+ * Memory: resident is the store. A job adds one block (job_memory: the arena of the largest stage and the
+ * buffers between the stages), mapped when the job starts and gone when it ends, and little else, so that
+ * engine_estimate() is a sum of numbers that are known. Keeping the block between jobs was rejected: it would
+ * have to appear in the server's ledger as resident while it does nothing. */
+#include "engine/engine.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "engine/image/png.h"
+#include "engine/model.h"
+#include "engine/text/tokenizer.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- the engine ---- */
+
+static int parse_precision(const char *name, enum backend_precision *ret,
+                           struct err *err)
+{
+    if (!name)
+        *ret = PRECISION_AUTO;
+    else if (strcmp(name, "f32") == 0)
+        *ret = PRECISION_F32;
+    else if (strcmp(name, "bf16") == 0)
+        *ret = PRECISION_BF16;
+    else
+        return err_set_param(err, ERR_INVALID, "precision",
+                             "there is no precision '%.40s': f32 and bf16 are known",
+                             name);
+    return 0;
+}
+
+int engine_open(struct engine **ret_engine, const struct engine_options *options,
+                struct err *err)
+{
+    struct backend_options backend = {.threads = options->threads};
+    struct engine *engine;
+
+    if (parse_precision(options->precision, &backend.precision, err))
+        return -1;
+    engine = mem_zalloc(sizeof(*engine));
+    if (backend_open(options->backend, &backend, &engine->backend, err)) {
+        free(engine);
+        return -1;
+    }
+    *ret_engine = engine;
+    return 0;
+}
+
+void engine_close(struct engine *engine)
+{
+    if (!engine)
+        return;
+    backend_close(engine->backend);
+    free(engine);
+}
+
+const char *engine_backend_name(const struct engine *engine)
+{
+    return engine->backend->ops->name;
+}
+
+const char *engine_backend_names(void)
+{
+    return backend_names();
+}
+
+const char *engine_phase_name(enum engine_phase phase)
+{
+    static const char *const names[] = {"encode", "sample", "decode"};
+
+    return names[phase];
+}
+
+/* ---- stages ---- */
+
+static void stages_free(struct engine_model *model, struct stages *stages)
+{
+    if (!stages)
+        return;
+    for (int i = 0; i < STAGE_COUNT; i++) {
+        if (stages->programs[i])
+            model->engine->backend->ops->program_free(stages->programs[i]);
+        graph_free(stages->graphs[i]);
+    }
+    free(stages);
+}
+
+int model_compile(struct engine_model *model, const struct picture_size *size,
+                  struct err *err)
+{
+    struct backend *backend = model->engine->backend;
+    struct stages *stages;
+
+    if (model->stages && memcmp(&model->stages->size, size, sizeof(*size)) == 0)
+        return 0;
+    stages = mem_zalloc(sizeof(*stages));
+    stages->size = *size;
+    stages->graphs[STAGE_ENCODE] = checkpoint_encode_graph(model->checkpoint, size);
+    stages->graphs[STAGE_STEP] = checkpoint_step_graph(model->checkpoint, size);
+    stages->graphs[STAGE_DECODE] = checkpoint_decode_graph(model->checkpoint, size);
+    for (int i = 0; i < STAGE_COUNT; i++) {
+        if (backend->ops->compile(backend, stages->graphs[i], model->store,
+                                  &stages->programs[i], err)) {
+            stages_free(model, stages);
+            return -1;
+        }
+    }
+    stages_free(model, model->stages);
+    model->stages = stages;
+    return 0;
+}
+
+int model_pack(struct engine_model *model, const struct engine_load_events *events,
+               struct err *err)
+{
+    const struct backend_ops *ops = model->engine->backend->ops;
+    double bytes = 1, done = 0;
+
+    for (int i = 0; i < STAGE_COUNT; i++)
+        bytes += (double)model->stages->programs[i]->missing_weight_bytes;
+    for (int i = 0; i < STAGE_COUNT; i++) {
+        size_t missing = model->stages->programs[i]->missing_weight_bytes;
+
+        if (events && events->on_progress &&
+            events->on_progress(events->user, done / bytes))
+            return err_set(err, ERR_CANCELLED, "loading was cancelled");
+        if (ops->load(model->stages->programs[i], err))
+            return -1;
+        done += (double)missing;
+    }
+    weights_file_forget(model->checkpoint->file);
+    return 0;
+}
+
+/* ---- models ---- */
+
+int engine_model_load(struct engine_model **ret_model, struct engine *engine,
+                      const char *path, const struct engine_load_events *events,
+                      struct err *err)
+{
+    struct engine_model *model = mem_zalloc(sizeof(*model));
+    struct picture_size size;
+
+    model->engine = engine;
+    if (checkpoint_open(&model->checkpoint, path, err))
+        goto fail;
+    model->store = engine->backend->ops->store_new(engine->backend);
+    size = (struct picture_size){model->checkpoint->defaults.width,
+                                 model->checkpoint->defaults.height, 2};
+    if (model_compile(model, &size, err) || model_pack(model, events, err)) {
+        err_wrap(err, "%s", path);
+        goto fail;
+    }
+    if (events && events->on_progress)
+        (void)events->on_progress(events->user, 1);
+    *ret_model = model;
+    return 0;
+
+fail:
+    engine_model_free(model);
+    return -1;
+}
+
+void engine_model_free(struct engine_model *model)
+{
+    if (!model)
+        return;
+    stages_free(model, model->stages);
+    if (model->store)
+        model->engine->backend->ops->store_free(model->store);
+    checkpoint_close(model->checkpoint);
+    free(model);
+}
+
+void engine_model_info(const struct engine_model *model,
+                       struct engine_model_info *ret_info)
+{
+    const struct checkpoint *c = model->checkpoint;
+    const struct backend_ops *ops = model->engine->backend->ops;
+
+    *ret_info = (struct engine_model_info){
+        .path = weights_file_path(c->file),
+        .name = c->name,
+        .family = "sd1",
+        .prediction = c->prediction == PREDICTION_V ? "v" : "eps",
+        .parameters = c->parameters,
+        .resident_bytes = ops->store_bytes(model->store),
+        .default_width = c->defaults.width,
+        .default_height = c->defaults.height,
+        .default_steps = c->defaults.steps,
+        .default_cfg_scale = c->defaults.cfg_scale,
+        .default_sampler = sampler_name(c->defaults.sampler),
+        .default_scheduler = scheduler_name(c->defaults.scheduler),
+    };
+}
+
+/* ---- jobs ---- */
+
+void engine_job_defaults(const struct engine_model *model, struct engine_job *ret_job)
+{
+    const struct checkpoint_defaults *d = &model->checkpoint->defaults;
+
+    *ret_job = (struct engine_job){.negative_prompt = "",
+                                   .width = d->width,
+                                   .height = d->height,
+                                   .steps = d->steps,
+                                   .cfg_scale = d->cfg_scale,
+                                   .seed = -1,
+                                   .sampler = sampler_name(d->sampler),
+                                   .scheduler = scheduler_name(d->scheduler),
+                                   .count = 1,
+                                   .rng = "nv"};
+}
+
+static int check_range(const char *param, int64_t value, int64_t min, int64_t max,
+                       struct err *err)
+{
+    if (value >= min && value <= max)
+        return 0;
+    return err_set_param(err, ERR_INVALID, param,
+                         "%s is %lld, %lld to %lld are possible", param,
+                         (long long)value, (long long)min, (long long)max);
+}
+
+static int check_size(const char *param, int value, int scale, struct err *err)
+{
+    if (check_range(param, value, scale, ENGINE_MAX_SIZE, err))
+        return -1;
+    if (value % scale)
+        return err_set_param(
+            err, ERR_INVALID, param, "%s is %d, a multiple of %d is needed: %d or %d",
+            param, value, scale, value / scale * scale, value / scale * scale + scale);
+    return 0;
+}
+
+static int check_prompt(const char *param, const char *text, struct err *err)
+{
+    if (!str_is_utf8(text, strlen(text)))
+        return err_set_param(err, ERR_INVALID, param, "%s is not UTF-8", param);
+    return 0;
+}
+
+static int parse_rng(const char *name, enum noise_kind *ret, struct err *err)
+{
+    if (!name || strcasecmp(name, "nv") == 0)
+        *ret = NOISE_NV;
+    else if (strcasecmp(name, "cpu") == 0)
+        *ret = NOISE_CPU;
+    else
+        return err_set_param(err, ERR_INVALID, "rng",
+                             "there is no rng '%.40s': nv and cpu are known", name);
+    return 0;
+}
+
+static int parse_names(const struct engine_model *model, const struct engine_job *job,
+                       struct plan_of_job *plan, struct err *err)
+{
+    plan->sampler = model->checkpoint->defaults.sampler;
+    plan->scheduler = model->checkpoint->defaults.scheduler;
+    if (job->scheduler && scheduler_parse(job->scheduler, &plan->scheduler, err))
+        return -1;
+    if (job->sampler &&
+        sampler_parse(job->sampler, &plan->sampler, &plan->scheduler, err))
+        return -1;
+    return parse_rng(job->rng, &plan->rng, err);
+}
+
+int job_understand(const struct engine_model *model, const struct engine_job *job,
+                   struct plan_of_job *ret_plan, struct err *err)
+{
+    int scale = model->checkpoint->vae.scale;
+    struct plan_of_job plan = {0};
+
+    if (!job->prompt)
+        return err_set_param(err, ERR_INVALID, "prompt", "there is no prompt");
+    if (check_prompt("prompt", job->prompt, err) ||
+        check_prompt("negative_prompt",
+                     job->negative_prompt ? job->negative_prompt : "", err) ||
+        check_size("width", job->width, scale, err) ||
+        check_size("height", job->height, scale, err) ||
+        check_range("steps", job->steps, 1, ENGINE_MAX_STEPS, err) ||
+        check_range("count", job->count, 1, ENGINE_MAX_COUNT, err) ||
+        check_range("seed", job->seed, -1, (int64_t)1 << 53, err) ||
+        parse_names(model, job, &plan, err))
+        return -1;
+    if (!(job->cfg_scale >= 0 && job->cfg_scale <= 100))
+        return err_set_param(err, ERR_INVALID, "cfg_scale",
+                             "cfg_scale is %g, 0 to 100 are possible", job->cfg_scale);
+    /* at 1 the part without the prompt cancels out */
+    plan.size = (struct picture_size){job->width, job->height,
+                                      fabs(job->cfg_scale - 1) < 1e-9 ? 1 : 2};
+    *ret_plan = plan;
+    return 0;
+}
+
+int engine_job_check(const struct engine_model *model, const struct engine_job *job,
+                     struct err *err)
+{
+    struct plan_of_job plan;
+
+    return job_understand(model, job, &plan, err);
+}
+
+/* ---- memory ---- */
+
+static size_t take(size_t *total, size_t bytes)
+{
+    size_t at = *total;
+
+    *total += (bytes + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
+    return at;
+}
+
+void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model *model)
+{
+    const struct checkpoint *c = model->checkpoint;
+    const struct stages *stages = model->stages;
+    const struct picture_size *size = &stages->size;
+    size_t act = model->engine->backend->act_bytes;
+    size_t batch = (size_t)size->batch, tokens = (size_t)c->clip.positions;
+    size_t pixels = (size_t)size->width * (size_t)size->height, arena = 0;
+    size_t latent = pixels / (size_t)(c->vae.scale * c->vae.scale) *
+                    (size_t)c->vae.latent_channels * sizeof(float);
+    struct job_memory m = {.context_count = unet_context_count(c->unet)};
+
+    for (int i = 0; i < STAGE_COUNT; i++)
+        if (stages->programs[i]->arena_bytes > arena)
+            arena = stages->programs[i]->arena_bytes;
+    m.arena = take(&m.total, arena);
+    m.ids = take(&m.total, batch * tokens * sizeof(int32_t));
+    m.contexts = mem_alloc((size_t)(m.context_count + 1) * sizeof(*m.contexts));
+    for (int i = 0; i < m.context_count; i++)
+        m.contexts[i] = take(&m.total, batch * tokens * act *
+                                           (size_t)unet_context_channels(c->unet, i));
+    m.latents = take(&m.total, batch * latent);
+    m.prediction = take(&m.total, batch * latent);
+    m.x = take(&m.total, latent);
+    m.t = take(&m.total, sizeof(float));
+    m.picture = take(&m.total, pixels * 3 * sizeof(float));
+    m.rgb = take(&m.total, pixels * 3);
+    /* two vectors of the sampler; a PNG is never much larger than its pixels, and its
+     * buffer grows by doubling */
+    m.beside = 2 * latent + 2 * 3 * pixels;
+    *ret_memory = m;
+}
+
+void job_memory_release(struct job_memory *memory)
+{
+    free(memory->contexts);
+    memory->contexts = NULL;
+}
+
+int engine_estimate(struct engine_model *model, const struct engine_job *job,
+                    struct engine_estimate *ret_estimate, struct err *err)
+{
+    struct engine_estimate estimate = {0};
+    struct plan_of_job plan;
+    struct job_memory memory;
+
+    if (job_understand(model, job, &plan, err) || model_compile(model, &plan.size, err))
+        return -1;
+    job_memory_lay_out(&memory, model);
+    estimate.resident_bytes = model->engine->backend->ops->store_bytes(model->store);
+    estimate.peak_bytes = estimate.resident_bytes + memory.total + memory.beside;
+    for (int i = 0; i < STAGE_COUNT; i++)
+        estimate.peak_bytes += model->stages->programs[i]->missing_weight_bytes +
+                               model->stages->programs[i]->other_bytes;
+    job_memory_release(&memory);
+    *ret_estimate = estimate;
+    return 0;
+}

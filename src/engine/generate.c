@@ -1,0 +1,326 @@
+/* generate: one job from prompt to PNG.
+ *
+ * encode: both prompts through the text encoder and the U-Net's keys and values, once per job. Then per
+ * picture: noise, the sampler's walk along the sigmas (each step one U-Net run over the batch of "with the
+ * prompt" and "with the negative prompt"), decode, PNG.
+ *
+ * Guidance is applied to what the model predicts rather than to the denoised latents; both are the same,
+ * because denoised = skip x + out prediction is linear in the prediction.
+ *
+ * Cancelling: the back end asks before every operation, so a job ends within one of them, and the arena, the
+ * contexts and everything else of the job lie in one mapped block that goes away in one place. */
+#include "base/mem.h"
+#include "engine/image/parameters.h"
+#include "engine/image/png.h"
+#include "engine/model.h"
+#include "engine/text/tokenizer.h"
+
+#include <math.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+struct run {
+    struct engine_model *model;
+    const struct engine_job *job;
+    const struct engine_events *events;
+    struct plan_of_job plan;
+    struct job_memory memory;
+    char *block;
+    size_t latent_count; /* floats of one latent */
+    struct schedule schedule;
+    double sigmas[ENGINE_MAX_STEPS + 1];
+    unsigned dropped_tokens;
+    int image;
+};
+
+static bool is_cancelled(void *user)
+{
+    struct run *run = user;
+
+    return run->events->is_cancelled && run->events->is_cancelled(run->events->user);
+}
+
+static void tell_phase(const struct run *run, enum engine_phase phase)
+{
+    if (run->events->on_phase)
+        run->events->on_phase(run->events->user, phase, run->image);
+}
+
+static void *at(const struct run *run, size_t offset)
+{
+    return run->block + offset;
+}
+
+static int run_stage(struct run *run, enum stage stage, void *const *inputs,
+                     void *const *outputs, struct err *err)
+{
+    struct program_run how = {.arena = at(run, run->memory.arena),
+                              .inputs = inputs,
+                              .outputs = outputs,
+                              .is_cancelled = is_cancelled,
+                              .user = run};
+
+    return run->model->engine->backend->ops->run(run->model->stages->programs[stage],
+                                                 &how, err);
+}
+
+/* ---- encode ---- */
+
+static int put_ids(const char *text, int32_t *ret_ids, unsigned *ret_dropped,
+                   struct err *err)
+{
+    struct tokens tokens;
+
+    if (tokenizer_encode(text, strlen(text), &tokens, err))
+        return -1;
+    memcpy(ret_ids, tokens.ids, sizeof(tokens.ids));
+    *ret_dropped = tokens.dropped;
+    return 0;
+}
+
+static int encode(struct run *run, struct err *err)
+{
+    const struct engine_job *job = run->job;
+    int32_t *ids = at(run, run->memory.ids);
+    void **outputs;
+    unsigned dropped;
+    int result;
+
+    tell_phase(run, ENGINE_PHASE_ENCODE);
+    if (put_ids(job->prompt, ids, &run->dropped_tokens, err))
+        return -1;
+    if (run->plan.size.batch == 2 &&
+        put_ids(job->negative_prompt ? job->negative_prompt : "",
+                ids + TOKENIZER_CONTEXT, &dropped, err))
+        return -1;
+    outputs = mem_alloc((size_t)(run->memory.context_count + 1) * sizeof(*outputs));
+    for (int i = 0; i < run->memory.context_count; i++)
+        outputs[i] = at(run, run->memory.contexts[i]);
+    result = run_stage(run, STAGE_ENCODE, (void *[]){ids}, outputs, err);
+    free(outputs);
+    return result;
+}
+
+/* ---- sample ---- */
+
+/* x [H, W, C] at noise level sigma -> denoised */
+static int denoise(void *user, const float *x, double sigma, float *ret_denoised,
+                   struct err *err)
+{
+    struct run *run = user;
+    const struct job_memory *m = &run->memory;
+    struct scaling scaling =
+        schedule_scaling(run->model->checkpoint->prediction, sigma);
+    float *latents = at(run, m->latents), *prediction = at(run, m->prediction);
+    void **inputs = mem_alloc((size_t)(m->context_count + 2) * sizeof(*inputs));
+    size_t count = run->latent_count;
+    int result;
+
+    for (int b = 0; b < run->plan.size.batch; b++)
+        for (size_t i = 0; i < count; i++)
+            latents[(size_t)b * count + i] = (float)(scaling.in * (double)x[i]);
+    *(float *)at(run, m->t) = (float)schedule_t(&run->schedule, sigma);
+    inputs[0] = latents;
+    inputs[1] = at(run, m->t);
+    for (int i = 0; i < m->context_count; i++)
+        inputs[2 + i] = at(run, m->contexts[i]);
+    result = run_stage(run, STAGE_STEP, inputs, (void *[]){prediction}, err);
+    free(inputs);
+    if (result)
+        return -1;
+    if (run->plan.size.batch == 2)
+        sampler_guide(prediction, prediction + count, count, run->job->cfg_scale);
+    for (size_t i = 0; i < count; i++)
+        ret_denoised[i] =
+            (float)(scaling.skip * (double)x[i] + scaling.out * (double)prediction[i]);
+    return 0;
+}
+
+static int on_step(void *user, unsigned step, unsigned steps, const float *denoised,
+                   struct err *err)
+{
+    struct run *run = user;
+
+    (void)denoised;
+    (void)err;
+    if (run->events->on_step)
+        run->events->on_step(run->events->user, run->image, (int)step, (int)steps);
+    return 0;
+}
+
+static int sample(struct run *run, int64_t seed, struct err *err)
+{
+    float *x = at(run, run->memory.x);
+    struct noise noise;
+    struct sampler_run walk = {.sampler = run->plan.sampler,
+                               .sigmas = run->sigmas,
+                               .steps = (unsigned)run->job->steps,
+                               .count = run->latent_count,
+                               .noise = &noise,
+                               .channels =
+                                   (size_t)run->model->checkpoint->vae.latent_channels,
+                               .denoise = denoise,
+                               .on_step = on_step,
+                               .user = run};
+
+    tell_phase(run, ENGINE_PHASE_SAMPLE);
+    noise_init(&noise, run->plan.rng, (uint64_t)seed);
+    sampler_noise(&noise, walk.channels, x, walk.count, at(run, run->memory.latents));
+    for (size_t i = 0; i < walk.count; i++)
+        x[i] = (float)((double)x[i] * run->sigmas[0]);
+    return sampler_run(&walk, x, err);
+}
+
+/* ---- decode ---- */
+
+static int to_bytes(const float *picture, uint8_t *ret_rgb, size_t count)
+{
+    bool is_finite = true;
+
+    for (size_t i = 0; i < count; i++) {
+        float v = (picture[i] + 1) * 127.5F;
+
+        is_finite = is_finite && isfinite(v);
+        v = v < 0 ? 0 : v > 255 ? 255 : v;
+        ret_rgb[i] = is_finite ? (uint8_t)(v + 0.5F) : 0;
+    }
+    return is_finite ? 0 : -1;
+}
+
+static int decode(struct run *run, struct err *err)
+{
+    const struct picture_size *size = &run->plan.size;
+    float *x = at(run, run->memory.x), *picture = at(run, run->memory.picture);
+
+    tell_phase(run, ENGINE_PHASE_DECODE);
+    for (size_t i = 0; i < run->latent_count; i++)
+        x[i] = (float)((double)x[i] / VAE_SCALE);
+    if (run_stage(run, STAGE_DECODE, (void *[]){x}, (void *[]){picture}, err))
+        return -1;
+    if (to_bytes(picture, at(run, run->memory.rgb),
+                 (size_t)size->width * (size_t)size->height * 3))
+        return err_set(err, ERR_INTERNAL,
+                       "the picture is not a number: the weights of %s are damaged or "
+                       "overflow",
+                       run->model->checkpoint->name);
+    return 0;
+}
+
+static int deliver(struct run *run, int64_t seed, struct err *err)
+{
+    const struct engine_job *job = run->job;
+    struct parameters parameters = {.prompt = job->prompt,
+                                    .negative_prompt = job->negative_prompt,
+                                    .steps = (unsigned)job->steps,
+                                    .sampler = sampler_label(run->plan.sampler),
+                                    .scheduler = scheduler_label(run->plan.scheduler),
+                                    .cfg_scale = job->cfg_scale,
+                                    .seed = seed,
+                                    .width = (unsigned)job->width,
+                                    .height = (unsigned)job->height,
+                                    .model = run->model->checkpoint->name,
+                                    .rng = run->plan.rng == NOISE_CPU ? "CPU" : "NV",
+                                    .version = "Mysti " MYSTI_VERSION};
+    struct engine_image image = {.index = run->image,
+                                 .seed = seed,
+                                 .width = job->width,
+                                 .height = job->height,
+                                 .rgb = at(run, run->memory.rgb),
+                                 .dropped_tokens = run->dropped_tokens};
+    struct buf text = {0}, png = {0};
+    struct image_text chunk;
+    int result = -1;
+
+    parameters_format(&parameters, &text);
+    chunk = (struct image_text){"parameters", buf_str(&text)};
+    if (image_png_encode(image.rgb, (unsigned)job->width, (unsigned)job->height, &chunk,
+                         1, &png, err))
+        goto out;
+    image.parameters = buf_str(&text);
+    image.png = png.data;
+    image.png_bytes = png.len;
+    result = 0;
+    if (run->events->on_image) {
+        struct err reason = {0};
+
+        if (!run->events->on_image(run->events->user, &image, &reason))
+            result = reason.code ? err_set(err, reason.code, "%s", reason.message)
+                                 : err_set(err, ERR_CANCELLED, "the job was cancelled");
+    }
+out:
+    buf_release(&text);
+    buf_release(&png);
+    return result;
+}
+
+/* ---- the job ---- */
+
+static int map_block(struct run *run, struct err *err)
+{
+    void *block = mmap(NULL, run->memory.total, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (block == MAP_FAILED)
+        return err_set(err, ERR_NO_MEMORY,
+                       "no memory for a picture of %dx%d (%zu bytes): choose a smaller "
+                       "one",
+                       run->job->width, run->job->height, run->memory.total);
+    /* fresh small pages would cost a third of a decode */
+    (void)madvise(block, run->memory.total, MADV_HUGEPAGE);
+    run->block = block;
+    return 0;
+}
+
+static int64_t draw_seed(void)
+{
+    uint32_t seed = 0;
+
+    if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+        seed = 0;
+    return seed;
+}
+
+static int draw_images(struct run *run, struct err *err)
+{
+    int64_t seed = run->job->seed >= 0 ? run->job->seed : draw_seed();
+
+    if (encode(run, err))
+        return -1;
+    for (run->image = 0; run->image < run->job->count; run->image++)
+        if (sample(run, seed + run->image, err) || decode(run, err) ||
+            deliver(run, seed + run->image, err))
+            return -1;
+    return 0;
+}
+
+int engine_generate(struct engine_model *model, const struct engine_job *job,
+                    const struct engine_events *events, struct err *err)
+{
+    static const struct engine_events nothing;
+    struct run *run = mem_zalloc(sizeof(*run));
+    int result = -1;
+
+    run->model = model;
+    run->job = job;
+    run->events = events ? events : &nothing;
+    if (job_understand(model, job, &run->plan, err) ||
+        model_compile(model, &run->plan.size, err) || model_pack(model, NULL, err))
+        goto out;
+    job_memory_lay_out(&run->memory, model);
+    run->latent_count = (size_t)(job->width / model->checkpoint->vae.scale) *
+                        (size_t)(job->height / model->checkpoint->vae.scale) *
+                        (size_t)model->checkpoint->vae.latent_channels;
+    schedule_init(&run->schedule, SCHEDULE_SD_BETA_START, SCHEDULE_SD_BETA_END);
+    schedule_sigmas(&run->schedule, run->plan.scheduler, (unsigned)job->steps,
+                    run->sigmas);
+    if (map_block(run, err))
+        goto out;
+    result = draw_images(run, err);
+out:
+    if (run->block)
+        munmap(run->block, run->memory.total);
+    job_memory_release(&run->memory);
+    free(run);
+    return result;
+}

@@ -1,0 +1,68 @@
+/* model: what engine.c and generate.c share. Private to the engine. */
+#ifndef MYSTI_ENGINE_MODEL_H
+#define MYSTI_ENGINE_MODEL_H
+
+#include "engine/checkpoint.h"
+#include "engine/engine.h"
+#include "engine/graph/backend.h"
+
+struct engine {
+    struct backend *backend;
+};
+
+enum stage { STAGE_ENCODE, STAGE_STEP, STAGE_DECODE, STAGE_COUNT };
+
+/* The three graphs of one picture size, compiled. */
+struct stages {
+    struct picture_size size;
+    struct graph *graphs[STAGE_COUNT];
+    struct program *programs[STAGE_COUNT];
+};
+
+struct engine_model {
+    struct engine *engine;
+    struct checkpoint *checkpoint;
+    struct weight_store *store;
+    struct stages *stages; /* of the size that was asked for last */
+};
+
+/* Compiles for `size` unless the model has it; weights are not packed yet. */
+int model_compile(struct engine_model *model, const struct picture_size *size,
+                  struct err *err) MUST_CHECK;
+/* Packs what the stages need. */
+int model_pack(struct engine_model *model, const struct engine_load_events *events,
+               struct err *err) MUST_CHECK;
+
+/* A job whose names and numbers were understood. */
+struct plan_of_job {
+    struct picture_size size;
+    enum sampler sampler;
+    enum scheduler scheduler;
+    enum noise_kind rng;
+};
+
+int job_understand(const struct engine_model *model, const struct engine_job *job,
+                   struct plan_of_job *ret_plan, struct err *err) MUST_CHECK;
+
+/* Everything that a running job keeps in memory beside the packed weights, as offsets into one block. */
+struct job_memory {
+    size_t arena;     /* all stages' */
+    size_t ids;       /* [batch, positions] i32 */
+    size_t *contexts; /* per cross-attention, activation type; context_count of them */
+    int context_count;
+    size_t latents;    /* [batch, H, W, C] f32: what the U-Net reads */
+    size_t prediction; /* [batch, H, W, C] f32 */
+    size_t x;          /* [H, W, C] f32 */
+    size_t t;          /* [1] f32 */
+    size_t picture;    /* [height, width, 3] f32 */
+    size_t rgb;        /* [height, width, 3] bytes */
+    size_t total;
+    size_t
+        beside; /* what the sampler and the PNG encoder allocate for themselves, at most */
+};
+
+void job_memory_lay_out(struct job_memory *ret_memory,
+                        const struct engine_model *model);
+void job_memory_release(struct job_memory *memory);
+
+#endif
