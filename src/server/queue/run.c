@@ -445,8 +445,8 @@ static char *job_body(const struct job *job)
 {
     const struct image_request *r = &job->request;
     json_t *body = json_pack("{s:s, s:I, s:i}", "prompt", r->prompt, "seed",
-                             (json_int_t)(r->seed + job->received), "count",
-                             r->count - job->received);
+                             (json_int_t)((r->seed + job->received) & 0xffffffff),
+                             "count", r->count - job->received);
 
     if (r->negative_prompt)
         json_object_set_new(body, "negative_prompt", json_string(r->negative_prompt));

@@ -1,0 +1,103 @@
+/* What this server is, how it is, and what it runs on. */
+#include "base/clock.h"
+#include "server/api/handlers.h"
+#include "server/memory/memory.h"
+
+#include <unistd.h>
+
+/* ---- health ---- */
+
+static bool is_up(const struct worker_snapshot *w)
+{
+    return w->state == WORKER_LOADING || w->state == WORKER_READY ||
+           w->state == WORKER_BUSY;
+}
+
+static json_t *health_of(struct api *api, const struct worker_snapshot *w)
+{
+    const char *model = w->model ? catalog_id(api->catalog, w->model) : NULL;
+
+    return json_pack("{s:s, s:s?, s:s?}", "state", w->state_name, "model", model,
+                     "reason", w->reason && *w->reason ? w->reason : NULL);
+}
+
+/* Degraded: a worker is not up, or is up without what it should have (its reason says it). */
+static bool is_well(const struct worker_snapshot *w)
+{
+    return is_up(w) && (w->state == WORKER_LOADING || !w->reason || !*w->reason);
+}
+
+void about_health(struct api *api, struct http_exchange *x, const char *arg)
+{
+    const struct server *server = api->server;
+    struct worker_snapshot sd, llm;
+
+    (void)arg;
+    supervisor_snapshot(server->supervisor, WORKER_SD, &sd);
+    json_t *sd_health = health_of(api, &sd);
+
+    supervisor_snapshot(server->supervisor, WORKER_LLM, &llm);
+    json_t *llm_health = health_of(api, &llm);
+
+    http_respond_json(x, 200,
+                      json_pack("{s:s, s:s, s:I, s:s, s:s, s:{s:o, s:o}}", "status",
+                                is_well(&sd) && is_well(&llm) ? "ok" : "degraded",
+                                "version", MYSTI_VERSION, "uptime_s",
+                                (json_int_t)((clock_ms() - server->started_ms) / 1000),
+                                "sd_worker", sd.pid ? "running" : "stopped",
+                                "llm_worker", llm.pid ? "running" : "stopped",
+                                "workers", "sd", sd_health, "llm", llm_health));
+}
+
+/* ---- the machine ---- */
+
+static json_t *used_by(const struct server *server, enum worker_kind kind)
+{
+    struct worker_snapshot w;
+
+    supervisor_snapshot(server->supervisor, kind, &w);
+    return w.pid ? json_integer((json_int_t)memory_of_process("", w.pid)) : json_null();
+}
+
+void about_system(struct api *api, struct http_exchange *x, const char *arg)
+{
+    struct memory_now now;
+
+    (void)arg;
+    if (memory_read("", &now)) {
+        http_respond_error(x, ERR_INTERNAL, NULL,
+                           "this machine does not say how much memory it has "
+                           "(/proc/meminfo)");
+        return;
+    }
+    if (!api->processor)
+        api->processor = memory_processor_json("");
+    json_t *used = json_pack(
+        "{s:I, s:o, s:o}", "server", (json_int_t)memory_of_process("", getpid()), "sd",
+        used_by(api->server, WORKER_SD), "llm", used_by(api->server, WORKER_LLM));
+    json_t *limit = now.limit ? json_integer((json_int_t)now.limit) : json_null();
+
+    http_respond_json(x, 200,
+                      json_pack("{s:s, s:O, s:{s:I, s:I, s:o, s:o}, s:o}", "version",
+                                MYSTI_VERSION, "processor", api->processor, "memory",
+                                "total", (json_int_t)now.total, "available",
+                                (json_int_t)now.available, "limit", limit, "used_by",
+                                used, "gpus", memory_gpus_json("")));
+}
+
+/* ---- the routes ---- */
+
+void about_index(struct api *api, struct http_exchange *x, const char *arg)
+{
+    json_t *list = json_array();
+
+    (void)api;
+    (void)arg;
+    for (size_t i = 0; i < route_count; i++)
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "method",
+                                              routes[i].method, "path", routes[i].path,
+                                              "help", routes[i].help));
+    http_respond_json(x, 200,
+                      json_pack("{s:s, s:s, s:o}", "object", "list", "version",
+                                MYSTI_VERSION, "routes", list));
+}

@@ -1,0 +1,84 @@
+/* handlers: what the files of this folder share. Not for outside: that is api.h. */
+#ifndef MYSTI_SERVER_API_HANDLERS_H
+#define MYSTI_SERVER_API_HANDLERS_H
+
+#include "http/cors.h"
+#include "http/http.h"
+#include "http/static.h"
+#include "server/api/api.h"
+#include "server/api/catalog.h"
+#include "server/server.h"
+#include "server/supervisor/supervisor.h"
+
+struct text_gate;
+
+struct api {
+    struct server *server;
+    struct catalog *catalog;
+    struct text_gate *gate;
+    struct http_static *page; /* NULL: there is none */
+    struct http_cors cors;
+    json_t *processor; /* what cannot change, read once */
+};
+
+/* arg: what stood at the pattern's {...} or *, decoded; "" when it has none. */
+typedef void handler_fn(struct api *api, struct http_exchange *x, const char *arg);
+
+struct route {
+    const char *method;
+    const char *path; /* "/v1/workers/{kind}/start"; a "*" at the end takes the rest */
+    handler_fn *handle;
+    const char *help;
+};
+
+extern const struct route routes[];
+extern const size_t route_count;
+
+/* about.c */
+handler_fn about_health, about_system, about_index;
+/* text.c */
+handler_fn text_chat, text_completions, text_tokenize, text_detokenize, text_embeddings;
+/* images.c */
+handler_fn images_generate;
+/* pictures.c */
+handler_fn pictures_cancel, pictures_progress, pictures_stream, pictures_history,
+    pictures_file;
+/* models.c */
+handler_fn models_list, models_list_text, models_load, models_load_text, models_unload,
+    models_unload_text;
+/* workers.c */
+handler_fn workers_list, workers_show, workers_start, workers_stop, workers_restart;
+
+/* ---- answers that come later (later.c) ----
+ *
+ *   struct later *l = later_new(api, x);
+ *   start(..., on_done, l);                       // calls back exactly once, whenever
+ *   static void on_done(void *user, ...)
+ *   {
+ *       struct api *api;
+ *       struct http_exchange *x = later_claim(user, &api);   // NULL: the client has left
+ *       if (x) http_respond...(x, ...);
+ *   }
+ */
+struct later;
+struct later *later_new(struct api *api, struct http_exchange *x);
+/* A few words for the one who answers. */
+void later_note(struct later *l, int number, const char *text);
+int later_number(const struct later *l);
+const char *later_text(const struct later *l);
+/* Ends the later; what later_text gave is gone with it. */
+struct http_exchange *later_claim(struct later *l, struct api **ret_api);
+
+/* Collects the body and hands it, parsed, to the handler; answers itself when it is no JSON object. An empty body is
+ * an empty object when optional. The body is borrowed. */
+enum body_need { BODY_REQUIRED, BODY_OPTIONAL };
+typedef void with_body_fn(struct api *api, struct http_exchange *x, const char *arg,
+                          const json_t *body);
+void with_body(struct api *api, struct http_exchange *x, const char *arg,
+               enum body_need need, with_body_fn *handle);
+
+/* "force" from the body or the query */
+int read_force(struct http_exchange *x, const json_t *body, enum supervisor_force *ret,
+               struct err *err) MUST_CHECK;
+
+#endif

@@ -1,0 +1,262 @@
+/* Unknown keys are ignored, as OpenAI's clients expect; known ones are checked strictly, because a number that is
+ * silently replaced by another is the kind of help that nobody finds out about. What a request leaves open stays
+ * open: the model's own defaults are known to the worker, not here.
+ *
+ * Where local servers use several names for one thing (steps, sample_steps), the first of the list that is there
+ * counts. Samplers are taken under the worker's names, AUTOMATIC1111's labels and stable-diffusion.cpp's names; a
+ * label that ends in "Karras" sets the scheduler too.
+ *
+ * If you add a field: docs/openapi.yaml (ImageRequest), struct image_request, job_body in queue/run.c.
+ */
+#include "server/api/image_request.h"
+
+#include "base/mem.h"
+#include "server/api/body.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+static const struct {
+    const char *name; /* what a client may write, any case */
+    const char *sampler;
+    const char *scheduler; /* NULL: does not say */
+} samplers[] = {
+    {"euler", "euler", NULL},
+    {"euler_a", "euler_a", NULL},
+    {"dpmpp_2m", "dpmpp_2m", NULL},
+    {"euler a", "euler_a", NULL},
+    {"euler_ancestral", "euler_a", NULL},
+    {"dpm++ 2m", "dpmpp_2m", NULL},
+    {"dpm++2m", "dpmpp_2m", NULL},
+    {"dpm++ 2m karras", "dpmpp_2m", "karras"},
+    {"euler karras", "euler", "karras"},
+};
+
+static const struct {
+    const char *name;
+    const char *scheduler;
+} schedulers[] = {
+    {"normal", "normal"},
+    {"karras", "karras"},
+    {"discrete", "normal"},
+    {"automatic", NULL}, /* A1111's word for "as the model wants" */
+};
+
+static char *copy_or_null(const char *s)
+{
+    return s ? mem_strdup(s) : NULL;
+}
+
+/* ---- prompts ---- */
+
+static int take_prompts(const json_t *body, struct image_request *r, struct err *err)
+{
+    const char *prompt = NULL, *negative = NULL;
+
+    if (body_text(body, "prompt", IMAGE_PROMPT_MAX, &prompt, err) ||
+        body_text(body, "negative_prompt", IMAGE_PROMPT_MAX, &negative, err))
+        return -1;
+    if (!prompt || !prompt[strspn(prompt, " \t\r\n")])
+        return err_set_param(err, ERR_INVALID, "prompt",
+                             "prompt is missing: say what is to be drawn");
+    r->prompt = mem_strdup(prompt);
+    if (negative && *negative)
+        r->negative_prompt = mem_strdup(negative);
+    return 0;
+}
+
+/* ---- size ---- */
+
+static int check_side(const char *name, int64_t side, const struct image_limits *limits,
+                      struct err *err)
+{
+    if (side < IMAGE_SIDE_MIN || side > limits->max_side)
+        return err_set_param(err, ERR_INVALID, name,
+                             "%s must be from %d to %d pixels, not %lld", name,
+                             IMAGE_SIDE_MIN, limits->max_side, (long long)side);
+    if (side % 8)
+        return err_set_param(
+            err, ERR_INVALID, name,
+            "%s must be a multiple of 8, not %lld: %lld and %lld are the "
+            "nearest",
+            name, (long long)side, (long long)(side / 8 * 8),
+            (long long)(side / 8 * 8 + 8));
+    return 0;
+}
+
+/* "512x768" */
+static int read_size(const char *size, int64_t *ret_width, int64_t *ret_height,
+                     struct err *err)
+{
+    unsigned w, h;
+    int end = 0;
+    char shown[64];
+
+    if (sscanf(size, "%6ux%6u%n", &w, &h, &end) == 2 && end > 0 && !size[end] &&
+        size[0] >= '0' && size[0] <= '9' && !strpbrk(size, "+- \t")) {
+        *ret_width = w;
+        *ret_height = h;
+        return 0;
+    }
+    json_t *text = json_string(size);
+
+    err_set_param(err, ERR_INVALID, "size",
+                  "size must be WIDTHxHEIGHT, such as 512x512, or auto, not %s",
+                  body_shown(text, shown, sizeof(shown)));
+    json_decref(text);
+    return -1;
+}
+
+static int take_size(const json_t *body, const struct image_limits *limits,
+                     struct image_request *r, struct err *err)
+{
+    const char *size = NULL;
+    int64_t sized_width = 0, sized_height = 0, width = 0, height = 0;
+
+    if (body_text(body, "size", 32, &size, err) ||
+        body_whole(body, "width", 1, 1000000, &width, err) ||
+        body_whole(body, "height", 1, 1000000, &height, err))
+        return -1;
+    if (size && strcmp(size, "auto") != 0) {
+        if (read_size(size, &sized_width, &sized_height, err) ||
+            check_side("size", sized_width, limits, err) ||
+            check_side("size", sized_height, limits, err))
+            return -1;
+    }
+    if ((width && check_side("width", width, limits, err)) ||
+        (height && check_side("height", height, limits, err)))
+        return -1;
+    if (sized_width &&
+        ((width && width != sized_width) || (height && height != sized_height)))
+        return err_set_param(
+            err, ERR_INVALID, "size",
+            "size says %lldx%lld, width and height say otherwise: send "
+            "one of the two",
+            (long long)sized_width, (long long)sized_height);
+    r->width = (int)(width ? width : sized_width);
+    r->height = (int)(height ? height : sized_height);
+    return 0;
+}
+
+/* ---- sampling ---- */
+
+static int unknown_word(const char *key, const char *known, const char *word,
+                        struct err *err)
+{
+    char shown[64];
+    json_t *text = json_string(word);
+
+    err_set_param(err, ERR_INVALID, key, "%s must be one of %s, not %s", key, known,
+                  body_shown(text, shown, sizeof(shown)));
+    json_decref(text);
+    return -1;
+}
+
+static int take_sampler(const json_t *body, struct image_request *r, struct err *err)
+{
+    static const char *const names[] = {"sampler", "sampling_method", "sampler_name",
+                                        NULL};
+    const char *key = body_name(body, names), *sampler = NULL, *scheduler = NULL;
+
+    if (body_text(body, key, 0, &sampler, err) ||
+        body_text(body, "scheduler", 0, &scheduler, err))
+        return -1;
+    for (size_t i = 0; sampler && i < sizeof(samplers) / sizeof(samplers[0]); i++) {
+        if (strcasecmp(sampler, samplers[i].name) != 0)
+            continue;
+        r->sampler = mem_strdup(samplers[i].sampler);
+        r->scheduler = copy_or_null(samplers[i].scheduler);
+        break;
+    }
+    if (sampler && !r->sampler)
+        return unknown_word(key, "euler, euler_a, dpmpp_2m", sampler, err);
+    for (size_t i = 0; scheduler && i < sizeof(schedulers) / sizeof(schedulers[0]);
+         i++) {
+        if (strcasecmp(scheduler, schedulers[i].name) != 0)
+            continue;
+        if (schedulers[i].scheduler) {
+            free(r->scheduler);
+            r->scheduler = mem_strdup(schedulers[i].scheduler);
+        }
+        return 0;
+    }
+    return scheduler ? unknown_word("scheduler", "normal, karras", scheduler, err) : 0;
+}
+
+static int take_numbers(const json_t *body, const struct image_limits *limits,
+                        struct image_request *r, struct err *err)
+{
+    static const char *const count_names[] = {"n", "batch_count", NULL};
+    static const char *const step_names[] = {"steps", "sample_steps", NULL};
+    static const char *const scale_names[] = {"cfg_scale", "guidance_scale", NULL};
+    int64_t count = 1, steps = 0;
+
+    if (body_whole(body, body_name(body, count_names), 1, limits->max_count, &count,
+                   err) ||
+        body_whole(body, body_name(body, step_names), 1, limits->max_steps, &steps,
+                   err) ||
+        body_number(body, body_name(body, scale_names), 0, 30, &r->cfg_scale, err) ||
+        body_whole(body, "seed", -1, UINT32_MAX, &r->seed, err))
+        return -1;
+    r->count = (int)count;
+    r->steps = (int)steps;
+    return 0;
+}
+
+/* ---- how it is to be answered ---- */
+
+static int take_delivery(const json_t *body, struct image_ask *ask, struct err *err)
+{
+    const char *response = NULL, *output = NULL, *background = NULL;
+
+    if (body_text(body, "response_format", 0, &response, err) ||
+        body_text(body, "output_format", 0, &output, err) ||
+        body_text(body, "background", 0, &background, err) ||
+        body_bool(body, "stream", &ask->stream, err))
+        return -1;
+    if (output && strcmp(output, "png") != 0)
+        return unknown_word("output_format", "png (the only format for now)", output,
+                            err);
+    if (background && !strcmp(background, "transparent"))
+        return unknown_word("background", "opaque, auto", background, err);
+    if (response && !strcmp(response, "url"))
+        ask->delivery = IMAGE_AS_URL;
+    else if (response && strcmp(response, "b64_json") != 0)
+        return unknown_word("response_format", "b64_json, url", response, err);
+    return 0;
+}
+
+int image_ask_parse(const char *data, size_t len, const struct image_limits *limits,
+                    struct image_ask *ret, struct err *err)
+{
+    struct image_ask ask = {.request = IMAGE_REQUEST_DEFAULT};
+    json_t *body = body_parse(data, len, err);
+    const char *model = NULL;
+
+    if (!body)
+        return -1;
+    if (take_prompts(body, &ask.request, err) ||
+        take_size(body, limits, &ask.request, err) ||
+        take_sampler(body, &ask.request, err) ||
+        take_numbers(body, limits, &ask.request, err) ||
+        take_delivery(body, &ask, err) || body_text(body, "model", 0, &model, err))
+        goto fail;
+    ask.model = model && *model ? mem_strdup(model) : NULL;
+    json_decref(body);
+    *ret = ask;
+    return 0;
+
+fail:
+    json_decref(body);
+    image_ask_release(&ask);
+    return -1;
+}
+
+void image_ask_release(struct image_ask *ask)
+{
+    image_request_release(&ask->request);
+    free(ask->model);
+    ask->model = NULL;
+}

@@ -1,0 +1,317 @@
+/* POST /v1/images/generations. The request becomes a job (image_request.c), its model's name a path (catalog), and from
+ * then on the queue calls: where the job is, each picture, the end.
+ *
+ *   body -> ask -> (catalog) -> queue -> on_change ... on_picture ... on_end -> answer
+ *
+ * Without a stream nothing is sent before the end, so the answer has its true status. With one, the head goes
+ * out when the worker has taken the job up, or with the first second of waiting; what the client learns before its
+ * pictures are comments, which every client library ignores. A failure after the head is an error event.
+ *
+ * A client that leaves takes its job with it. A picture that could not be saved is still delivered as base64, with
+ * the reason in `warning`; as a URL it cannot be delivered, so that is an error (507).
+ *
+ * x-should-retry: OpenAI's own libraries repeat a request after 5xx; a job that has brought the worker down twice
+ * or met a full disk must not come back by itself two more times.
+ */
+#include "base/base64.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "server/api/handlers.h"
+#include "server/api/image_request.h"
+#include "server/config/config.h"
+#include "server/queue/queue.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct drawing {
+    struct api *api;
+    struct http_exchange *x;
+    struct image_ask ask;
+    struct job *job;       /* NULL before it is in the queue */
+    json_t *data;          /* the pictures of a whole answer */
+    struct err save_error; /* of the last picture that could not be saved */
+    char *model;           /* the id that the answer names */
+    int width;
+    int height;
+};
+
+static void drawing_free(struct drawing *d)
+{
+    image_ask_release(&d->ask);
+    json_decref(d->data);
+    free(d->model);
+    free(d);
+}
+
+/* The answer's last words: the exchange ends by itself from here. */
+static struct http_exchange *drawing_over(struct drawing *d)
+{
+    struct http_exchange *x = d->x;
+
+    http_set_user(x, NULL, NULL);
+    drawing_free(d);
+    return x;
+}
+
+static void on_client_left(struct http_exchange *x, void *user,
+                           enum http_outcome outcome)
+{
+    struct drawing *d = user;
+
+    (void)x;
+    (void)outcome;
+    d->x = NULL;
+    if (d->job) {
+        job_cancel(d->job); /* on_end frees */
+        return;
+    }
+    catalog_forget(d->api->catalog, d);
+    drawing_free(d);
+}
+
+/* ---- the queue's calls ---- */
+
+static void on_change(void *user, const struct job_progress *now)
+{
+    struct drawing *d = user;
+    char text[200];
+
+    if (!d->ask.stream)
+        return;
+    switch (now->step) {
+    case JOB_WAITING:
+        snprintf(text, sizeof(text), "queue position=%d", now->position);
+        break;
+    case JOB_PREPARING:
+        if (!now->detail[0])
+            return;
+        snprintf(text, sizeof(text), "%s", now->detail);
+        break;
+    case JOB_SAMPLING:
+        snprintf(text, sizeof(text), "picture %d/%d step %d/%d", now->image + 1,
+                 now->images, now->sample_step, now->sample_steps);
+        break;
+    default:
+        snprintf(text, sizeof(text), "%s", job_step_word(now->step));
+    }
+    if (!http_sse_started(d->x))
+        http_sse_start(d->x);
+    http_sse_comment(d->x, text);
+}
+
+/* "http://host:port/outputs/name", as the client reaches us */
+static json_t *picture_url(const struct drawing *d, const char *file)
+{
+    const struct config *config = d->api->server->config;
+    const char *host = http_header(d->x, "Host");
+    char *url;
+
+    if (host && *host &&
+        strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                     ".-_:[]") == strlen(host))
+        url = mem_printf("http://%s/outputs/%s", host, file);
+    else
+        url = mem_printf("http://%s:%d/outputs/%s", config->listen_ip,
+                         d->api->server->port, file);
+    json_t *text = json_string(url);
+
+    free(url);
+    return text;
+}
+
+static json_t *picture_json(const struct drawing *d, const struct job_picture *p)
+{
+    json_t *picture =
+        json_pack("{s:I, s:s?}", "seed", (json_int_t)p->seed, "file", p->file);
+
+    if (d->ask.delivery == IMAGE_AS_URL) {
+        if (p->file)
+            json_object_set_new(picture, "url", picture_url(d, p->file));
+        return picture;
+    }
+    struct buf text = {0};
+
+    base64_append(&text, p->png, p->size);
+    json_object_set_new(picture, "b64_json",
+                        json_stringn_nocheck(buf_str(&text), text.len));
+    buf_release(&text);
+    return picture;
+}
+
+static void stream_picture(struct drawing *d, const struct job_picture *p,
+                           json_t *picture)
+{
+    char size[32];
+
+    snprintf(size, sizeof(size), "%dx%d", p->width, p->height);
+    json_object_set_new(picture, "type", json_string("image_generation.completed"));
+    json_object_set_new(picture, "created_at", json_integer(clock_unix()));
+    json_object_set_new(picture, "size", json_string(size));
+    json_object_set_new(picture, "quality", json_string("auto"));
+    json_object_set_new(picture, "background", json_string("opaque"));
+    json_object_set_new(picture, "output_format", json_string("png"));
+    json_object_set_new(picture, "index", json_integer(p->index));
+    if (p->save_error)
+        json_object_set_new(picture, "warning", json_string(p->save_error->message));
+    if (!http_sse_started(d->x))
+        http_sse_start(d->x);
+    http_sse_json(d->x, "image_generation.completed", picture);
+}
+
+static void on_picture(void *user, const struct job_picture *p)
+{
+    struct drawing *d = user;
+    struct worker_snapshot worker;
+
+    if (p->save_error)
+        d->save_error = *p->save_error;
+    if (p->save_error && d->ask.delivery == IMAGE_AS_URL)
+        return;
+    d->width = p->width;
+    d->height = p->height;
+    if (!d->model) {
+        supervisor_snapshot(d->api->server->supervisor, WORKER_SD, &worker);
+        d->model =
+            mem_strdup(worker.model ? catalog_id(d->api->catalog, worker.model) : "");
+    }
+    json_t *picture = picture_json(d, p);
+
+    if (d->ask.stream)
+        stream_picture(d, p, picture);
+    else
+        json_array_append_new(d->data, picture);
+}
+
+static void respond_failure(struct http_exchange *x, const struct err *err)
+{
+    int status = err_http_status(err->code);
+
+    if (!http_started(x) && status != 503 && status != 429)
+        http_set_header(x, "x-should-retry", "false");
+    http_respond_err(x, err);
+}
+
+static json_t *whole_answer(struct drawing *d)
+{
+    char size[32];
+
+    snprintf(size, sizeof(size), "%dx%d", d->width, d->height);
+    json_t *answer =
+        json_pack("{s:I, s:O, s:s, s:s, s:s, s:s?}", "created",
+                  (json_int_t)clock_unix(), "data", d->data, "output_format", "png",
+                  "background", "opaque", "size", size, "model", d->model);
+
+    if (d->save_error.code)
+        json_object_set_new(answer, "warning", json_string(d->save_error.message));
+    return answer;
+}
+
+static void on_end(void *user, const struct err *err)
+{
+    struct drawing *d = user;
+    struct err save_error = d->save_error;
+
+    d->job = NULL;
+    if (!d->x) {
+        drawing_free(d);
+        return;
+    }
+    if (!err && save_error.code && d->ask.delivery == IMAGE_AS_URL)
+        err = &save_error;
+    if (err) {
+        respond_failure(drawing_over(d), err);
+    } else if (d->ask.stream) {
+        http_end(drawing_over(d));
+    } else {
+        json_t *answer = whole_answer(d);
+
+        http_respond_json(drawing_over(d), 200, answer);
+    }
+}
+
+/* ---- the way into the queue ---- */
+
+static void enqueue(struct drawing *d)
+{
+    static const struct job_handlers handlers = {
+        .on_change = on_change, .on_picture = on_picture, .on_end = on_end};
+    struct job_queue *queue = d->api->server->queue;
+    struct err err = {0};
+
+    d->job = job_queue_add(queue, &d->ask.request, &handlers, d, &err);
+    if (!d->job) {
+        struct http_exchange *x = drawing_over(d);
+
+        if (err.code == ERR_RATE_LIMIT)
+            http_set_header(x, "Retry-After", "5");
+        http_respond_err(x, &err);
+        return;
+    }
+    http_set_header(d->x, "X-Mysti-Job", job_id(d->job));
+}
+
+static void on_listed(void *user)
+{
+    struct drawing *d = user;
+    struct err err = {0};
+    const struct catalog_entry *entry =
+        catalog_find(d->api->catalog, d->ask.model, MODEL_PICTURE, &err);
+
+    if (!entry) {
+        http_respond_err(drawing_over(d), &err);
+        return;
+    }
+    d->ask.request.model_path = mem_strdup(entry->path);
+    enqueue(d);
+}
+
+/* As for text: a name that means the active model needs no look at the disk. */
+static void find_model(struct drawing *d)
+{
+    struct worker_snapshot worker;
+
+    supervisor_snapshot(d->api->server->supervisor, WORKER_SD, &worker);
+    const char *active = worker.wanted ? worker.wanted : worker.model;
+
+    if (!d->ask.model) {
+        enqueue(d);
+    } else if (active && catalog_means(d->api->catalog, d->ask.model, active)) {
+        d->ask.request.model_path = mem_strdup(active);
+        enqueue(d);
+    } else {
+        catalog_ask(d->api->catalog, on_listed, d);
+    }
+}
+
+static void on_body(struct http_exchange *x, void *user, const char *data, size_t len)
+{
+    struct drawing *d = user;
+    const struct config *config = d->api->server->config;
+    const struct image_limits limits = {
+        .max_side = (int)config->max_image_side,
+        .max_count = (int)config->max_image_count,
+        .max_steps = (int)config->max_steps,
+    };
+    struct err err = {0};
+
+    (void)x;
+    if (image_ask_parse(data, len, &limits, &d->ask, &err))
+        http_respond_err(drawing_over(d), &err);
+    else
+        find_model(d);
+}
+
+void images_generate(struct api *api, struct http_exchange *x, const char *arg)
+{
+    struct drawing *d = mem_zalloc(sizeof(*d));
+
+    (void)arg;
+    d->api = api;
+    d->x = x;
+    d->data = json_array();
+    http_set_user(x, d, on_client_left);
+    http_collect_body(x, 0, on_body);
+}

@@ -1,0 +1,300 @@
+/* Which models there are, and which are active. A load answers when the model is loaded, however long that takes: the
+ * supervisor has no limit there as long as the worker lives. */
+#include "base/file.h"
+#include "base/mem.h"
+#include "server/api/body.h"
+#include "server/api/handlers.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* ---- lists ---- */
+
+static const char *type_name(enum model_kind kind)
+{
+    return kind == MODEL_TEXT ? "llm" : "diffusion";
+}
+
+static json_t *model_json(const char *id, enum model_kind kind, uint64_t size,
+                          int64_t created, bool active)
+{
+    const char *file = file_name(id), *dot = strrchr(file, '.');
+    size_t name_length = dot && dot != file ? (size_t)(dot - file) : strlen(file);
+
+    return json_pack("{s:s, s:s, s:I, s:s, s:s%, s:s, s:b, s:I}", "id", id, "object",
+                     "model", "created", (json_int_t)created, "owned_by", "local",
+                     "name", file, name_length, "type", type_name(kind), "active",
+                     active, "size_bytes", (json_int_t)size);
+}
+
+/* A model that was loaded from outside the folders is listed too. */
+static void add_outsider(json_t *data, const char *path, enum model_kind kind)
+{
+    struct stat st = {0};
+
+    (void)stat(path, &st);
+    json_array_append_new(
+        data, model_json(path, kind, (uint64_t)st.st_size, (int64_t)st.st_mtime, true));
+}
+
+static json_t *list_json(struct api *api, enum model_kind only)
+{
+    struct worker_snapshot workers[WORKER_KINDS];
+    bool shown[WORKER_KINDS] = {false};
+    json_t *data = json_array();
+
+    for (int k = 0; k < WORKER_KINDS; k++)
+        supervisor_snapshot(api->server->supervisor, (enum worker_kind)k, &workers[k]);
+    for (size_t i = 0; i < catalog_count(api->catalog); i++) {
+        const struct catalog_entry *e = catalog_at(api->catalog, i);
+        enum worker_kind k = e->kind == MODEL_TEXT ? WORKER_LLM : WORKER_SD;
+
+        if (e->trouble || (only != MODEL_UNKNOWN && e->kind != only))
+            continue;
+        bool active = workers[k].model && !strcmp(workers[k].model, e->path);
+
+        shown[k] = shown[k] || active;
+        json_array_append_new(
+            data, model_json(e->id, e->kind, e->size_bytes, e->modified, active));
+    }
+    for (int k = 0; k < WORKER_KINDS; k++) {
+        enum model_kind kind = k == WORKER_LLM ? MODEL_TEXT : MODEL_PICTURE;
+
+        if (workers[k].model && !shown[k] && (only == MODEL_UNKNOWN || only == kind))
+            add_outsider(data, workers[k].model, kind);
+    }
+    return json_pack("{s:s, s:o}", "object", "list", "data", data);
+}
+
+static void on_listed(void *user)
+{
+    struct later *l = user;
+    enum model_kind only = (enum model_kind)later_number(l);
+    struct api *api;
+    struct http_exchange *x = later_claim(l, &api);
+
+    if (x)
+        http_respond_json(x, 200, list_json(api, only));
+}
+
+static void list(struct api *api, struct http_exchange *x, enum model_kind only)
+{
+    struct later *l = later_new(api, x);
+
+    later_note(l, (int)only, NULL);
+    catalog_ask(api->catalog, on_listed, l);
+}
+
+void models_list(struct api *api, struct http_exchange *x, const char *arg)
+{
+    (void)arg;
+    list(api, x, MODEL_UNKNOWN);
+}
+
+void models_list_text(struct api *api, struct http_exchange *x, const char *arg)
+{
+    (void)arg;
+    list(api, x, MODEL_TEXT);
+}
+
+/* ---- load ---- */
+
+struct loading {
+    struct api *api;
+    struct http_exchange *x;
+    char *name;
+    enum model_kind kind; /* MODEL_UNKNOWN: whatever the file is */
+    enum supervisor_force force;
+    struct worker_load_options options;
+};
+
+static void loading_free(struct loading *l)
+{
+    free(l->name);
+    free(l);
+}
+
+static void on_left_early(struct http_exchange *x, void *user,
+                          enum http_outcome outcome)
+{
+    struct loading *l = user;
+
+    (void)x;
+    (void)outcome;
+    catalog_forget(l->api->catalog, l);
+    loading_free(l);
+}
+
+static void on_loaded(void *user, const struct err *err)
+{
+    struct later *l = user;
+    enum model_kind kind = (enum model_kind)later_number(l);
+    char *id = mem_strdup(later_text(l));
+    struct api *api;
+    struct http_exchange *x = later_claim(l, &api);
+
+    if (x && err)
+        http_respond_err(x, err);
+    else if (x)
+        http_respond_json(x, 200,
+                          json_pack("{s:s, s:s, s:s}", "status", "success", "model", id,
+                                    "type", type_name(kind)));
+    free(id);
+}
+
+static void on_found(void *user)
+{
+    struct loading *l = user;
+    struct api *api = l->api;
+    struct http_exchange *x = l->x;
+    struct err err = {0};
+    const struct catalog_entry *e = catalog_find(api->catalog, l->name, l->kind, &err);
+
+    http_set_user(x, NULL, NULL);
+    if (e) {
+        struct later *later = later_new(api, x);
+
+        later_note(later, (int)e->kind, e->id);
+        if (supervisor_load(api->server->supervisor,
+                            e->kind == MODEL_TEXT ? WORKER_LLM : WORKER_SD, e->path,
+                            &l->options, l->force, on_loaded, later, &err)) {
+            later_claim(later, &api);
+            http_respond_err(x, &err);
+        }
+    } else {
+        http_respond_err(x, &err);
+    }
+    loading_free(l);
+}
+
+/* The predecessors' names for llama.cpp's settings are taken as well. */
+static int read_options(const json_t *body, struct worker_load_options *ret,
+                        struct err *err)
+{
+    static const char *const layer_names[] = {"gpu_layers", "n_gpu_layers", NULL};
+    static const char *const context_names[] = {"context", "n_ctx", NULL};
+    int64_t layers = -1, context = 0, slots = 0;
+
+    if (body_whole(body, body_name(body, layer_names), -1, 1000, &layers, err) ||
+        body_whole(body, body_name(body, context_names), 0, 1 << 24, &context, err) ||
+        body_whole(body, "slots", 0, 64, &slots, err))
+        return -1;
+    ret->gpu_layers = (int)layers;
+    ret->context = (int)context;
+    ret->slots = (int)slots;
+    return 0;
+}
+
+static void load(struct api *api, struct http_exchange *x, const json_t *body,
+                 enum model_kind kind)
+{
+    static const char *const names[] = {"model", "model_id", NULL};
+    struct worker_load_options options = WORKER_LOAD_OPTIONS_DEFAULT;
+    enum supervisor_force force;
+    const char *name = NULL;
+    struct err err = {0};
+
+    if (body_text(body, body_name(body, names), 4096, &name, &err) ||
+        read_options(body, &options, &err) || read_force(x, body, &force, &err)) {
+        http_respond_err(x, &err);
+        return;
+    }
+    if (!name || !*name) {
+        http_respond_error(x, ERR_INVALID, "model",
+                           "model is missing: an id from GET /v1/models");
+        return;
+    }
+    struct loading *l = mem_zalloc(sizeof(*l));
+
+    *l = (struct loading){api, x, mem_strdup(name), kind, force, options};
+    http_set_user(x, l, on_left_early);
+    catalog_ask(api->catalog, on_found, l);
+}
+
+static void load_any(struct api *api, struct http_exchange *x, const char *arg,
+                     const json_t *body)
+{
+    (void)arg;
+    load(api, x, body, MODEL_UNKNOWN);
+}
+
+static void load_text(struct api *api, struct http_exchange *x, const char *arg,
+                      const json_t *body)
+{
+    (void)arg;
+    load(api, x, body, MODEL_TEXT);
+}
+
+void models_load(struct api *api, struct http_exchange *x, const char *arg)
+{
+    with_body(api, x, arg, BODY_REQUIRED, load_any);
+}
+
+void models_load_text(struct api *api, struct http_exchange *x, const char *arg)
+{
+    with_body(api, x, arg, BODY_REQUIRED, load_text);
+}
+
+/* ---- unload ---- */
+
+static void on_unloaded(void *user, const struct err *err)
+{
+    struct later *l = user;
+    const char *text = later_text(l);
+    char *id = text ? mem_strdup(text) : NULL;
+    struct api *api;
+    struct http_exchange *x = later_claim(l, &api);
+
+    if (x && err)
+        http_respond_err(x, err);
+    else if (x)
+        http_respond_json(x, 200,
+                          json_pack("{s:s, s:s?}", "status", "success", "model", id));
+    free(id);
+}
+
+static void unload(struct api *api, struct http_exchange *x, const json_t *body,
+                   enum worker_kind kind)
+{
+    enum supervisor_force force;
+    struct worker_snapshot worker;
+    struct err err = {0};
+
+    if (read_force(x, body, &force, &err)) {
+        http_respond_err(x, &err);
+        return;
+    }
+    struct later *l = later_new(api, x);
+
+    supervisor_snapshot(api->server->supervisor, kind, &worker);
+    later_note(l, kind, worker.model ? catalog_id(api->catalog, worker.model) : NULL);
+    if (supervisor_unload(api->server->supervisor, kind, force, on_unloaded, l, &err)) {
+        later_claim(l, &api);
+        http_respond_err(x, &err);
+    }
+}
+
+static void unload_picture(struct api *api, struct http_exchange *x, const char *arg,
+                           const json_t *body)
+{
+    (void)arg;
+    unload(api, x, body, WORKER_SD);
+}
+
+static void unload_text(struct api *api, struct http_exchange *x, const char *arg,
+                        const json_t *body)
+{
+    (void)arg;
+    unload(api, x, body, WORKER_LLM);
+}
+
+void models_unload(struct api *api, struct http_exchange *x, const char *arg)
+{
+    with_body(api, x, arg, BODY_OPTIONAL, unload_picture);
+}
+
+void models_unload_text(struct api *api, struct http_exchange *x, const char *arg)
+{
+    with_body(api, x, arg, BODY_OPTIONAL, unload_text);
+}

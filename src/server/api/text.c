@@ -1,0 +1,272 @@
+/* Text requests go to llama-server as they are: status, headers, bytes and timing are the proxy's business. What is
+ * done here is what llama-server cannot know: whether the body is JSON at all (it would be answered in another
+ * shape, and only after a model was loaded for it), and which model is meant.
+ *
+ * A named model is looked up without touching the disk when it is the active one, which is nearly always. Only
+ * otherwise the folders are read, and the request waits for that (and then for its model) in the gate.
+ */
+#include "base/mem.h"
+#include "base/str.h"
+#include "server/api/body.h"
+#include "server/api/handlers.h"
+#include "server/api/text_gate.h"
+#include "server/config/config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct text_ask {
+    struct api *api;
+    struct http_exchange *x;
+    char *model;        /* NULL: the active one */
+    const char *target; /* at the worker; static */
+    char *body;         /* to send instead of the client's; NULL: the client's own */
+    enum proxy_stream stream;
+};
+
+static void ask_free(struct text_ask *ask)
+{
+    free(ask->model);
+    free(ask->body);
+    free(ask);
+}
+
+static void on_left_early(struct http_exchange *x, void *user,
+                          enum http_outcome outcome)
+{
+    struct text_ask *ask = user;
+
+    (void)x;
+    (void)outcome;
+    catalog_forget(ask->api->catalog, ask);
+    ask_free(ask);
+}
+
+static void on_forwarded(void *user, struct http_exchange *x, enum http_outcome outcome)
+{
+    (void)x;
+    (void)outcome;
+    text_pass_free(user);
+}
+
+/* path: NULL for the active model. Takes the ask. */
+static void forward(struct text_ask *ask, const char *path)
+{
+    struct server *server = ask->api->server;
+    struct http_exchange *x = ask->x;
+    struct text_pass *pass = text_pass_new(ask->api->gate, path);
+    struct proxy_options o = {
+        .client = server->client,
+        .acquire = text_acquire,
+        .release = text_release,
+        .source = pass,
+        .target = ask->target,
+        .body = ask->body,
+        .body_len = ask->body ? strlen(ask->body) : 0,
+        .stream = ask->stream,
+        .first_byte_timeout_ms = (unsigned)server->config->first_byte_timeout_s * 1000,
+        .on_done = on_forwarded,
+        .user = pass,
+    };
+
+    ask->body = NULL;
+    ask_free(ask);
+    http_set_user(x, NULL, NULL);
+    proxy_forward(x, &o);
+}
+
+static void on_listed(void *user)
+{
+    struct text_ask *ask = user;
+    struct err err = {0};
+    const struct catalog_entry *entry =
+        catalog_find(ask->api->catalog, ask->model, MODEL_TEXT, &err);
+
+    if (entry) {
+        char *path = mem_strdup(entry->path);
+
+        forward(ask, path);
+        free(path);
+        return;
+    }
+    struct http_exchange *x = ask->x;
+
+    http_set_user(x, NULL, NULL);
+    ask_free(ask);
+    http_respond_err(x, &err);
+}
+
+/* Finds the model and forwards. body: to send instead of the client's own (taken), or NULL. */
+static void serve(struct api *api, struct http_exchange *x, const char *target,
+                  const char *model, char *body, enum proxy_stream stream)
+{
+    struct text_ask *ask = mem_zalloc(sizeof(*ask));
+    struct worker_snapshot worker;
+
+    *ask = (struct text_ask){.api = api,
+                             .x = x,
+                             .target = target,
+                             .model = model && *model ? mem_strdup(model) : NULL,
+                             .body = body,
+                             .stream = stream};
+    supervisor_snapshot(api->server->supervisor, WORKER_LLM, &worker);
+    const char *active = worker.wanted ? worker.wanted : worker.model;
+
+    if (!ask->model) {
+        forward(ask, NULL);
+    } else if (active && catalog_means(api->catalog, ask->model, active)) {
+        char *path = mem_strdup(active);
+
+        forward(ask, path);
+        free(path);
+    } else {
+        http_set_user(x, ask, on_left_early);
+        catalog_ask(api->catalog, on_listed, ask);
+    }
+}
+
+/* ---- chat and completions ---- */
+
+static void completions(struct api *api, struct http_exchange *x, const json_t *body,
+                        const char *target, const char *needed)
+{
+    const char *model = NULL;
+    bool stream = false;
+    struct err err = {0};
+
+    if (body_text(body, "model", 0, &model, &err) ||
+        body_bool(body, "stream", &stream, &err)) {
+        http_respond_err(x, &err);
+        return;
+    }
+    if (!json_object_get(body, needed)) {
+        http_respond_error(x, ERR_INVALID, needed, "%s is missing", needed);
+        return;
+    }
+    serve(api, x, target, model, NULL, stream ? PROXY_STREAM_YES : PROXY_STREAM_NO);
+}
+
+static void chat(struct api *api, struct http_exchange *x, const char *arg,
+                 const json_t *body)
+{
+    const json_t *messages = json_object_get(body, "messages");
+
+    (void)arg;
+    if (messages && (!json_is_array(messages) || json_array_size(messages) == 0))
+        http_respond_error(x, ERR_INVALID, "messages",
+                           "messages must be a list of at least one message");
+    else
+        completions(api, x, body, "/v1/chat/completions", "messages");
+}
+
+static void complete(struct api *api, struct http_exchange *x, const char *arg,
+                     const json_t *body)
+{
+    (void)arg;
+    completions(api, x, body, "/v1/completions", "prompt");
+}
+
+void text_chat(struct api *api, struct http_exchange *x, const char *arg)
+{
+    with_body(api, x, arg, BODY_REQUIRED, chat);
+}
+
+void text_completions(struct api *api, struct http_exchange *x, const char *arg)
+{
+    with_body(api, x, arg, BODY_REQUIRED, complete);
+}
+
+/* ---- tokens ---- */
+
+/* Copies a value under the engine's name, from whichever of the names it has. */
+static void pass_on(json_t *to, const char *name, const json_t *from,
+                    const char *const *names)
+{
+    json_t *value = json_object_get(from, body_name(from, names));
+
+    if (value && !json_is_null(value))
+        json_object_set(to, name, value);
+}
+
+static void tokenize(struct api *api, struct http_exchange *x, const char *arg,
+                     const json_t *body)
+{
+    static const char *const texts[] = {"content", "text", "input", "prompt", NULL};
+    static const char *const special[] = {"add_special", "add_special_tokens", NULL};
+    static const char *const parse[] = {"parse_special", NULL};
+    static const char *const pieces[] = {"with_pieces", NULL};
+    const char *key = body_name(body, texts), *text = NULL, *model = NULL;
+    struct err err = {0};
+
+    (void)arg;
+    if (body_text(body, key, 0, &text, &err) ||
+        body_text(body, "model", 0, &model, &err)) {
+        http_respond_err(x, &err);
+        return;
+    }
+    if (!text) {
+        http_respond_error(x, ERR_INVALID, "content",
+                           "content is missing: the text that is to be tokenized");
+        return;
+    }
+    json_t *ask = json_pack("{s:s}", "content", text);
+
+    pass_on(ask, "add_special", body, special);
+    pass_on(ask, "parse_special", body, parse);
+    pass_on(ask, "with_pieces", body, pieces);
+    serve(api, x, "/tokenize", model, json_dumps(ask, JSON_COMPACT), PROXY_STREAM_NO);
+    json_decref(ask);
+}
+
+static void detokenize(struct api *api, struct http_exchange *x, const char *arg,
+                       const json_t *body)
+{
+    json_t *tokens = json_object_get(body, "tokens");
+    const char *model = NULL;
+    struct err err = {0};
+    size_t i;
+    json_t *token;
+
+    (void)arg;
+    if (body_text(body, "model", 0, &model, &err)) {
+        http_respond_err(x, &err);
+        return;
+    }
+    bool good = json_is_array(tokens);
+
+    json_array_foreach(tokens, i, token)
+    {
+        good = good && json_is_integer(token) && json_integer_value(token) >= 0;
+    }
+    if (!good) {
+        http_respond_error(
+            x, ERR_INVALID, "tokens",
+            "tokens must be a list of token ids, whole numbers from 0 on");
+        return;
+    }
+    json_t *ask = json_pack("{s:O}", "tokens", tokens);
+
+    serve(api, x, "/detokenize", model, json_dumps(ask, JSON_COMPACT), PROXY_STREAM_NO);
+    json_decref(ask);
+}
+
+void text_tokenize(struct api *api, struct http_exchange *x, const char *arg)
+{
+    with_body(api, x, arg, BODY_REQUIRED, tokenize);
+}
+
+void text_detokenize(struct api *api, struct http_exchange *x, const char *arg)
+{
+    with_body(api, x, arg, BODY_REQUIRED, detokenize);
+}
+
+void text_embeddings(struct api *api, struct http_exchange *x, const char *arg)
+{
+    (void)api;
+    (void)arg;
+    http_set_header(x, "x-should-retry", "false");
+    http_respond_error(
+        x, ERR_UNSUPPORTED, NULL,
+        "embeddings are not served yet: they need a model made for them, "
+        "resident beside the one that writes");
+}
