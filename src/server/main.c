@@ -230,9 +230,9 @@ static int serve(struct program *p, const char *notes)
     }
     log_lines(p->server.log, notes);
     watch_signals(p);
-    supervisor_begin(p->server.supervisor);
     log_info(p->server.log, "Orchestrator listening on %s:%d", p->config.listen_ip,
              p->server.port);
+    supervisor_begin(p->server.supervisor);
     uv_run(&p->loop, UV_RUN_DEFAULT);
     close_signals(p);
     uv_loop_close(&p->loop);

@@ -215,7 +215,8 @@ int worker_launch(struct worker *w, const struct wish *target, struct err *err)
     rc = process_start(&options, &w->process, err);
     if (rc == 0) {
         w->started_ms = clock_ms();
-        reaper_add(w->s->reaper, file_name(program), process_pid(w->process));
+        w->pid = process_pid(w->process);
+        reaper_add(w->s->reaper, file_name(program), w->pid);
     }
 out:
     words_release(&arguments);
@@ -231,6 +232,8 @@ void worker_forget_process(struct worker *w)
         http_client_forget(w->s->client, "127.0.0.1", w->port);
     process_close(w->process);
     w->process = NULL;
+    reaper_remove(w->s->reaper, w->pid);
+    w->pid = 0;
     w->started_ms = 0;
     memset(w->token, 0, sizeof(w->token));
 }

@@ -302,7 +302,7 @@ static void note_exit(struct worker *w)
 {
     if (w->hung)
         snprintf(w->last_exit, sizeof(w->last_exit),
-                 "killed: three health checks without an answer");
+                 "killed after three health checks without an answer");
     else
         process_exit_text(&w->exit, w->last_exit, sizeof(w->last_exit));
     worker_forget_process(w);
@@ -322,11 +322,11 @@ static void lost(struct worker *w, uint64_t wait_ms)
 {
     log_warning(w->s->log, "Detected %s Worker failure. Restarting...",
                 w->profile->title);
-    log_info(w->s->log, "%s Worker %s", w->profile->title, w->last_exit);
+    log_info(w->s->log, "%s Worker was lost: %s", w->profile->title, w->last_exit);
     w->was_lost = true;
     w->restarts++;
-    snprintf(w->reason, sizeof(w->reason), "the %s worker %s", w->profile->what,
-             w->last_exit);
+    snprintf(w->reason, sizeof(w->reason), "the %s worker was lost: %s",
+             w->profile->what, w->last_exit);
     set_state(w, WORKER_RESTARTING);
     timer_start(w, wait_ms);
 }
@@ -344,8 +344,8 @@ static void start_failed(struct worker *w)
     struct err why = {0};
 
     note_exit(w);
-    err_set(&why, ERR_BAD_GATEWAY, "the %s worker %s while %s%s%s", w->profile->what,
-            w->last_exit, loading ? "loading the model" : "starting",
+    err_set(&why, ERR_BAD_GATEWAY, "the %s worker ended while %s (%s)%s%s",
+            w->profile->what, loading ? "loading the model" : "starting", w->last_exit,
             w->first_error[0] ? ": " : "", w->first_error);
     if (w->next.known) {
         back_to_wanted(w, &why);

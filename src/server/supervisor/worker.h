@@ -55,6 +55,7 @@ struct worker {
     bool wants_up; /* false after POST .../stop */
 
     struct process *process; /* NULL: none */
+    int pid;
     struct process_exit exit;
     unsigned generation;
     uint64_t started_ms;
