@@ -15,6 +15,7 @@ import { dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { writeGguf, writeSafetensors } from './models.mjs';
+import { checkAnswer } from './openapi.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 export const binFolder = resolve(process.env.MYSTI_BIN ?? join(here, '../../build/bin'));
@@ -104,15 +105,19 @@ class TestServer {
       headers: { 'Content-Type': 'application/json', ...options.headers } });
   }
 
-  // Status and JSON of an answer in one step.
+  // Status and JSON of an answer in one step, held against docs/openapi.yaml.
   async postJson(path, body, options) {
-    const res = await this.post(path, body, options);
-    return { status: res.status, headers: res.headers, json: await res.json() };
+    return this.#checked('POST', path, await this.post(path, body, options));
   }
 
   async getJson(path, options) {
-    const res = await this.get(path, options);
-    return { status: res.status, headers: res.headers, json: await res.json() };
+    return this.#checked(options?.method ?? 'GET', path, await this.get(path, options));
+  }
+
+  async #checked(method, path, res) {
+    const json = await res.json();
+    checkAnswer(method, path, res.status, res.headers.get('content-type'), json);
+    return { status: res.status, headers: res.headers, json };
   }
 
   plan(kind, plan) {

@@ -106,9 +106,9 @@ static void refuse_path(struct http_exchange *x, const char *path)
     const char *nearest = str_nearest(path, paths, route_count);
 
     free(paths);
-    http_respond_error(x, ERR_NOT_FOUND, NULL, "there is no %.200s here; %s%s", path,
+    http_respond_error(x, ERR_NOT_FOUND, NULL, "there is no %.200s here; %s%s%s", path,
                        nearest ? "did you mean " : "GET /v1 lists every route",
-                       nearest ? nearest : "");
+                       nearest ? nearest : "", nearest ? "?" : "");
 }
 
 static bool is_page_file(struct http_exchange *x, const char *path)

@@ -3,7 +3,7 @@
  *   struct api *api = api_new(&server);          // server: filled in, lives longer
  *   struct http_server_options o = {.on_request = api_handle, .user = api, ...};
  *   ...
- *   api_free(api);                               // after http_server_close() has called back
+ *   api_free(api);         // after http_server_close() and supervisor_shutdown() have called back
  *
  * api_handle finds the route (routes.c has the table of all of them), answers CORS preflights, unknown paths
  * (404 with the nearest route) and wrong methods (405 with Allow), and calls the handler. Handlers belong to one

@@ -14,8 +14,11 @@
 
 void pictures_progress(struct api *api, struct http_exchange *x, const char *arg)
 {
+    char *text = job_queue_progress_text(api->server->queue);
+
     (void)arg;
-    http_respond_json(x, 200, job_queue_progress_json(api->server->queue));
+    http_respond(x, 200, "application/json", text, strlen(text));
+    free(text);
 }
 
 void pictures_stream(struct api *api, struct http_exchange *x, const char *arg)

@@ -38,7 +38,8 @@ static json_t *worker_json(struct api *api, enum worker_kind kind)
     struct worker_snapshot w;
 
     supervisor_snapshot(api->server->supervisor, kind, &w);
-    json_t *uptime = w.pid ? json_real((double)w.uptime_ms / 1000.0) : json_null();
+    json_t *uptime =
+        w.pid ? json_integer((json_int_t)(w.uptime_ms / 1000)) : json_null();
     json_t *progress = w.progress < 0 ? json_null() : json_real(w.progress);
 
     return json_pack(

@@ -28,19 +28,10 @@ struct events {
     uv_timer_t ping;
 };
 
-static char *state_now(const struct events *e)
-{
-    json_t *state = job_queue_progress_json(e->queue);
-    char *text = json_dumps(state, JSON_COMPACT);
-
-    json_decref(state);
-    return text;
-}
-
 static void on_changed(void *user)
 {
     struct events *e = user;
-    char *text = e->first ? state_now(e) : NULL;
+    char *text = e->first ? job_queue_progress_text(e->queue) : NULL;
 
     for (struct listener *l = e->first; l; l = l->next) {
         l->behind = http_buffered(l->x) > BEHIND_BYTES;
@@ -66,7 +57,7 @@ static void on_drain(struct http_exchange *x, void *user)
     (void)x;
     if (!l->behind || !l->events)
         return;
-    char *text = state_now(l->events);
+    char *text = job_queue_progress_text(l->events->queue);
 
     l->behind = false;
     http_sse_event(l->x, NULL, text);
@@ -130,7 +121,7 @@ void events_subscribe(struct events *e, struct http_exchange *x)
     http_set_user(x, l, on_close);
     http_on_drain(x, on_drain);
     http_sse_start(x);
-    char *text = state_now(e);
+    char *text = job_queue_progress_text(e->queue);
 
     http_sse_event(x, NULL, text);
     free(text);

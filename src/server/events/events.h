@@ -11,7 +11,7 @@ struct job_queue;
 struct uv_loop_s;
 
 struct events *events_new(struct uv_loop_s *loop, struct job_queue *queue);
-/* Ends every stream, frees when its timer is closed (the loop has to turn once more). */
+/* Before its queue is closed. Ends every stream, frees when its timer is closed (the loop has to turn once more). */
 void events_free(struct events *e);
 /* Answers x with the stream and keeps it until the client leaves. */
 void events_subscribe(struct events *e, struct http_exchange *x);

@@ -293,7 +293,7 @@ void job_queue_cancel_all(struct job_queue *q, json_t *ret_ids)
     }
 }
 
-json_t *job_queue_progress_json(const struct job_queue *q)
+char *job_queue_progress_text(const struct job_queue *q)
 {
     struct job_progress p = {.eta_ms = -1};
     bool idle = !q->first;
@@ -301,13 +301,16 @@ json_t *job_queue_progress_json(const struct job_queue *q)
     if (!idle)
         job_progress_get(q->first, &p);
     json_t *eta = p.eta_ms < 0 ? json_null() : json_integer(p.eta_ms);
-
-    return json_pack(
+    json_t *state = json_pack(
         "{s:i, s:i, s:f, s:s, s:s, s:i, s:i, s:s?, s:o, s:I}", "step", p.sample_step,
         "steps", p.sample_steps, "time", (double)p.time_ms / 1000.0, "phase",
         idle ? "idle" : job_step_word(p.step), "label",
         idle ? "Idle" : job_step_label(p.step), "image", p.image, "images", p.images,
         "job", p.id, "eta_ms", eta, "waiting", (json_int_t)job_queue_waiting(q));
+    char *text = json_dumps(state, JSON_COMPACT | JSON_REAL_PRECISION(6));
+
+    json_decref(state);
+    return text;
 }
 
 void job_queue_listen(struct job_queue *q, void (*changed)(void *user), void *user)

@@ -62,9 +62,8 @@ size_t job_queue_waiting(const struct job_queue *q);
 size_t job_queue_limit(const struct job_queue *q);
 void job_queue_cancel_all(struct job_queue *q, json_t *ret_ids);
 
-/* The state as clients see it (docs/openapi.yaml, Progress): of the running job, else of the last one while it is
- * fresh news, else idle. A new reference. */
-json_t *job_queue_progress_json(const struct job_queue *q);
+/* The state as clients see it (docs/openapi.yaml, Progress): of the running job, or idle. JSON text; free() it. */
+char *job_queue_progress_text(const struct job_queue *q);
 /* After every change of that state. One listener. */
 void job_queue_listen(struct job_queue *q, void (*changed)(void *user), void *user);
 
