@@ -3,7 +3,8 @@
  * llhttp in its strict setting refuses most of what is dangerous: Content-Length together with
  * Transfer-Encoding, repeated or non-numeric lengths, bare LF and CR, folded lines, control characters in
  * names, broken chunks. No lenient flag is ever set here. On top of it, once a head is complete:
- *   - the version is exactly 1.0 or 1.1 (llhttp would take a versionless line with a bare LF);
+ *   - the version is exactly 1.0 or 1.1 of HTTP (llhttp would take RTSP and ICE, and a versionless line
+ *     with a bare LF);
  *   - a request has exactly one Host, of legal characters (1.0: at most one);
  *   - Transfer-Encoding occurs once and is exactly "chunked", and never in 1.0. Anything else is refused:
  *     two programs that read it differently are how requests are smuggled;
@@ -91,6 +92,33 @@ static int begin_field(struct message *m)
     return 0;
 }
 
+/* llhttp does not tell which protocol's version this is: look at the bytes before it. */
+static int on_version(llhttp_t *parser, const char *at, size_t len)
+{
+    struct message *m = parser->data;
+    size_t behind = (size_t)(at - m->fed);
+    char name[5];
+
+    (void)len;
+    if (m->has_version)
+        return 0; /* the rest of it */
+    m->has_version = true;
+    for (size_t i = 0; i < sizeof(name); i++)
+        name[i] = i + behind >= 5 ? m->fed[i + behind - 5] : m->before[i + behind];
+    if (memcmp(name, "HTTP/", sizeof(name)))
+        return refuse(m, ERR_INVALID, "Only HTTP is spoken here.");
+    return 0;
+}
+
+static void remember_before(struct message *m, const char *data, size_t len)
+{
+    size_t keep = len < sizeof(m->before) ? sizeof(m->before) - len : 0;
+
+    memmove(m->before, m->before + sizeof(m->before) - keep, keep);
+    memcpy(m->before + keep, data + len - (sizeof(m->before) - keep),
+           sizeof(m->before) - keep);
+}
+
 static int on_name(llhttp_t *parser, const char *at, size_t len)
 {
     struct message *m = parser->data;
@@ -160,6 +188,7 @@ static int on_pause(llhttp_t *parser)
 static const llhttp_settings_t settings = {
     .on_url = on_text,
     .on_url_complete = on_target_complete,
+    .on_version = on_version,
     .on_header_field = on_name,
     .on_header_field_complete = on_name_complete,
     .on_header_value = on_text,
@@ -374,8 +403,11 @@ static void explain(struct message *m, enum llhttp_errno code, const char *data)
 static size_t feed_parser(struct message *m, char *data, size_t len,
                           enum message_event *ret_event)
 {
-    enum llhttp_errno code = llhttp_execute(&m->parser, data, len);
+    enum llhttp_errno code;
     size_t used = len;
+
+    m->fed = data;
+    code = llhttp_execute(&m->parser, data, len);
 
     *ret_event = MESSAGE_MORE;
     if (code == HPE_PAUSED) {
@@ -394,6 +426,7 @@ static size_t feed_parser(struct message *m, char *data, size_t len,
         *ret_event = MESSAGE_BAD;
     } else if (!m->has_head) {
         m->head_bytes += len;
+        remember_before(m, data, len);
     }
     if (!m->bad && m->head_bytes > m->limits->head_bytes)
         refuse(m, ERR_HEADERS, "The request line and headers are too large.");

@@ -45,6 +45,8 @@ struct message {
     size_t head_bytes;    /* seen of the head so far */
     size_t extra_bytes;   /* of chunk extensions and trailers */
     int64_t length;       /* of the body; -1: chunked, or until the connection ends */
+    const char *fed;      /* the data being fed */
+    char before[5];       /* the last bytes fed before it, while in the head */
     char *body;           /* within the fed data */
     size_t body_len;
     enum err_code bad;
@@ -58,6 +60,7 @@ struct message {
     bool
         is_head_answer : 1; /* set by the user: the answer to a HEAD request has no body */
     bool at_end : 1;
+    bool has_version : 1;
 };
 
 void message_init(struct message *m, enum message_kind kind,
