@@ -51,6 +51,7 @@ int cage_enter(struct err *err)
     const char *server = getenv("MYSTI_SERVER_PID");
     int64_t pid;
 
+    prctl(PR_SET_NAME, "mysti_sd_worker"); /* exec through /proc names it "exe" */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (!server)

@@ -1,0 +1,302 @@
+// The picture worker by itself: the real process, the real engine, a tiny model with random weights.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { decodePng } from '../support/decode_png.mjs';
+import { startPictureWorker, takeApart, workerProgram } from '../support/picture_worker.mjs';
+import { freePort, until } from '../support/server.mjs';
+import { writeTinyPainter } from '../support/tiny_painter.mjs';
+
+let folder;
+let model;
+const long = { prompt: 'a long one', width: 256, height: 256, steps: 150, count: 16, seed: 1 };
+
+before(() => {
+  folder = mkdtempSync(join(tmpdir(), 'mysti-sd-'));
+  model = writeTinyPainter(join(folder, 'tiny.safetensors'));
+});
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+async function ready(t, options) {
+  const worker = await startPictureWorker(t, options);
+  await until('the engine is open', async () => (await worker.health()).backend);
+  const { status, body } = await worker.json('POST', '/internal/load', { path: model });
+  assert.equal(status, 200, JSON.stringify(body));
+  worker.facts = body;
+  return worker;
+}
+
+test('nothing is answered without the token', async (t) => {
+  const worker = await startPictureWorker(t);
+  for (const token of [null, '', 'wrong', 'a-secret-of-this-tes', 'a-secret-of-this-test2', 'A-secret-of-this-test']) {
+    for (const [method, path] of [['GET', '/internal/health'], ['POST', '/internal/generate'], ['GET', '/nowhere']]) {
+      const { status, body } = await worker.json(method, path, undefined, token);
+      assert.equal(status, 401);
+      assert.deepEqual(Object.keys(body.error).sort(), ['code', 'message', 'param', 'type']);
+    }
+  }
+  assert.equal((await worker.json('GET', '/internal/health')).status, 200);
+});
+
+test('the token stands neither in argv nor in the environment that others may read', async (t) => {
+  const worker = await startPictureWorker(t);
+  const pid = worker.child.pid;
+  assert.ok(!readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes(worker.token));
+  assert.ok(!readFileSync(`/proc/${pid}/environ`, 'latin1').includes(worker.token));
+  assert.equal(readFileSync(`/proc/${pid}/comm`, 'latin1').trim(), 'mysti_sd_worker');
+});
+
+test('without a token or with wrong options it says so and does not start', async () => {
+  const cases = [
+    [[], {}, 1, /MYSTI_WORKER_TOKEN is not set/],
+    [['--listen-prot', '3'], { MYSTI_WORKER_TOKEN: 'x' }, 2, /perhaps --listen-port/],
+    [['--listen-port', '70000'], { MYSTI_WORKER_TOKEN: 'x' }, 2, /65535/],
+    [['--scheduling', 'fast'], { MYSTI_WORKER_TOKEN: 'x' }, 2, /batch, idle and normal/],
+    [['extra'], { MYSTI_WORKER_TOKEN: 'x' }, 2, /extra/],
+    [[], { MYSTI_WORKER_TOKEN: 'x', MYSTI_SERVER_PID: '1' }, 1, /server .* is gone/],
+  ];
+  for (const [args, env, code, text] of cases) {
+    const child = spawn(workerProgram, args, { env: { PATH: process.env.PATH, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    let log = '';
+    child.stderr.on('data', (d) => (log += d));
+    const exit = await new Promise((done) => child.on('close', done));
+    assert.equal(exit, code, log);
+    assert.match(log, text);
+  }
+});
+
+test('a taken port is one line and exit code 1', async (t) => {
+  const worker = await startPictureWorker(t, { args: ['--listen-port', String(await freePort())] });
+  const child = spawn(workerProgram, ['--listen-port', String(worker.port)],
+    { env: { ...process.env, MYSTI_WORKER_TOKEN: 'x' }, stdio: ['ignore', 'pipe', 'pipe'] });
+  let log = '';
+  child.stderr.on('data', (d) => (log += d));
+  assert.equal(await new Promise((done) => child.on('close', done)), 1);
+  assert.match(log, new RegExp(String(worker.port)));
+});
+
+test('a model is loaded, draws, and is unloaded', async (t) => {
+  const worker = await startPictureWorker(t);
+  await until('the engine is open', async () => (await worker.health()).backend);
+  assert.equal((await worker.health()).state, 'empty');
+  assert.equal((await worker.draw({ prompt: 'x' })).status, 503);
+  const { body: facts } = await worker.json('POST', '/internal/load', { path: model });
+  assert.equal(facts.model, model);
+  assert.equal(facts.family, 'sd1');
+  assert.equal(facts.prediction, 'eps');
+  assert.deepEqual([facts.default_width, facts.default_height, facts.default_steps, facts.default_cfg_scale], [64, 64, 4, 5]);
+  assert.equal(facts.default_sampler, 'euler');
+  assert.ok(facts.parameters > 800000 && facts.resident_bytes > 0);
+  let health = await worker.health();
+  assert.deepEqual([health.state, health.model, health.error], ['ready', model, null]);
+
+  const { status, type, events, images } = await worker.draw({ prompt: 'a red circle', seed: 42 });
+  assert.equal(status, 200);
+  assert.equal(type, 'application/x-ndjson');
+  assert.deepEqual(events.filter((e) => e.event === 'phase').map((e) => e.phase), ['encode', 'sample', 'decode']);
+  assert.deepEqual(events.filter((e) => e.event === 'step').map((e) => [e.step, e.steps, e.image]), [[1, 4, 0], [2, 4, 0], [3, 4, 0], [4, 4, 0]]);
+  assert.equal(events.at(-1).event, 'done');
+  assert.ok(events.at(-1).elapsed_ms >= events.find((e) => e.step === 4).elapsed_ms);
+  const [{ head, png }] = images;
+  assert.deepEqual([head.index, head.seed, head.width, head.height], [0, 42, 64, 64]);
+  assert.match(head.parameters, /^a red circle\nSteps: 4, Sampler: Euler, Schedule type: Normal, CFG scale: 5, Seed: 42, Size: 64x64, Model: tiny, RNG: NV, Version: Mysti /);
+  const picture = decodePng(png);
+  assert.deepEqual([picture.width, picture.height], [64, 64]);
+  assert.ok(png.includes(`tEXtparameters\0${head.parameters}`));
+
+  assert.equal((await worker.json('POST', '/internal/unload')).status, 200);
+  health = await worker.health();
+  assert.deepEqual([health.state, health.model], ['empty', null]);
+});
+
+test('the same seed draws the same picture, count counts seeds up, a job says what it asked for', async (t) => {
+  const worker = await ready(t);
+  const one = await worker.draw({ prompt: 'a', seed: 7 });
+  const again = await worker.draw({ prompt: 'a', seed: 7 });
+  const two = await worker.draw({ prompt: 'a', seed: 6, count: 2 });
+  const other = await worker.draw({ prompt: 'b', seed: 7 });
+  assert.ok(one.images[0].png.equals(again.images[0].png));
+  assert.deepEqual(two.images.map((i) => [i.head.index, i.head.seed]), [[0, 6], [1, 7]]);
+  const pixels = (image) => Buffer.from(decodePng(image.png).rgb);
+  assert.ok(pixels(two.images[1]).equals(pixels(one.images[0])));
+  assert.ok(!pixels(two.images[0]).equals(pixels(one.images[0])));
+  assert.ok(!pixels(other.images[0]).equals(pixels(one.images[0])));
+  const all = await worker.draw({ prompt: 'ünï 猫', negative_prompt: 'c', width: 128, height: 64, steps: 2, cfg_scale: 1.5, seed: 5, sampler: 'DPM++ 2M Karras', rng: 'cpu' });
+  assert.equal(all.images[0].head.parameters.split(', Model')[0],
+    'ünï 猫\nNegative prompt: c\nSteps: 2, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 1.5, Seed: 5, Size: 128x64');
+  const random = [await worker.draw({ prompt: 'a' }), await worker.draw({ prompt: 'a', seed: -1 })];
+  assert.notEqual(random[0].images[0].head.seed, random[1].images[0].head.seed);
+  const wordy = await worker.draw({ prompt: 'a '.repeat(100) });
+  assert.equal(wordy.images[0].head.dropped_tokens, 25);
+});
+
+test('a wrong job is refused with its field, and nothing starts', async (t) => {
+  const worker = await ready(t);
+  const cases = [
+    [{}, 'prompt', /prompt/], [{ prompt: 3 }, 'prompt', /string/],
+    [{ prompt: 'x', width: 100 }, 'width', /multiple of 8/], [{ prompt: 'x', height: 1 << 20 }, 'height', /2048/],
+    [{ prompt: 'x', width: 0 }, 'width', /0/], [{ prompt: 'x', steps: 0 }, 'steps', /0/],
+    [{ prompt: 'x', steps: 1e30 }, 'steps', /whole/], [{ prompt: 'x', steps: 2.5 }, 'steps', /whole/],
+    [{ prompt: 'x', count: -3 }, 'count', /range/], [{ prompt: 'x', cfg_scale: 'a' }, 'cfg_scale', /number/],
+    [{ prompt: 'x', cfg_scale: -1 }, 'cfg_scale', /number/], [{ prompt: 'x', seed: 'a' }, 'seed', /whole/],
+    [{ prompt: 'x', sampler: 'heun' }, 'sampler', /euler, euler_a, dpmpp_2m/],
+    [{ prompt: 'x', scheduler: 'ays' }, 'scheduler', /normal and karras/], [{ prompt: 'x', rng: 'dice' }, 'rng', /nv/],
+  ];
+  for (const [job, param, text] of cases) {
+    const { status, body } = await worker.json('POST', '/internal/generate', job);
+    assert.equal(status, 400, JSON.stringify(job));
+    assert.equal(body.error.param, param, JSON.stringify(body));
+    assert.match(body.error.message, text);
+  }
+  const broken = await worker.json('POST', '/internal/generate', '{"prompt": "x",\n oops}');
+  assert.equal(broken.status, 400);
+  assert.match(broken.body.error.message, /line 2/);
+  assert.equal((await worker.json('POST', '/internal/generate', '[1]')).status, 400);
+  assert.equal((await worker.json('POST', '/internal/generate', `{"prompt":"${'x'.repeat(2 << 20)}"}`)).status, 413);
+  assert.equal((await worker.json('GET', '/internal/nothing')).status, 404);
+  assert.equal((await worker.json('GET', '/internal/generate')).status, 405);
+  assert.equal((await worker.health()).state, 'ready');
+});
+
+test('one job at a time; health answers at once meanwhile', async (t) => {
+  const worker = await ready(t);
+  const job = await worker.open('POST', '/internal/generate', long);
+  await new Promise((done) => job.once('data', done));
+  job.resume();
+  const waits = [];
+  for (let i = 0; i < 40; i++) {
+    const began = performance.now();
+    const health = await worker.health();
+    waits.push(performance.now() - began);
+    assert.equal(health.state, 'busy');
+    await sleep(10);
+  }
+  assert.ok(Math.max(...waits) < 100, `health took up to ${Math.max(...waits)} ms`);
+  assert.ok((await worker.health()).progress > 0);
+  for (const [path, body] of [['generate', { prompt: 'x' }], ['load', { path: model }], ['unload', undefined], ['estimate', {}]]) {
+    const { status, body: answer } = await worker.json('POST', `/internal/${path}`, body);
+    assert.equal(status, 409);
+    assert.equal(answer.error.code, 'busy');
+  }
+  job.destroy();
+});
+
+test('a client that leaves cancels its job', async (t) => {
+  const worker = await ready(t);
+  const job = await worker.open('POST', '/internal/generate', long);
+  await new Promise((done) => job.once('data', done));
+  job.destroy();
+  const began = performance.now();
+  await until('the worker is free', async () => (await worker.health()).state === 'ready', 2000);
+  assert.ok(performance.now() - began < 1000);
+  assert.equal((await worker.draw({ prompt: 'x' })).events.at(-1).event, 'done');
+});
+
+test('POST /internal/cancel ends the stream with an error event', async (t) => {
+  const worker = await ready(t);
+  assert.deepEqual((await worker.json('POST', '/internal/cancel')).body, { cancelled: false });
+  const job = await worker.open('POST', '/internal/generate', long);
+  const parts = [];
+  const end = new Promise((done) => job.on('data', (d) => parts.push(d)).on('end', done));
+  await until('the job has begun', () => parts.length);
+  assert.deepEqual((await worker.json('POST', '/internal/cancel')).body, { cancelled: true });
+  await end;
+  const last = takeApart(Buffer.concat(parts)).events.at(-1);
+  assert.equal(last.event, 'error');
+  assert.equal(last.error.code, 'cancelled');
+  assert.equal((await worker.health()).state, 'ready');
+});
+
+test('the memory of a job is known before it runs', async (t) => {
+  const worker = await ready(t);
+  const { status, body: small } = await worker.json('POST', '/internal/estimate', { width: 64, height: 64 });
+  assert.equal(status, 200);
+  const { body: large } = await worker.json('POST', '/internal/estimate', { width: 512, height: 512 });
+  assert.ok(large.peak_bytes > small.peak_bytes + 10e6, JSON.stringify({ small, large }));
+  assert.ok(small.peak_bytes > small.resident_bytes && small.resident_bytes > 0);
+  const refused = await worker.json('POST', '/internal/estimate', { width: 63 });
+  assert.equal(refused.status, 400);
+});
+
+test('a broken file is one sentence, and the model before it stays', async (t) => {
+  const worker = await ready(t);
+  const whole = readFileSync(model);
+  const at = (name) => join(folder, name);
+  const head = (text) => {
+    const length = Buffer.alloc(8);
+    length.writeBigUInt64LE(BigInt(text.length));
+    return Buffer.concat([length, Buffer.from(text)]);
+  };
+  writeFileSync(at('cut.safetensors'), whole.subarray(0, whole.length - 1000));
+  writeFileSync(at('cut-head.safetensors'), whole.subarray(0, 500));
+  writeFileSync(at('empty.safetensors'), '');
+  writeFileSync(at('absurd.safetensors'), Buffer.concat([Buffer.alloc(8, 0xff), whole.subarray(8, 1000)]));
+  writeFileSync(at('text.safetensors'), 'this is not a model, only a text with a misleading name');
+  writeFileSync(at('nojson.safetensors'), head('{"a": {"dtype": "F32", '));
+  writeFileSync(at('overlap.safetensors'), head('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4294967296]}}'));
+  writeTinyPainter(at('shape.safetensors'), (shapes) => (shapes['model.diffusion_model.middle_block.1.proj_in.weight'] = [32, 31, 1, 1]));
+  writeTinyPainter(at('missing.safetensors'), (shapes) => delete shapes['model.diffusion_model.out.2.weight']);
+  writeTinyPainter(at('meta.safetensors'), (_, meta) => (meta['mysti.prediction'] = 'x0'));
+  writeFileSync(at('gguf.gguf'), Buffer.concat([Buffer.from('GGUF'), Buffer.alloc(60, 0xee)]));
+  mkdirSync(at('folder.safetensors'));
+  const files = ['cut', 'cut-head', 'empty', 'absurd', 'text', 'nojson', 'overlap', 'shape', 'missing', 'meta', 'folder'];
+  for (const name of [...files.map((f) => `${f}.safetensors`), 'gguf.gguf']) {
+    const { status, body } = await worker.json('POST', '/internal/load', { path: at(name) });
+    assert.equal(status, 400, `${name}: ${JSON.stringify(body)}`);
+    assert.ok(body.error.message.length > 20 && !body.error.message.includes('\n'), `${name}: ${body.error.message}`);
+    const health = await worker.health();
+    assert.equal(health.model, model);
+    assert.equal(health.error, body.error.message);
+  }
+  const gone = await worker.json('POST', '/internal/load', { path: at('nowhere.safetensors') });
+  assert.equal(gone.status, 404);
+  assert.equal((await worker.json('POST', '/internal/load', { path: 'relative' })).status, 400);
+  assert.equal((await worker.draw({ prompt: 'still there' })).images.length, 1);
+  await worker.json('POST', '/internal/load', { path: model });
+  assert.equal((await worker.health()).error, null);
+});
+
+test('--model loads at the start; a broken one leaves the worker up and says why', async (t) => {
+  const good = await startPictureWorker(t, { args: ['--model', model] });
+  await until('the model is there', async () => (await good.health()).state === 'ready');
+  const bad = await startPictureWorker(t, { args: ['--model', join(folder, 'none.safetensors')] });
+  await until('the load has failed', async () => (await bad.health()).error);
+  assert.equal((await bad.health()).state, 'empty');
+});
+
+test('SIGTERM ends it in the middle of a job', async (t) => {
+  const worker = await ready(t);
+  const job = await worker.open('POST', '/internal/generate', long);
+  await new Promise((done) => job.once('data', done));
+  job.on('error', () => {}).resume();
+  worker.child.kill('SIGTERM');
+  await until('it has ended', () => worker.exit, 2000);
+  assert.deepEqual(worker.exit, { code: 0, signal: null });
+});
+
+test('it dies with its parent, whatever kills the parent', async (t) => {
+  const parent = spawn(process.execPath, ['-e', `
+    const { spawn } = require('node:child_process');
+    const env = { ...process.env, MYSTI_WORKER_TOKEN: 'x', MYSTI_SERVER_PID: String(process.pid) };
+    const child = spawn(process.argv[1], [], { env, stdio: ['ignore', 'pipe', 'inherit'], detached: true });
+    child.stdout.on('data', (d) => process.stdout.write(child.pid + ' ' + d));
+    setInterval(() => {}, 1000);`, workerProgram], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.after(() => parent.kill('SIGKILL'));
+  let out = '';
+  parent.stdout.on('data', (d) => (out += d));
+  await until('the worker listens', () => out.includes('listening'));
+  const pid = Number(out.split(' ')[0]);
+  process.kill(pid, 0);
+  parent.kill('SIGKILL');
+  await until('the worker is gone', () => {
+    try {
+      return readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1][0] === 'Z';
+    } catch {
+      return true;
+    }
+  }, 2000);
+});

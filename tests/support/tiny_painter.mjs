@@ -1,0 +1,128 @@
+// A picture model in SD 1.x layout that is as small as the architecture allows and whose weights are random: what
+// it draws is noise, but everything that a real model needs is there. 4 MB, made in a moment, always the same.
+import { writeFileSync } from 'node:fs';
+
+const WIDTH = 16; // of the U-Net's first level
+const CONTEXT = 16; // of the text encoder
+const VAE = 8;
+
+// name -> shape
+function tensors() {
+  const out = {};
+  const conv = (name, to, from, size = 3) => Object.assign(out, { [`${name}.weight`]: [to, from, size, size], [`${name}.bias`]: [to] });
+  const linear = (name, to, from, bias = true) => Object.assign(out, { [`${name}.weight`]: [to, from], ...(bias && { [`${name}.bias`]: [to] }) });
+  const norm = (name, n) => Object.assign(out, { [`${name}.weight`]: [n], [`${name}.bias`]: [n] });
+
+  const text = 'cond_stage_model.transformer.text_model';
+  out[`${text}.embeddings.token_embedding.weight`] = [49408, CONTEXT];
+  out[`${text}.embeddings.position_embedding.weight`] = [77, CONTEXT];
+  const layer = `${text}.encoder.layers.0`;
+  for (const n of ['q', 'k', 'v', 'out']) linear(`${layer}.self_attn.${n}_proj`, CONTEXT, CONTEXT);
+  linear(`${layer}.mlp.fc1`, 4 * CONTEXT, CONTEXT);
+  linear(`${layer}.mlp.fc2`, CONTEXT, 4 * CONTEXT);
+  norm(`${layer}.layer_norm1`, CONTEXT);
+  norm(`${layer}.layer_norm2`, CONTEXT);
+  norm(`${text}.final_layer_norm`, CONTEXT);
+
+  const unet = 'model.diffusion_model';
+  const res = (name, to, from) => {
+    norm(`${name}.in_layers.0`, from);
+    conv(`${name}.in_layers.2`, to, from);
+    linear(`${name}.emb_layers.1`, to, 4 * WIDTH);
+    norm(`${name}.out_layers.0`, to);
+    conv(`${name}.out_layers.3`, to, to);
+    if (to !== from) conv(`${name}.skip_connection`, to, from, 1);
+  };
+  const transformer = (name, n) => {
+    norm(`${name}.norm`, n);
+    conv(`${name}.proj_in`, n, n, 1);
+    conv(`${name}.proj_out`, n, n, 1);
+    const block = `${name}.transformer_blocks.0`;
+    for (const [attention, from] of [['attn1', n], ['attn2', CONTEXT]]) {
+      linear(`${block}.${attention}.to_q`, n, n, false);
+      linear(`${block}.${attention}.to_k`, n, from, false);
+      linear(`${block}.${attention}.to_v`, n, from, false);
+      linear(`${block}.${attention}.to_out.0`, n, n);
+    }
+    for (const i of [1, 2, 3]) norm(`${block}.norm${i}`, n);
+    linear(`${block}.ff.net.0.proj`, 8 * n, n);
+    linear(`${block}.ff.net.2`, n, 4 * n);
+  };
+  const [a, b] = [WIDTH, 2 * WIDTH];
+  linear(`${unet}.time_embed.0`, 4 * a, a);
+  linear(`${unet}.time_embed.2`, 4 * a, 4 * a);
+  conv(`${unet}.input_blocks.0.0`, a, 4);
+  res(`${unet}.input_blocks.1.0`, a, a);
+  conv(`${unet}.input_blocks.2.0.op`, a, a);
+  res(`${unet}.input_blocks.3.0`, b, a);
+  transformer(`${unet}.input_blocks.3.1`, b);
+  res(`${unet}.middle_block.0`, b, b);
+  transformer(`${unet}.middle_block.1`, b);
+  res(`${unet}.middle_block.2`, b, b);
+  res(`${unet}.output_blocks.0.0`, b, b + b);
+  transformer(`${unet}.output_blocks.0.1`, b);
+  res(`${unet}.output_blocks.1.0`, b, b + a);
+  transformer(`${unet}.output_blocks.1.1`, b);
+  conv(`${unet}.output_blocks.1.2.conv`, b, b);
+  res(`${unet}.output_blocks.2.0`, a, b + a);
+  res(`${unet}.output_blocks.3.0`, a, a + a);
+  norm(`${unet}.out.0`, a);
+  conv(`${unet}.out.2`, 4, a);
+
+  const vae = 'first_stage_model';
+  const block = (name, n) => {
+    norm(`${name}.norm1`, n);
+    conv(`${name}.conv1`, n, n);
+    norm(`${name}.norm2`, n);
+    conv(`${name}.conv2`, n, n);
+  };
+  conv(`${vae}.post_quant_conv`, 4, 4, 1);
+  conv(`${vae}.decoder.conv_in`, VAE, 4);
+  block(`${vae}.decoder.mid.block_1`, VAE);
+  norm(`${vae}.decoder.mid.attn_1.norm`, VAE);
+  for (const n of ['q', 'k', 'v', 'proj_out']) conv(`${vae}.decoder.mid.attn_1.${n}`, VAE, VAE, 1);
+  block(`${vae}.decoder.mid.block_2`, VAE);
+  for (let level = 0; level < 4; level++) {
+    for (const i of [0, 1]) block(`${vae}.decoder.up.${level}.block.${i}`, VAE);
+    if (level) conv(`${vae}.decoder.up.${level}.upsample.conv`, VAE, VAE);
+  }
+  norm(`${vae}.decoder.norm_out`, VAE);
+  conv(`${vae}.decoder.conv_out`, 3, VAE);
+  return out;
+}
+
+const metadata = {
+  'mysti.name': 'tiny', 'mysti.unet_heads': '2', 'mysti.text_heads': '1', 'mysti.default_width': '64',
+  'mysti.default_height': '64', 'mysti.default_steps': '4', 'mysti.default_cfg_scale': '5',
+};
+
+// change(tensors, metadata): spoil it before it is written
+export function writeTinyPainter(path, change = () => {}) {
+  const shapes = tensors();
+  const meta = { ...metadata };
+  change(shapes, meta);
+  const head = { __metadata__: meta };
+  let offset = 0;
+  for (const [name, shape] of Object.entries(shapes)) {
+    const bytes = 4 * shape.reduce((x, y) => x * y, 1);
+    head[name] = { dtype: 'F32', shape, data_offsets: [offset, offset + bytes] };
+    offset += bytes;
+  }
+  const text = Buffer.from(JSON.stringify(head));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(text.length));
+  const data = new Float32Array(offset / 4);
+  let at = 0;
+  let seed = 1;
+  for (const [name, shape] of Object.entries(shapes)) {
+    const count = shape.reduce((x, y) => x * y, 1);
+    const isNorm = shape.length === 1 && name.endsWith('.weight');
+    const scale = Math.sqrt(3 / (count / shape[0]));
+    for (let i = 0; i < count; i++) {
+      seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+      data[at++] = isNorm ? 1 : (seed / 2 ** 31 - 1) * scale * (shape.length === 1 ? 0.02 : 1);
+    }
+  }
+  writeFileSync(path, Buffer.concat([length, text, Buffer.from(data.buffer)]));
+  return path;
+}
