@@ -1,0 +1,22 @@
+/* small_model: writes the checkpoint that tests/golden/sd1_small.tensors describes: SD 1.x's shape at reduced
+ * widths, 3 million weights that are a hash of their name and index, so that no weights need committing. */
+#ifndef MYSTI_TESTS_SMALL_MODEL_H
+#define MYSTI_TESTS_SMALL_MODEL_H
+
+#define SMALL_MODEL_TENSORS "tests/golden/sd1_small.tensors"
+
+struct small_model {
+    const char *without; /* leaves this tensor out */
+    const char *extra;   /* adds a tensor of this name, [1] */
+    const char *doubled; /* this tensor's first dimension is twice as large */
+    const char *broken;  /* this tensor's values are NaN */
+    const char
+        *metadata; /* JSON members after the heads: "\"mysti.prediction\":\"v\"" */
+};
+
+/* A file under /tmp; free() the path after unlink(). Fails the test that calls it. */
+char *small_model_write(const struct small_model *options);
+/* the same, in memory; free() it */
+void *small_model_bytes(const struct small_model *options, unsigned long *ret_size);
+
+#endif
