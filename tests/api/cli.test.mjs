@@ -1,0 +1,200 @@
+// The command line against the real server with scripted workers.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { binFolder, freePort, startServer, until } from '../support/server.mjs';
+
+const program = join(binFolder, 'mysti');
+let folder;
+before(() => (folder = mkdtempSync(join(tmpdir(), 'mysti-cli-'))));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+function start(args, { server, env = {}, input } = {}) {
+  const child = spawn(program, args, { cwd: folder, env: { PATH: process.env.PATH, ...(server && { MYSTI_SERVER: server.base }), ...env }, stdio: ['pipe', 'pipe', 'pipe'] });
+  const run = { child, out: Buffer.alloc(0), err: '' };
+  child.stdout.on('data', (d) => (run.out = Buffer.concat([run.out, d])));
+  child.stderr.setEncoding('utf8').on('data', (d) => (run.err += d));
+  child.stdin.end(input ?? '');
+  run.end = new Promise((done) => child.on('close', (code, signal) => done({ code, signal, out: run.out.toString(), err: run.err, raw: run.out })));
+  return run;
+}
+// from a PNG's first chunk
+const sizeOf = (png) => (png.toString('latin1', 1, 4) === 'PNG' ? [png.readUInt32BE(16), png.readUInt32BE(20)] : []);
+const mysti = (args, options) => start(args, options).end;
+
+test('help, version and mistakes need no server', async () => {
+  const help = await mysti(['--help']);
+  assert.equal(help.code, 0);
+  for (const command of ['draw', 'write', 'status', 'models', 'load', 'unload']) {
+    assert.match(help.out, new RegExp(`^  ${command} `, 'm'));
+    const own = await mysti([command, '--help']);
+    assert.equal(own.code, 0);
+    assert.match(own.out, new RegExp(`^Usage: mysti ${command} `));
+    assert.match(own.out, /--server URL/);
+  }
+  assert.match((await mysti(['--version'])).out, /^mysti \d+\.\d+\.\d+\n$/);
+  const wrong = [
+    [[], /Usage/], [['drow'], /perhaps 'draw'/], [['draw'], /PROMPT is missing/], [['draw', 'x', '--sampel', 'a'], /perhaps --sampler/],
+    [['draw', 'x', '-o'], /--out needs a value/], [['draw', 'x', '--steps', '0'], /1 to 150/], [['draw', 'x', '--cfg', 'high'], /--cfg/],
+    [['draw', 'x', '-o', '-', '--count', '2'], /one picture/],
+    [['models', 'x'], /one word too many/], [['load'], /NAME is missing/], [['unload', 'everything'], /'sd' .* 'llm'/], [['status', '--jsn'], /perhaps --json/],
+  ];
+  for (const [args, text] of wrong) {
+    const run = await mysti(args);
+    assert.equal(run.code, 2, args.join(' '));
+    assert.match(run.err, text);
+    assert.equal(run.out, '');
+  }
+});
+
+test('no server there is exit code 3, and the sentence says where it looked', async () => {
+  const port = await freePort();
+  for (const args of [['draw', 'x'], ['write', 'x'], ['status'], ['models'], ['load', 'x'], ['unload', 'sd']]) {
+    const run = await mysti([...args, '--server', `http://127.0.0.1:${port}`]);
+    assert.equal(run.code, 3, args[0]);
+    assert.match(run.err, new RegExp(`no server at http://127.0.0.1:${port}`));
+  }
+});
+
+test('another program on the port is said to be one', async (t) => {
+  const other = createServer((req, res) => res.end('<html>hello</html>')).listen(0, '127.0.0.1');
+  t.after(() => other.close());
+  await until('it listens', () => other.address());
+  const run = await mysti(['status', '--server', `http://127.0.0.1:${other.address().port}/`]);
+  assert.equal(run.code, 1);
+  assert.match(run.err, /another program/);
+});
+
+test('draw writes the picture, with what was asked for', async (t) => {
+  const server = await startServer(t);
+  const out = join(folder, 'one.png');
+  const run = await mysti(['draw', 'a', 'red circle', '-o', out, '--size', '128x64', '--steps', '3', '--seed', '7', '--cfg', '2.5', '--negative', 'blue', '--sampler', 'Euler a', '--scheduler', 'karras'], { server });
+  assert.equal(run.code, 0, run.err);
+  assert.equal(run.out, `${out}  seed 7\n`);
+  assert.equal(run.err, '');
+  assert.deepEqual(sizeOf(readFileSync(out)), [128, 64]);
+  const [sent] = server.requests('sd', '/internal/generate');
+  const job = typeof sent.body === 'string' ? JSON.parse(sent.body) : sent.body;
+  assert.equal(job.prompt, 'a red circle');
+  assert.equal(job.negative_prompt, 'blue');
+  assert.deepEqual([job.width, job.height, job.steps, job.seed, job.cfg_scale], [128, 64, 3, 7, 2.5]);
+  assert.deepEqual([job.sampler, job.scheduler], ['euler_a', 'karras']);
+});
+
+test('draw --count numbers the files; -o - is standard output; --quiet is silent', async (t) => {
+  const server = await startServer(t);
+  const three = await mysti(['draw', 'x', '-o', join(folder, 'many.png'), '--count', '3', '--seed', '5'], { server });
+  assert.equal(three.code, 0, three.err);
+  for (const i of [1, 2, 3]) assert.ok(existsSync(join(folder, `many-${i}.png`)));
+  assert.deepEqual(three.out.trim().split('\n').map((l) => l.match(/seed (\d+)/)[1]), ['5', '6', '7']);
+  const pipe = await mysti(['draw', 'x', '-o', '-'], { server });
+  assert.equal(pipe.code, 0);
+  assert.deepEqual(sizeOf(pipe.raw), [128, 128]);
+  const quiet = await mysti(['draw', 'x', '-q', '-o', join(folder, 'quiet.png')], { server });
+  assert.deepEqual([quiet.code, quiet.out, quiet.err], [0, '', '']);
+});
+
+test('draw shows a bar', async (t) => {
+  const server = await startServer(t, { sd: { step_ms: 40, default_steps: 5 } });
+  const run = await mysti(['draw', 'x', '--progress', '-o', join(folder, 'bar.png')], { server });
+  assert.equal(run.code, 0, run.err);
+  assert.match(run.err, /\[#{12}-{18}\] 2\/5 drawing/);
+  assert.match(run.err, /s left/);
+  assert.ok(run.err.endsWith('\r\x1b[K'), 'the bar is wiped away');
+});
+
+test('draw tells what the server refused', async (t) => {
+  const server = await startServer(t, { sd: { generate: ['error_mid', 'out_of_memory', 'ok'] } });
+  const out = join(folder, 'refused.png');
+  const sampler = await mysti(['draw', 'x', '--sampler', 'heun', '-o', out], { server });
+  assert.equal(sampler.code, 1);
+  assert.match(sampler.err, /euler.*heun/);
+  const middle = await mysti(['draw', 'x', '-o', out], { server });
+  assert.equal(middle.code, 1);
+  assert.match(middle.err, /the engine gave up/);
+  const memory = await mysti(['draw', 'x', '-o', out], { server });
+  assert.equal(memory.code, 1);
+  assert.match(memory.err, /9\.1 GiB/);
+  assert.ok(!existsSync(out));
+  const nowhere = await mysti(['draw', 'x', '-o', join(folder, 'no/such/folder.png')], { server });
+  assert.equal(nowhere.code, 1);
+  assert.match(nowhere.err, /no\/such/);
+});
+
+test('Ctrl-C cancels the job', async (t) => {
+  const server = await startServer(t, { sd: { step_ms: 100, default_steps: 100 } });
+  const run = start(['draw', 'x', '-o', join(folder, 'never.png')], { server });
+  await until('the job runs', async () => (await server.getJson('/v1/progress')).json.step > 0);
+  run.child.kill('SIGINT');
+  const { code, err } = await run.end;
+  assert.equal(code, 130);
+  assert.match(err, /cancelled/);
+  await until('the worker has stopped', () => server.records('sd').some((r) => r.event === 'job_cancelled'));
+  assert.ok(!existsSync(join(folder, 'never.png')));
+});
+
+test('write prints the tokens as they come', async (t) => {
+  const server = await startServer(t, { llm: { token_ms: 150 } });
+  const run = start(['write', 'a boat', 'at night', '--max-tokens', '50', '--temperature', '0.5', '--system', 'be brief'], { server });
+  await until('the first tokens are there', () => run.out.length > 0);
+  assert.ok(!run.out.toString().includes('writer.'), 'it did not wait for the end');
+  const { code, out, err } = await run.end;
+  assert.deepEqual([code, out, err], [0, 'Hello from the fake writer.\n', '']);
+  const sent = server.requests('llm', '/v1/chat/completions')[0];
+  const body = typeof sent.body === 'string' ? JSON.parse(sent.body) : sent.body;
+  assert.deepEqual(body.messages, [{ role: 'system', content: 'be brief' }, { role: 'user', content: 'a boat at night' }]);
+  assert.deepEqual([body.stream, body.max_tokens, body.temperature], [true, 50, 0.5]);
+  const piped = await mysti(['write', '-'], { server, input: 'from a pipe' });
+  assert.equal(piped.code, 0);
+});
+
+test('write says when the answer breaks off', async (t) => {
+  const server = await startServer(t, { llm: { chat: ['crash_mid', 'error', 'ok'] } });
+  const broken = await mysti(['write', 'x'], { server });
+  assert.equal(broken.code, 1);
+  assert.match(broken.err, /^mysti write: .{10,}/m);
+  await server.ready(['llm']);
+  const refused = await mysti(['write', 'x'], { server });
+  assert.equal(refused.code, 1);
+  assert.match(refused.err, /too long/);
+});
+
+test('status, models, load and unload', async (t) => {
+  const server = await startServer(t);
+  const status = await mysti(['status'], { server });
+  assert.equal(status.code, 0, status.err);
+  assert.match(status.out, /^server +ok /m);
+  assert.match(status.out, /^pictures +ready +.*starter-painter/m);
+  assert.match(status.out, /^text +ready +.*starter-writer/m);
+  assert.match(status.out, /^memory +[\d.]+ GiB available/m);
+  assert.equal(JSON.parse((await mysti(['status', '--json'], { server })).out).status, 'ok');
+
+  const models = await mysti(['models'], { server });
+  assert.match(models.out, /^\* pictures .*starter-painter/m);
+  assert.match(models.out, /^\* text .*starter-writer/m);
+  const id = models.out.match(/pictures.* (\S+)\n/)[1];
+
+  const unloaded = await mysti(['unload', 'sd'], { server });
+  assert.equal(unloaded.code, 0, unloaded.err);
+  assert.match((await mysti(['models'], { server })).out, /^ {2}pictures/m);
+  const nothing = await mysti(['unload', 'sd'], { server });
+  assert.equal(nothing.code, 0);
+  const loaded = await mysti(['load', id], { server });
+  assert.equal(loaded.code, 0, loaded.err);
+  assert.match(loaded.out, /^loaded .*starter-painter/);
+  const wrong = await mysti(['load', id.replace('painter', 'pianter')], { server });
+  assert.equal(wrong.code, 1);
+  assert.match(wrong.err, /painter/);
+});
+
+test('status fails while a worker is down', async (t) => {
+  const server = await startServer(t);
+  await server.post('/v1/workers/sd/stop');
+  const run = await mysti(['status'], { server });
+  assert.equal(run.code, 1);
+  assert.match(run.out, /^pictures +stopped/m);
+});
