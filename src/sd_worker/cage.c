@@ -16,6 +16,7 @@
  * this process leads its own session, as it does under mysti_server. */
 #include "sd_worker/cage.h"
 
+#include "base/cores.h"
 #include "base/mem.h"
 #include "base/str.h"
 
@@ -46,6 +47,22 @@ int cage_scheduling_parse(const char *name, enum cage_scheduling *ret, struct er
                    "--scheduling '%s': known are batch, idle and normal", name);
 }
 
+/* No core file with prompts and the token in it; when memory runs out, the kernel takes this process before the
+ * server that can start it again. */
+static void close_doors(void)
+{
+    const struct rlimit none = {0, 0};
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+    setrlimit(RLIMIT_CORE, &none);
+    if (fd < 0)
+        return;
+    if (write(fd, "500", 3) < 0) {
+        /* then the kernel judges by size alone */
+    }
+    close(fd);
+}
+
 int cage_enter(struct err *err)
 {
     const char *server = getenv("MYSTI_SERVER_PID");
@@ -54,6 +71,7 @@ int cage_enter(struct err *err)
     prctl(PR_SET_NAME, "mysti_sd_worker"); /* exec through /proc names it "exe" */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    close_doors();
     if (!server)
         return 0;
     if (str_to_int(server, "MYSTI_SERVER_PID", 1, INT32_MAX, &pid, err))
@@ -70,55 +88,9 @@ static bool is_env(const char *name, const char *value)
     return now && strcmp(now, value) == 0;
 }
 
-/* Is `cpu` the first of its core's hardware threads among those we may use? */
-static bool leads_core(int cpu, const cpu_set_t *allowed)
-{
-    char *path =
-        mem_printf("/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
-    char text[128] = "";
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : 0;
-
-    if (fd >= 0)
-        close(fd);
-    free(path);
-    text[n > 0 ? n : 0] = '\0';
-    for (char *p = text; *p;) { /* "0,4" or "0-1" */
-        char *end;
-        long first = strtol(p, &end, 10);
-        long last = first;
-
-        if (end == p)
-            break;
-        if (*end == '-')
-            last = strtol(end + 1, &end, 10);
-        for (long s = first; s <= last && s < cpu; s++)
-            if (s >= 0 && CPU_ISSET((size_t)s, allowed))
-                return false;
-        p = *end == ',' ? end + 1 : end;
-        if (*end != ',')
-            break;
-    }
-    return true;
-}
-
-static int physical_cores(void)
-{
-    cpu_set_t allowed;
-    int cores = 0;
-
-    CPU_ZERO(&allowed);
-    if (sched_getaffinity(0, sizeof(allowed), &allowed))
-        return 1;
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        if (CPU_ISSET((size_t)cpu, &allowed) && leads_core(cpu, &allowed))
-            cores++;
-    return cores ? cores : 1;
-}
-
 int cage_threads(int threads, char **argv)
 {
-    int count = threads > 0 ? threads : physical_cores();
+    int count = threads > 0 ? threads : cores_usable();
     char *text = mem_printf("%d", count);
     bool is_set =
         is_env("OMP_NUM_THREADS", text) && is_env("OMP_WAIT_POLICY", "passive");
