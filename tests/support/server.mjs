@@ -149,7 +149,7 @@ export async function startServer(t, { sd, llm, args = [], env = {}, ready = ['s
   const bin = layOut(root, { sd, llm });
   const server = new TestServer(root, await freePort());
   await prepare?.(server);
-  server.start(bin, args, env);
+  server.start(bin, [...args, ...(server.extraArgs ?? [])], env);
   t.after(async () => {
     await server.stop();
     if (process.env.MYSTI_TEST_LOG) console.log(server.logText);

@@ -328,19 +328,47 @@ bool catalog_means(const struct catalog *c, const char *name, const char *path)
     return !strcmp(name, path) || name_means(name, catalog_id(c, path));
 }
 
-static const struct catalog_entry *not_found(const struct catalog *c, const char *name,
-                                             enum model_kind kind, struct err *err)
+/* The id that somebody who mistyped probably meant; NULL when none is near. Compared are ids and bare names. */
+static const char *nearest_id(const struct catalog *c, const char *name,
+                              enum model_kind kind, const char **ret_any)
 {
-    const char **names = mem_alloc((c->list.count + 1) * sizeof(*names));
-    size_t count = 0;
+    size_t count = 0, room = c->list.count * 2 + 1;
+    const char **names = mem_alloc(room * sizeof(*names));
+    const char **ids = mem_alloc(room * sizeof(*ids));
+    char **bare = mem_zalloc(room * sizeof(*bare));
+    const char *found = NULL;
 
     for (size_t i = 0; i < c->list.count; i++) {
         const struct catalog_entry *e = &c->list.entries[i];
 
-        if (!e->trouble && (kind == MODEL_UNKNOWN || e->kind == kind))
-            names[count++] = e->id;
+        if (e->trouble || (kind != MODEL_UNKNOWN && e->kind != kind))
+            continue;
+        const char *file = file_name(e->id), *dot = strrchr(file, '.');
+
+        bare[count] = mem_strndup(file, dot ? (size_t)(dot - file) : strlen(file));
+        for (int k = 0; k < 2; k++, count++) {
+            names[count] = k ? e->id : bare[count];
+            ids[count] = e->id;
+        }
     }
     const char *nearest = str_nearest(name, names, count);
+
+    for (size_t i = 0; i < count; i++) {
+        if (names[i] == nearest)
+            found = ids[i];
+        free(bare[i]);
+    }
+    *ret_any = count ? ids[0] : NULL;
+    free(names);
+    free(ids);
+    free(bare);
+    return found;
+}
+
+static const struct catalog_entry *not_found(const struct catalog *c, const char *name,
+                                             enum model_kind kind, struct err *err)
+{
+    const char *any, *nearest = nearest_id(c, name, kind, &any);
 
     if (nearest)
         err_set_param(err, ERR_NO_MODEL, "model",
@@ -349,8 +377,7 @@ static const struct catalog_entry *not_found(const struct catalog *c, const char
         err_set_param(err, ERR_NO_MODEL, "model",
                       "there is no model '%.200s': GET /v1/models lists those that are "
                       "there%s%s",
-                      name, count ? ", for example " : "", count ? names[0] : "");
-    free(names);
+                      name, any ? ", for example " : "", any ? any : "");
     return NULL;
 }
 

@@ -4,8 +4,8 @@
  *   body -> ask -> (catalog) -> queue -> on_change ... on_picture ... on_end -> answer
  *
  * Without a stream nothing is sent before the end, so the answer has its true status. With one, the head goes
- * out when the worker has taken the job up, or with the first second of waiting; what the client learns before its
- * pictures are comments, which every client library ignores. A failure after the head is an error event.
+ * out when the worker has taken the job up, or as soon as it is certain that the client has to wait; what it learns
+ * before its pictures are comments, which every client library ignores. A failure after the head is an error event.
  *
  * A client that leaves takes its job with it. A picture that could not be saved is still delivered as base64, with
  * the reason in `warning`; as a URL it cannot be delivered, so that is an error (507).
@@ -239,6 +239,7 @@ static void enqueue(struct drawing *d)
     static const struct job_handlers handlers = {
         .on_change = on_change, .on_picture = on_picture, .on_end = on_end};
     struct job_queue *queue = d->api->server->queue;
+    struct job_progress now;
     struct err err = {0};
 
     d->job = job_queue_add(queue, &d->ask.request, &handlers, d, &err);
@@ -251,6 +252,9 @@ static void enqueue(struct drawing *d)
         return;
     }
     http_set_header(d->x, "X-Mysti-Job", job_id(d->job));
+    job_progress_get(d->job, &now);
+    if (now.position > 0)
+        on_change(d, &now); /* it is certain to wait, so a stream begins at once */
 }
 
 static void on_listed(void *user)

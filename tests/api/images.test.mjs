@@ -1,0 +1,114 @@
+// Pictures, the good case: what the worker is asked, what the client gets, what lies on the disk afterwards.
+import assert from 'node:assert/strict';
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import test, { before } from 'node:test';
+import { checkSchema } from '../support/openapi.mjs';
+import { readPng } from '../support/png.mjs';
+import { writeSafetensors } from '../support/models.mjs';
+import { sseEvents, startServer, until } from '../support/server.mjs';
+
+let server;
+before(async (t) => (server = await startServer(t, { prepare: (s) => writeSafetensors(join(s.models, 'other.safetensors')) })));
+
+const draw = (body) => server.postJson('/v1/images/generations', body);
+const jobs = () => server.requests('sd', '/internal/generate').map((r) => JSON.parse(r.body));
+
+test('the shortest request draws with the model\'s own defaults', async () => {
+  const { status, json, headers } = await draw({ prompt: 'a red boat' });
+  assert.equal(status, 200);
+  assert.equal(json.data.length, 1);
+  assert.equal(json.size, '128x128');
+  assert.equal(json.model, 'starter-painter.safetensors');
+  assert.match(headers.get('x-mysti-job'), /^job-/);
+  const png = readPng(Buffer.from(json.data[0].b64_json, 'base64'));
+  assert.deepEqual([png.width, png.height], [128, 128]);
+  assert.match(png.texts.parameters, /^a red boat\n/);
+  const job = jobs().at(-1);
+  assert.deepEqual(Object.keys(job).sort(), ['count', 'prompt', 'seed'], 'what was left open is left to the model');
+  assert.equal(job.seed, json.data[0].seed, 'the seed is drawn here, so that a second run is the same picture');
+});
+
+test('every setting reaches the worker, under any of its names', async () => {
+  await draw({ prompt: 'p', negative_prompt: 'n', size: '256x192', steps: 7, seed: 11, cfg_scale: 3.5, sampler: 'euler_a', scheduler: 'karras' });
+  const want = { prompt: 'p', negative_prompt: 'n', width: 256, height: 192, steps: 7, seed: 11, count: 1, cfg_scale: 3.5, sampler: 'euler_a', scheduler: 'karras' };
+  assert.deepEqual(jobs().at(-1), want);
+  await draw({ prompt: 'p', negative_prompt: 'n', width: 256, height: 192, sample_steps: 7, seed: 11, guidance_scale: 3.5, sampling_method: 'Euler a', scheduler: 'Karras' });
+  assert.deepEqual(jobs().at(-1), want);
+  await draw({ prompt: 'p', sampler: 'DPM++ 2M Karras', quality: 'high', style: 'vivid', user: 'me', moderation: 'low', size: 'auto', extra: { a: 1 } });
+  const { sampler, scheduler, width } = jobs().at(-1);
+  assert.deepEqual([sampler, scheduler, width], ['dpmpp_2m', 'karras', undefined]);
+});
+
+test('several pictures count their seeds up and are all saved', async () => {
+  const { json } = await draw({ prompt: 'three', n: 3, seed: 4294967294 });
+  assert.deepEqual(json.data.map((d) => d.seed), [4294967294, 4294967295, 4294967296]);
+  const files = json.data.map((d) => d.file);
+  assert.equal(new Set(files).size, 3);
+  for (const [i, file] of files.entries()) {
+    assert.match(file, /^img-\d{16}-\d+\.png$/);
+    assert.deepEqual(readFileSync(join(server.outputs, file)), Buffer.from(json.data[i].b64_json, 'base64'));
+  }
+  assert.ok(readdirSync(server.outputs).every((f) => f.endsWith('.png')), 'no temporary file is left');
+});
+
+test('as a URL, the picture is fetched from where it was asked for', async () => {
+  const { json } = await draw({ prompt: 'by url', response_format: 'url' });
+  const [{ url, b64_json, file }] = json.data;
+  assert.equal(b64_json, undefined);
+  assert.equal(url, `${server.base}/outputs/${file}`);
+  const res = await fetch(url);
+  assert.equal(res.headers.get('content-type'), 'image/png');
+  assert.match(readPng(Buffer.from(await res.arrayBuffer())).texts.parameters, /^by url/);
+});
+
+test('an UTF-8 prompt survives the way there and back', async () => {
+  const prompt = 'Füchse 🦊 im „Schnee“\nzweite Zeile';
+  const { json } = await draw({ prompt });
+  assert.equal(jobs().at(-1).prompt, prompt);
+  assert.ok(readPng(Buffer.from(json.data[0].b64_json, 'base64')).texts.parameters.startsWith(prompt));
+});
+
+test('a stream: steps as comments, each picture as one event', async () => {
+  const res = await server.post('/v1/images/generations', { prompt: 'streamed', n: 2, stream: true, partial_images: 2, seed: 5 });
+  assert.match(res.headers.get('content-type'), /text\/event-stream/);
+  assert.match(res.headers.get('x-mysti-job'), /^job-/);
+  const events = [];
+  for await (const event of sseEvents(res)) events.push(event);
+  const pictures = events.filter((e) => e.event === 'image_generation.completed').map((e) => JSON.parse(e.data));
+  for (const picture of pictures) checkSchema('ImageCompletedEvent', picture);
+  assert.deepEqual(pictures.map((p) => [p.index, p.seed]), [[0, 5], [1, 6]]);
+  assert.equal(readPng(Buffer.from(pictures[0].b64_json, 'base64')).width, 128);
+  const comments = events.filter((e) => e.comment).map((e) => e.comment);
+  assert.ok(comments.includes('picture 1/2 step 1/4'), comments.join(' | '));
+  assert.ok(comments.includes('picture 2/2 step 4/4'), comments.join(' | '));
+  assert.ok(!events.some((e) => e.data === '[DONE]'));
+});
+
+test('a request that names another model has it loaded first', async () => {
+  const { json } = await draw({ prompt: 'x', model: 'other' });
+  assert.equal(json.model, 'other.safetensors');
+  assert.equal((await draw({ prompt: 'x' })).json.model, 'other.safetensors', 'and it stays');
+  assert.equal((await draw({ prompt: 'x', model: 'starter-painter.safetensors' })).json.model, 'starter-painter.safetensors');
+});
+
+test('a stream while the model loads gets 200 and comments, a whole answer waits', async (t) => {
+  const slow = await startServer(t, { sd: { load_ms: 2300 }, ready: [] });
+  const whole = slow.postJson('/v1/images/generations', { prompt: 'whole' });
+  const res = await slow.post('/v1/images/generations', { prompt: 'streamed', stream: true });
+  assert.equal(res.status, 200);
+  const comments = [];
+  let picture;
+  for await (const event of sseEvents(res)) {
+    if (event.comment) comments.push(event.comment);
+    if (event.data) picture = JSON.parse(event.data);
+  }
+  assert.ok(comments.includes('queue position=1'), comments.join(' | '));
+  assert.equal(picture.type, 'image_generation.completed');
+  assert.equal((await whole).status, 200);
+});
+
+test('after all of it nothing is running and nothing waits', async () => {
+  await until('idle', async () => (await server.getJson('/v1/progress')).json.phase === 'idle');
+  assert.equal((await server.worker('sd')).busy, false);
+});
