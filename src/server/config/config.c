@@ -409,15 +409,13 @@ static void print_wrapped(struct buf *out, const char *text, size_t column,
         if (column + n + 1 > width && column > indent) {
             buf_printf(out, "\n%*s", (int)indent, "");
             column = indent;
-        }
-        buf_append(out, text, n);
-        column += n;
-        text += n;
-        if (*text == ' ') {
-            text++;
+        } else if (column > indent) {
             buf_append(out, " ", 1);
             column++;
         }
+        buf_append(out, text, n);
+        column += n;
+        text += n + (text[n] == ' ');
     }
 }
 

@@ -64,7 +64,7 @@ const struct option options[] = {
 
     {"sd-threads", NULL, OPTION_NUMBER, F(sd_threads), 0, 1024, "0", NULL, "N",
      "threads of the picture worker; 0: one per physical core", "Picture worker"},
-    {"sd-backend", NULL, OPTION_CHOICE, F(sd_backend), 0, 0, "auto", "auto dnnl ref",
+    {"sd-backend", NULL, OPTION_CHOICE, F(sd_backend), 0, 0, "auto", "auto|dnnl|ref",
      NULL, "what computes: auto takes dnnl where it was built in", NULL},
 
     {"first-byte-timeout", NULL, OPTION_NUMBER, F(first_byte_timeout_s), 1, 86400,
@@ -141,7 +141,7 @@ static int set_size(const char *value, const struct option *o, const char *as,
         shift = 10 * (int)(unit - units + 1);
         n--;
     }
-    if (n == 0 || n >= sizeof(digits))
+    if (n == 0 || n >= sizeof(digits) || strspn(value, "0123456789") != n)
         return err_set(err, ERR_INVALID,
                        "%s must be a size like 65536, 64K or 2M, not \"%.60s\"", as,
                        value);
@@ -163,7 +163,7 @@ static int set_choice(const char *value, const struct option *o, const char *as,
     size_t n = strlen(value);
 
     for (const char *word = o->choices; word;) {
-        const char *end = strchrnul(word, ' ');
+        const char *end = strchrnul(word, '|');
 
         if (n == (size_t)(end - word) && strncmp(word, value, n) == 0) {
             free(*field);

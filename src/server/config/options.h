@@ -23,7 +23,7 @@ struct option {
     size_t offset; /* of the field in struct config */
     int64_t min, max;
     const char *standard; /* the default, as text */
-    const char *choices;  /* "auto dnnl ref" */
+    const char *choices;  /* "auto|dnnl|ref" */
     const char *value;    /* what --help calls the value; NULL: by type */
     const char *help;
     const char *group; /* heading before it in --help; NULL: as the one before */

@@ -1,0 +1,274 @@
+/* The look at the head of a model file: both kinds, and every way in which a file can lie. */
+#include "unit.h"
+
+#include "base/buf.h"
+#include "server/models/peek.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char path[] = "/tmp/mysti-test-peek.bin";
+
+static void put_u32(struct buf *b, uint32_t n)
+{
+    unsigned char bytes[4] = {(unsigned char)n, (unsigned char)(n >> 8),
+                              (unsigned char)(n >> 16), (unsigned char)(n >> 24)};
+
+    buf_append(b, bytes, 4);
+}
+
+static void put_u64(struct buf *b, uint64_t n)
+{
+    put_u32(b, (uint32_t)n);
+    put_u32(b, (uint32_t)(n >> 32));
+}
+
+static void put_string(struct buf *b, const char *s)
+{
+    put_u64(b, strlen(s));
+    buf_append_str(b, s);
+}
+
+static void put_head(struct buf *b, uint32_t version, uint64_t tensors, uint64_t pairs)
+{
+    buf_append(b, "GGUF", 4);
+    put_u32(b, version);
+    put_u64(b, tensors);
+    put_u64(b, pairs);
+}
+
+static void put_tensor(struct buf *b, const char *name, uint64_t offset)
+{
+    put_string(b, name);
+    put_u32(b, 2);
+    put_u64(b, 8);
+    put_u64(b, 8);
+    put_u32(b, 0);
+    put_u64(b, offset);
+}
+
+static void put_architecture(struct buf *b, const char *name)
+{
+    put_string(b, "general.architecture");
+    put_u32(b, 8);
+    put_string(b, name);
+}
+
+/* A text model with a vocabulary, an array of numbers and a context length. */
+static struct buf text_model(void)
+{
+    struct buf b = {0};
+
+    put_head(&b, 3, 2, 4);
+    put_architecture(&b, "llama");
+    put_string(&b, "tokenizer.ggml.tokens");
+    put_u32(&b, 9);
+    put_u32(&b, 8);
+    put_u64(&b, 300);
+    for (int i = 0; i < 300; i++)
+        put_string(&b, "token");
+    put_string(&b, "some.numbers");
+    put_u32(&b, 9);
+    put_u32(&b, 6);
+    put_u64(&b, 1000);
+    buf_reserve(&b, 4000);
+    memset(b.data + b.len, 0, 4000);
+    b.len += 4000;
+    put_string(&b, "llama.context_length");
+    put_u32(&b, 4);
+    put_u32(&b, 1024);
+    put_tensor(&b, "token_embd.weight", 0);
+    put_tensor(&b, "blk.0.attn_q.weight", 256);
+    for (int i = 0; i < 64; i++)
+        put_u64(&b, 0);
+    return b;
+}
+
+static int peek(const struct buf *b, struct model_peek *ret, struct err *err)
+{
+    FILE *f = fopen(path, "wb");
+
+    assert_non_null(f);
+    assert_int_equal(fwrite(b->data, 1, b->len, f), b->len);
+    fclose(f);
+    *err = (struct err){0};
+    return model_peek(path, ret, err);
+}
+
+static void a_text_model(void **state)
+{
+    struct buf b = text_model();
+    struct model_peek p;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(peek(&b, &p, &err), 0);
+    assert_int_equal(p.kind, MODEL_TEXT);
+    assert_int_equal(p.format, MODEL_GGUF);
+    assert_string_equal(p.architecture, "llama");
+    assert_int_equal(p.context, 1024);
+    assert_int_equal(p.tensors, 2);
+    assert_int_equal(p.size_bytes, b.len);
+    buf_release(&b);
+}
+
+static void picture_models_by_architecture_and_by_tensors(void **state)
+{
+    struct buf b = {0};
+    struct model_peek p;
+    struct err err;
+
+    (void)state;
+    put_head(&b, 3, 1, 1);
+    put_architecture(&b, "flux");
+    put_tensor(&b, "anything", 0);
+    put_u64(&b, 0);
+    assert_int_equal(peek(&b, &p, &err), 0);
+    assert_int_equal(p.kind, MODEL_PICTURE);
+    buf_clear(&b);
+    put_head(&b, 2, 1, 0); /* converters of picture models often write no metadata */
+    put_tensor(&b, "model.diffusion_model.input_blocks.0.0.weight", 0);
+    put_u64(&b, 0);
+    assert_int_equal(peek(&b, &p, &err), 0);
+    assert_int_equal(p.kind, MODEL_PICTURE);
+    assert_string_equal(p.architecture, "");
+    buf_clear(&b);
+    put_head(&b, 3, 1, 1); /* a projector is neither */
+    put_architecture(&b, "clip");
+    put_tensor(&b, "v.patch_embd.weight", 0);
+    put_u64(&b, 0);
+    assert_int_equal(peek(&b, &p, &err), 0);
+    assert_int_equal(p.kind, MODEL_UNKNOWN);
+    buf_release(&b);
+}
+
+static void safetensors(void **state)
+{
+    static const char head[] =
+        "{\"model.diffusion_model.out.2.bias\":{\"dtype\":\"F32\"}}";
+    static const char lora[] = "{\"lora_unet_down.alpha\":{\"dtype\":\"F32\"}}";
+    struct buf b = {0};
+    struct model_peek p;
+    struct err err;
+
+    (void)state;
+    put_u64(&b, sizeof(head) - 1);
+    buf_append_str(&b, head);
+    assert_int_equal(peek(&b, &p, &err), 0);
+    assert_int_equal(p.kind, MODEL_PICTURE);
+    assert_int_equal(p.format, MODEL_SAFETENSORS);
+    buf_clear(&b);
+    put_u64(&b, sizeof(lora) - 1);
+    buf_append_str(&b, lora);
+    assert_int_equal(peek(&b, &p, &err), 0);
+    assert_int_equal(p.kind, MODEL_UNKNOWN);
+    buf_clear(&b);
+    put_u64(&b, 1000); /* longer than the file */
+    buf_append_str(&b, head);
+    assert_int_equal(peek(&b, &p, &err), -1);
+    assert_int_equal(err.code, ERR_BAD_FILE);
+    buf_release(&b);
+}
+
+static void what_is_no_file_is_refused(void **state)
+{
+    struct model_peek p;
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(model_peek("/nowhere/x.gguf", &p, &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+    assert_int_equal(model_peek("/tmp", &p, &err), -1);
+    assert_int_equal(err.code, ERR_BAD_FILE);
+    assert_non_null(strstr(err.message, "/tmp is a folder"));
+    assert_int_equal(model_peek("/dev/zero", &p, &err), -1);
+    assert_int_equal(model_peek("/etc/passwd", &p, &err), -1);
+    assert_non_null(strstr(err.message, "neither a GGUF nor a safetensors file"));
+}
+
+/* Cut anywhere inside head or data, it is never taken for whole. */
+static void cut_files_are_refused(void **state)
+{
+    struct buf b = text_model();
+    size_t whole = b.len;
+    struct model_peek p;
+    struct err err;
+
+    (void)state;
+    for (size_t len = 0; len < whole - 64 * 8 + 256; len += len < 400 ? 1 : 97) {
+        b.len = len;
+        if (peek(&b, &p, &err) == 0)
+            fail_msg("a file cut to %zu of %zu bytes was taken", len, whole);
+        assert_int_equal(err.code, ERR_BAD_FILE);
+    }
+    b.len = whole;
+    buf_release(&b);
+}
+
+static void lies_about_sizes_are_refused(void **state)
+{
+    struct model_peek p;
+    struct err err;
+    struct buf b = {0};
+
+    (void)state;
+    put_head(&b, 3, 1, UINT64_MAX);
+    assert_int_equal(peek(&b, &p, &err), -1);
+    buf_clear(&b);
+    put_head(&b, 3, UINT64_MAX, 0);
+    assert_int_equal(peek(&b, &p, &err), -1);
+    buf_clear(&b);
+    put_head(&b, 9, 0, 0);
+    assert_int_equal(peek(&b, &p, &err), -1);
+    assert_non_null(strstr(err.message, "version 9"));
+    for (int kind = 0; kind < 4; kind++) {
+        buf_clear(&b);
+        put_head(&b, 3, 1, 1);
+        put_string(&b, "x");
+        put_u32(&b, kind == 0 ? 8 : kind == 1 ? 77 : 9);
+        if (kind >= 2) {
+            put_u32(&b, kind == 2 ? 10 : 9); /* of numbers; of arrays */
+        }
+        put_u64(&b, UINT64_MAX / 4);
+        for (int i = 0; i < 40; i++)
+            put_u64(&b, 0);
+        assert_int_equal(peek(&b, &p, &err), -1);
+        assert_int_equal(err.code, ERR_BAD_FILE);
+    }
+    buf_release(&b);
+}
+
+/* Any single byte wrong: an answer or a sentence, never a crash (run with the sanitizers). */
+static void flipped_bytes_end_well(void **state)
+{
+    struct buf b = text_model();
+    struct model_peek p;
+    struct err err;
+
+    (void)state;
+    for (size_t i = 0; i < b.len && i < 600; i++) {
+        char was = b.data[i];
+
+        b.data[i] = (char)(was ^ 0xff);
+        if (peek(&b, &p, &err))
+            assert_true(err.message[0] != '\0');
+        b.data[i] = was;
+    }
+    buf_release(&b);
+    unlink(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_text_model),
+        cmocka_unit_test(picture_models_by_architecture_and_by_tensors),
+        cmocka_unit_test(safetensors),
+        cmocka_unit_test(what_is_no_file_is_refused),
+        cmocka_unit_test(cut_files_are_refused),
+        cmocka_unit_test(lies_about_sizes_are_refused),
+        cmocka_unit_test(flipped_bytes_end_well),
+    };
+
+    return RUN_TESTS(tests);
+}

@@ -1,0 +1,315 @@
+/* Child processes, the record of them, and the record of what should be loaded. */
+#include "unit.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "server/supervisor/desired.h"
+#include "server/supervisor/process.h"
+#include "server/supervisor/reaper.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <uv.h>
+
+struct seen {
+    struct buf lines;
+    struct process *process;
+    struct process_exit how;
+    int exits;
+};
+
+static void see_line(void *data, enum process_stream stream, const char *line,
+                     size_t len)
+{
+    struct seen *s = data;
+
+    (void)len;
+    assert_int_equal(s->exits, 0); /* last words before the end */
+    buf_printf(&s->lines, "%d:%s|", (int)stream, line);
+}
+
+static void see_exit(void *data, const struct process_exit *how)
+{
+    struct seen *s = data;
+
+    s->how = *how;
+    s->exits++;
+    process_close(s->process);
+}
+
+static void run_shell(uv_loop_t *loop, struct seen *s, const char *script)
+{
+    char *argv[] = {mem_strdup("sh"), mem_strdup("-c"), mem_strdup(script), NULL};
+    char *env[] = {NULL};
+    struct process_options o = {.loop = loop,
+                                .program = "/bin/sh",
+                                .argv = argv,
+                                .env = env,
+                                .on_line = see_line,
+                                .on_exit = see_exit,
+                                .data = s};
+    struct err err = {0};
+
+    if (process_start(&o, &s->process, &err))
+        fail_msg("%s", err.message);
+    for (int i = 0; i < 3; i++)
+        free(argv[i]);
+}
+
+static void lines_and_end_are_told(void **state)
+{
+    uv_loop_t loop;
+    struct seen s = {0};
+    char text[64];
+
+    (void)state;
+    uv_loop_init(&loop);
+    run_shell(&loop, &s,
+              "echo one; echo two >&2; sleep 0.05; printf 'last words'; exit 7");
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(s.exits, 1);
+    assert_int_equal(s.how.code, 7);
+    assert_non_null(strstr(buf_str(&s.lines), "0:one|"));
+    assert_non_null(strstr(buf_str(&s.lines), "1:two|"));
+    assert_non_null(strstr(buf_str(&s.lines), "0:last words|"));
+    process_exit_text(&s.how, text, sizeof(text));
+    assert_string_equal(text, "exited with code 7");
+    buf_release(&s.lines);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
+static void the_whole_group_ends(void **state)
+{
+    uv_loop_t loop;
+    struct seen s = {0};
+    char text[64];
+    int grandchild;
+
+    (void)state;
+    uv_loop_init(&loop);
+    run_shell(&loop, &s, "sleep 1000 & echo $!; wait");
+    while (s.lines.len == 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    grandchild = (int)strtol(buf_str(&s.lines) + 2, NULL, 10);
+    assert_int_equal(kill(grandchild, 0), 0);
+    process_signal(s.process, SIGTERM);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(s.how.signal, SIGTERM);
+    assert_true(s.how.by_us);
+    process_exit_text(&s.how, text, sizeof(text));
+    assert_string_equal(text, "killed by signal 15 (Terminated)");
+    for (int i = 0; i < 200 && reaper_start_time(grandchild); i++)
+        usleep(10000);
+    assert_int_equal(reaper_start_time(grandchild), 0);
+    buf_release(&s.lines);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
+static void a_missing_program_is_a_sentence(void **state)
+{
+    uv_loop_t loop;
+    char name[] = "x";
+    char *argv[] = {name, NULL};
+    struct process_options o = {.loop = &loop,
+                                .program = "/nowhere/x",
+                                .argv = argv,
+                                .on_line = see_line,
+                                .on_exit = see_exit};
+    struct process *p = NULL;
+    struct err err = {0};
+
+    (void)state;
+    uv_loop_init(&loop);
+    assert_int_equal(process_start(&o, &p, &err), -1);
+    assert_string_equal(err.message,
+                        "cannot start /nowhere/x: no such file or directory");
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
+static void tokens_differ(void **state)
+{
+    char a[PROCESS_TOKEN_SIZE], b[PROCESS_TOKEN_SIZE];
+
+    (void)state;
+    process_random_token(a);
+    process_random_token(b);
+    assert_int_equal(strlen(a), 64);
+    assert_int_equal(strspn(a, "0123456789abcdef"), 64);
+    assert_string_not_equal(a, b);
+}
+
+/* A server that is killed leaves its file; the next one ends what the file names, and nothing else. */
+static void leftovers_are_ended_strangers_are_not(void **state)
+{
+    char home[] = "/tmp/mysti-test-reaper-XXXXXX";
+    struct reaper *r;
+    struct err err = {0};
+    pid_t server, ours, stranger;
+    int ends[2], status;
+    char *file, *lock;
+
+    (void)state;
+    assert_non_null(mkdtemp(home));
+    assert_int_equal(pipe(ends), 0);
+    stranger = fork();
+    if (stranger == 0) {
+        execl("/bin/sleep", "sleep", "1000", (char *)NULL);
+        _exit(127);
+    }
+    server = fork();
+    if (server == 0) { /* "the server": claims the folder, starts a worker, is killed */
+        pid_t worker = fork();
+
+        if (worker == 0) {
+            setpgid(0, 0);
+            execl("/bin/sleep", "mysti_sd_worker", "1000", (char *)NULL);
+            _exit(127);
+        }
+        usleep(100000); /* until it has become what its name says */
+        if (reaper_new(home, &r, NULL))
+            _exit(1);
+        reaper_add(r, "mysti_sd_worker", worker);
+        reaper_add(r, "mysti_llm_worker", stranger); /* the name does not fit */
+        (void)!write(ends[1], &worker, sizeof(worker));
+        kill(getpid(), SIGKILL);
+    }
+    assert_int_equal(read(ends[0], &ours, sizeof(ours)), sizeof(ours));
+    waitpid(server, &status, 0);
+    assert_true(reaper_start_time(ours) > 0);
+    assert_int_equal(reaper_new(home, &r, &err), 0);
+    assert_int_equal(reaper_found(r), 1);
+    assert_int_equal(reaper_start_time(ours), 0);
+    assert_true(reaper_start_time(stranger) > 0);
+    kill(stranger, SIGKILL);
+    waitpid(stranger, &status, 0);
+    reaper_free(r);
+    file = file_join(home, "workers.json");
+    lock = file_join(home, "lock");
+    unlink(file);
+    unlink(lock);
+    rmdir(home);
+    free(file);
+    free(lock);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void one_server_per_folder(void **state)
+{
+    char home[] = "/tmp/mysti-test-lock-XXXXXX";
+    struct reaper *first, *second = NULL;
+    struct err err = {0};
+    char *file, *lock;
+
+    (void)state;
+    assert_non_null(mkdtemp(home));
+    assert_int_equal(reaper_new(home, &first, &err), 0);
+    assert_int_equal(reaper_new(home, &second, &err), -1);
+    assert_int_equal(err.code, ERR_CONFLICT);
+    assert_non_null(strstr(err.message, "another mysti_server (pid "));
+    reaper_free(first);
+    assert_int_equal(reaper_new(home, &second, &err), 0);
+    reaper_free(second);
+    file = file_join(home, "workers.json");
+    lock = file_join(home, "lock");
+    unlink(file);
+    unlink(lock);
+    rmdir(home);
+    free(file);
+    free(lock);
+}
+
+static void count_done(void *data, const struct err *err)
+{
+    assert_null(err);
+    ++*(int *)data;
+}
+
+static void wishes_survive(void **state)
+{
+    char path[] = "/tmp/mysti-test-desired.json";
+    struct wish wishes[WORKER_KINDS] = {0}, back[WORKER_KINDS] = {0};
+    struct worker_load_options o = {.gpu_layers = 12, .context = 512, .slots = 3};
+    struct desired *d;
+    struct err err = {0};
+    uv_loop_t loop;
+    int done = 0;
+
+    (void)state;
+    unlink(path);
+    uv_loop_init(&loop);
+    assert_int_equal(desired_read(path, back, &err), 0); /* none yet: nothing known */
+    assert_false(back[WORKER_SD].known);
+    d = desired_new(&loop, path);
+    wish_set(&wishes[WORKER_LLM], "/a/b.gguf", NULL);
+    desired_write(d, wishes, count_done, &done);
+    wish_set(&wishes[WORKER_LLM], "/a/c.gguf", NULL);
+    desired_write(d, wishes, count_done, &done); /* overtaken by the next */
+    wish_set(&wishes[WORKER_LLM], "/a/d \"x\".gguf", &o);
+    desired_write(d, wishes, count_done, &done);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(done, 2);
+    assert_int_equal(desired_read(path, back, &err), 0);
+    assert_false(back[WORKER_SD].known); /* nobody has decided about pictures */
+    assert_true(wish_is_same(&back[WORKER_LLM], &wishes[WORKER_LLM]));
+    wish_set(&wishes[WORKER_SD], NULL, NULL); /* unloaded: that is a decision */
+    desired_write(d, wishes, NULL, NULL);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(desired_read(path, back, &err), 0);
+    assert_true(back[WORKER_SD].known);
+    assert_null(back[WORKER_SD].path);
+    desired_free(d);
+    assert_int_equal(uv_loop_close(&loop), 0);
+    for (int i = 0; i < WORKER_KINDS; i++) {
+        wish_release(&wishes[i]);
+        wish_release(&back[i]);
+    }
+    unlink(path);
+}
+
+static void a_damaged_record_is_said_and_ignored(void **state)
+{
+    static const char *const texts[] = {
+        "",
+        "{",
+        "[]",
+        "{\"version\":2}",
+        "{\"version\":1,\"sd\":{\"model\":\"relative\"}}",
+        "{\"version\":1,\"llm\":{\"model\":5}}",
+    };
+    char path[] = "/tmp/mysti-test-damaged.json";
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+        struct wish back[WORKER_KINDS] = {0};
+        struct err err = {0};
+
+        assert_int_equal(
+            file_write_atomic(path, texts[i], strlen(texts[i]), 0600, &err), 0);
+        assert_int_equal(desired_read(path, back, &err), -1);
+        assert_non_null(strstr(err.message, path));
+        assert_false(back[WORKER_SD].known);
+        assert_false(back[WORKER_LLM].known);
+    }
+    unlink(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lines_and_end_are_told),
+        cmocka_unit_test(the_whole_group_ends),
+        cmocka_unit_test(a_missing_program_is_a_sentence),
+        cmocka_unit_test(tokens_differ),
+        cmocka_unit_test(leftovers_are_ended_strangers_are_not),
+        cmocka_unit_test(one_server_per_folder),
+        cmocka_unit_test(wishes_survive),
+        cmocka_unit_test(a_damaged_record_is_said_and_ignored),
+    };
+
+    return RUN_TESTS(tests);
+}
