@@ -34,7 +34,6 @@
 #define EXIT_TAKEN 1
 #define EXIT_USAGE 2
 #define GRACE_MS 500 /* for answers that are being sent when the end comes */
-#define SILENCE_LIMIT_MS (300 * 1000)
 
 struct program {
     struct config config;
@@ -171,7 +170,8 @@ static int make_parts(struct program *p, struct err *err)
                                       .log = s->log,
                                       .client = workers.client,
                                       .limit = (size_t)p->config.queue_limit,
-                                      .silence_limit_ms = SILENCE_LIMIT_MS};
+                                      .silence_limit_ms =
+                                          (unsigned)p->config.first_byte_timeout_s * 1000};
 
     s->client = workers.client;
     if (supervisor_new(&workers, &s->supervisor, err))
