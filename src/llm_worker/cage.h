@@ -10,7 +10,5 @@ int cage_follow_server(struct err *err) MUST_CHECK;
 /* Own process group, no new privileges, no core files, first choice of the out-of-memory killer, no inherited
  * descriptors besides the standard three. */
 void cage_close(void);
-/* Physical cores that this process may run on, at least 1; a control group's limit counts. */
-int cage_cores(void);
 
 #endif

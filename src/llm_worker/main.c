@@ -11,7 +11,7 @@
  * from the file that is executed, so that file is a link of this name in the server's run folder when there is one.
  *
  * Exit codes: 1 when it cannot start, 2 for a wrong option; after that they are llama-server's. */
-#include "base/buf.h"
+#include "base/cores.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -238,7 +238,7 @@ static void add_arguments(struct words *a, const struct request *r)
     add_text(a, r->model);
     add_number(a, "--ctx-size", context * r->slots); /* llama-server divides it */
     add_number(a, "--parallel", r->slots);
-    add_number(a, "--threads", r->threads ? r->threads : cage_cores());
+    add_number(a, "--threads", r->threads ? r->threads : cores_usable());
     if (r->gpu_layers >= 0)
         add_number(a, "--gpu-layers", r->gpu_layers);
     if (r->verbose)
@@ -309,7 +309,8 @@ static int check(const struct request *r, const struct engine *e)
     printf("llama-server: %s (from %s)\n", e->program, e->found);
     printf("run through:  %s\n", e->loader ? e->loader : "the system's own loader");
     printf("plug-ins:     %s\n", e->folder ? e->folder : "wherever it looks itself");
-    printf("threads:      %lld\n", (long long)(r->threads ? r->threads : cage_cores()));
+    printf("threads:      %lld\n",
+           (long long)(r->threads ? r->threads : cores_usable()));
     fflush(stdout);
     pid = fork();
     if (pid == 0) {
