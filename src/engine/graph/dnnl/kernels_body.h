@@ -1,10 +1,10 @@
 /* kernels_body: the passes of kernels.h, written once and compiled per instruction set;
  * included by kernels_<isa>.c, which names the table. No include guard.
  *
- * Plain loops that the compiler vectorises, because the same text must run on AVX-512,
- * AVX2 and anything else, and because these passes are bound by memory: intrinsics
- * bought nothing measurable except in attention, where AMX has a file of its own. Only
- * attention uses gcc's vector type, for its lanes are the algorithm.
+ * In gcc's vector type of 16 floats, because the same text must run on AVX-512, AVX2 and
+ * anything else: the compiler splits it where registers are shorter. Leaving plain loops
+ * to the vectoriser was tried first: inside OpenMP regions it gave up on half of them
+ * (silu at 8 cycles per element). Intrinsics remain for AMX alone, in a file of its own.
  *
  * The element type is a constant at every call of the always-inlined bodies, so the tests
  * for it vanish. bf16 is the upper half of an f32, rounded to nearest even.
@@ -73,58 +73,156 @@ INLINE void *at_mut(void *p, int64_t i, enum elem type)
     return (char *)p + (size_t)i * elem_bytes(type);
 }
 
-/* exp by 2^n times a polynomial (minimax on [-ln2/2, ln2/2], relative error 2e-7). The
- * addition of 1.5 * 2^23 rounds to a whole number and leaves it in the low bits. */
-INLINE float exp_of(float x)
+/* ---- sixteen at a time ---- */
+
+enum { LANES = 16 };
+
+typedef float lanes __attribute__((vector_size(LANES * 4)));
+typedef int32_t lanes_int __attribute__((vector_size(LANES * 4)));
+typedef uint32_t lanes_bits __attribute__((vector_size(LANES * 4)));
+typedef uint16_t lanes_half __attribute__((vector_size(LANES * 2)));
+
+INLINE lanes lanes_of(float x)
+{
+    return (lanes){0} + x;
+}
+
+INLINE lanes lanes_get(const void *p, int64_t i, enum elem type)
+{
+    lanes x;
+
+    if (type == ELEM_BF16) {
+        lanes_half h;
+
+        memcpy(&h, (const uint16_t *)p + i, sizeof(h));
+        return (lanes)(__builtin_convertvector(h, lanes_bits) << 16);
+    }
+    memcpy(&x, (const float *)p + i, sizeof(x));
+    return x;
+}
+
+INLINE void lanes_put(void *p, int64_t i, enum elem type, lanes x)
+{
+    if (type == ELEM_BF16) {
+        lanes_bits u = (lanes_bits)x;
+        lanes_half h;
+
+        u += 0x7fffu + ((u >> 16) & 1u);
+        h = __builtin_convertvector(u >> 16, lanes_half);
+        memcpy((uint16_t *)p + i, &h, sizeof(h));
+    } else {
+        memcpy((float *)p + i, &x, sizeof(x));
+    }
+}
+
+/* The last n < 16 of a row: the others are zero, and are not written. */
+INLINE lanes lanes_get_some(const void *p, int64_t i, enum elem type, int64_t n)
+{
+    float some[LANES] = {0};
+
+    memcpy(some, (const char *)p + (size_t)i * elem_bytes(type),
+           (size_t)n * elem_bytes(type));
+    return lanes_get(some, 0, type);
+}
+
+INLINE void lanes_put_some(void *p, int64_t i, enum elem type, int64_t n, lanes x)
+{
+    float some[LANES];
+
+    lanes_put(some, 0, type, x);
+    memcpy((char *)p + (size_t)i * elem_bytes(type), some,
+           (size_t)n * elem_bytes(type));
+}
+
+/* Sixteen of `count` from i on, fewer at the end */
+INLINE lanes lanes_next(const void *p, int64_t i, enum elem type, int64_t count)
+{
+    return count - i >= LANES ? lanes_get(p, i, type)
+                              : lanes_get_some(p, i, type, count - i);
+}
+
+INLINE void lanes_write(void *p, int64_t i, enum elem type, int64_t count, lanes x)
+{
+    if (count - i >= LANES)
+        lanes_put(p, i, type, x);
+    else
+        lanes_put_some(p, i, type, count - i, x);
+}
+
+INLINE float lanes_sum(lanes x)
+{
+    float sum = 0;
+
+    for (int i = 0; i < LANES; i++)
+        sum += x[i];
+    return sum;
+}
+
+/* Per lane a where `which` is all ones, b where it is zero (what comparing gives). */
+INLINE lanes lanes_pick(lanes_int which, lanes a, lanes b)
+{
+    return (lanes)(((lanes_int)a & which) | ((lanes_int)b & ~which));
+}
+
+INLINE lanes lanes_max(lanes a, lanes b)
+{
+    return lanes_pick(a > b, a, b);
+}
+
+INLINE lanes lanes_min(lanes a, lanes b)
+{
+    return lanes_pick(a < b, a, b);
+}
+
+/* exp by 2^n times a polynomial (Cephes' expf: relative error 2e-7). The addition of
+ * 1.5 * 2^23 rounds to a whole number and leaves it in the low bits. */
+INLINE lanes lanes_exp(lanes x)
 {
     const float magic = 12582912.0f;
-    float n, f, p;
-    int32_t bits;
+    lanes n, f, p;
+    lanes_int bits;
 
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
+    x = lanes_min(lanes_max(x, lanes_of(-87.0f)), lanes_of(88.0f));
     n = x * 1.44269504f + magic;
-    memcpy(&bits, &n, sizeof(bits));
+    bits = (lanes_int)n;
     n -= magic;
     f = x - n * 0.693359375f;
     f -= n * -2.12194440e-4f;
-    p = 1.9875691500e-4f;
-    p = p * f + 1.3981999507e-3f;
+    p = f * 1.9875691500e-4f + 1.3981999507e-3f;
     p = p * f + 8.3334519073e-3f;
     p = p * f + 4.1665795894e-2f;
     p = p * f + 1.6666665459e-1f;
     p = p * f + 5.0000001201e-1f;
-    p = p * f * f + f + 1.0f;
-    bits = (int32_t)((uint32_t)(bits - 0x4b400000 + 127) << 23);
-    memcpy(&n, &bits, sizeof(n));
-    return p * n;
+    p = p * (f * f) + f + 1.0f;
+    return p * (lanes)((bits - (0x4b400000 - 127)) << 23);
 }
 
 /* Abramowitz and Stegun 7.1.26, absolute error 1.5e-7 */
-INLINE float erf_of(float x)
+INLINE lanes lanes_erf(lanes x)
 {
-    float z = fabsf(x);
-    float t = 1.0f / (1.0f + 0.3275911f * z);
-    float p = 1.061405429f;
+    const lanes_bits sign = (lanes_bits)x & 0x80000000u;
+    lanes z = (lanes)((lanes_bits)x & 0x7fffffffu);
+    lanes t = 1.0f / (z * 0.3275911f + 1.0f);
+    lanes p = t * 1.061405429f - 1.453152027f;
 
-    p = p * t - 1.453152027f;
     p = p * t + 1.421413741f;
     p = p * t - 0.284496736f;
     p = p * t + 0.254829592f;
-    return copysignf(1.0f - p * t * exp_of(-z * z), x);
+    p = 1.0f - p * t * lanes_exp(-z * z);
+    return (lanes)((lanes_bits)p | sign);
 }
 
-INLINE float activation_of(float x, enum activation act)
+INLINE lanes lanes_activate(lanes x, enum activation act)
 {
     switch (act) {
     case ACT_SILU:
-        return x / (1.0f + exp_of(-x));
+        return x / (lanes_exp(-x) + 1.0f);
     case ACT_QUICK_GELU:
-        return x / (1.0f + exp_of(-1.702f * x));
+        return x / (lanes_exp(x * -1.702f) + 1.0f);
     case ACT_GELU:
-        return 0.5f * x * (1.0f + erf_of(x * 0.70710678f));
+        return x * 0.5f * (lanes_erf(x * 0.70710678f) + 1.0f);
     case ACT_GELU_TANH: /* (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)) */
-        return x / (1.0f + exp_of(-1.5957691216f * (x + 0.044715f * x * x * x)));
+        return x / (lanes_exp((x * x * x * 0.044715f + x) * -1.5957691216f) + 1.0f);
     case ACT_NONE:
         break;
     }
@@ -133,20 +231,33 @@ INLINE float activation_of(float x, enum activation act)
 
 /* ---- group norm ---- */
 
+/* Sixteen channels of up to 128 pixels at a time: the sums stay in registers. */
 INLINE void sums_of_block(const void *x, enum elem type, int64_t pixels,
-                          int64_t channels, const void *shift, float *restrict sum,
-                          float *restrict square)
+                          int64_t channels, const void *shift, float *sum,
+                          float *square)
 {
-    for (int64_t p = 0; p < pixels; p++) {
-        const void *row = at(x, p * channels, type);
+    for (int64_t c = 0; c < channels; c += LANES) {
+        lanes zero = lanes_next(shift, c, type, channels);
+        lanes s = lanes_of(0), q = s;
 
-#pragma omp simd
-        for (int64_t c = 0; c < channels; c++) {
-            float d = get(row, c, type) - get(shift, c, type);
+        if (channels - c >= LANES) {
+            for (int64_t p = 0; p < pixels; p++) {
+                lanes d = lanes_get(x, p * channels + c, type) - zero;
 
-            sum[c] += d;
-            square[c] += d * d;
+                s += d;
+                q += d * d;
+            }
+        } else {
+            for (int64_t p = 0; p < pixels; p++) {
+                lanes d =
+                    lanes_get_some(x, p * channels + c, type, channels - c) - zero;
+
+                s += d;
+                q += d * d;
+            }
         }
+        lanes_write(sum, c, ELEM_F32, channels, s);
+        lanes_write(square, c, ELEM_F32, channels, q);
     }
 }
 
@@ -161,7 +272,6 @@ INLINE void sums_of_pixels(const void *x, enum elem type, int64_t from, int64_t 
     for (int64_t p = from; p < to; p += BLOCK) {
         int64_t n = to - p < BLOCK ? to - p : BLOCK;
 
-        memset(block, 0, (size_t)channels * 2 * sizeof(*block));
         sums_of_block(at(x, p * channels, type), type, n, channels, x, block,
                       block + channels);
         for (int64_t c = 0; c < channels; c++) {
@@ -202,16 +312,20 @@ INLINE void group_factors(const struct group_norm_args *g, const void *x,
 }
 
 INLINE void scale_pixels(const void *x, void *y, enum elem type, int64_t from,
-                         int64_t to, int64_t channels, const float *restrict a,
-                         const float *restrict b, enum activation act)
+                         int64_t to, int64_t channels, const float *a, const float *b,
+                         enum activation act)
 {
     for (int64_t p = from; p < to; p++) {
         const void *in = at(x, p * channels, type);
         void *out = at_mut(y, p * channels, type);
 
-#pragma omp simd
-        for (int64_t c = 0; c < channels; c++)
-            put(out, c, type, activation_of(get(in, c, type) * a[c] + b[c], act));
+        for (int64_t c = 0; c < channels; c += LANES) {
+            lanes v = lanes_next(in, c, type, channels);
+
+            v = v * lanes_next(a, c, ELEM_F32, channels) +
+                lanes_next(b, c, ELEM_F32, channels);
+            lanes_write(out, c, type, channels, lanes_activate(v, act));
+        }
     }
 }
 
@@ -272,20 +386,27 @@ INLINE void layer_norm_row(const struct layer_norm_args *l, int64_t row, enum el
 {
     const void *x = at(l->x, row * l->channels, type);
     void *y = at_mut(l->y, row * l->channels, type);
-    const float *restrict gamma = l->gamma, *restrict beta = l->beta;
-    float sum = 0, square = 0, mean, inverse;
+    int64_t n = l->channels, whole = n / LANES * LANES;
+    lanes sum = lanes_of(0), square = sum, d;
+    float mean, inverse;
 
-#pragma omp simd reduction(+ : sum)
-    for (int64_t c = 0; c < l->channels; c++)
-        sum += get(x, c, type);
-    mean = sum / (float)l->channels;
-#pragma omp simd reduction(+ : square)
-    for (int64_t c = 0; c < l->channels; c++)
-        square += (get(x, c, type) - mean) * (get(x, c, type) - mean);
-    inverse = 1.0f / sqrtf(square / (float)l->channels + l->eps);
-#pragma omp simd
-    for (int64_t c = 0; c < l->channels; c++)
-        put(y, c, type, (get(x, c, type) - mean) * inverse * gamma[c] + beta[c]);
+    for (int64_t c = 0; c < n; c += LANES)
+        sum += lanes_next(x, c, type, n);
+    mean = lanes_sum(sum) / (float)n;
+    for (int64_t c = 0; c < whole; c += LANES) {
+        d = lanes_get(x, c, type) - mean;
+        square += d * d;
+    }
+    inverse = lanes_sum(square);
+    for (int64_t c = whole; c < n; c++)
+        inverse += (get(x, c, type) - mean) * (get(x, c, type) - mean);
+    inverse = 1.0f / sqrtf(inverse / (float)n + l->eps);
+    for (int64_t c = 0; c < n; c += LANES) {
+        d = (lanes_next(x, c, type, n) - mean) * inverse;
+        d = d * lanes_next(l->gamma, c, ELEM_F32, n) +
+            lanes_next(l->beta, c, ELEM_F32, n);
+        lanes_write(y, c, type, n, d);
+    }
 }
 
 static void layer_norm(const struct layer_norm_args *l)
@@ -304,9 +425,9 @@ static void layer_norm(const struct layer_norm_args *l)
 INLINE void activate_range(const void *x, void *y, enum elem type, int64_t count,
                            enum activation act)
 {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++)
-        put(y, i, type, activation_of(get(x, i, type), act));
+    for (int64_t i = 0; i < count; i += LANES)
+        lanes_write(y, i, type, count,
+                    lanes_activate(lanes_next(x, i, type, count), act));
 }
 
 INLINE void activate_typed(const void *x, void *y, enum elem type, int64_t count,
@@ -361,10 +482,12 @@ static void activate(const void *x, void *y, enum elem type, int64_t count,
 
 INLINE void geglu_row(const void *x, void *y, enum elem type, int64_t channels)
 {
-#pragma omp simd
-    for (int64_t c = 0; c < channels; c++)
-        put(y, c, type,
-            get(x, c, type) * activation_of(get(x, channels + c, type), ACT_GELU));
+    const void *gate = at(x, channels, type);
+
+    for (int64_t c = 0; c < channels; c += LANES)
+        lanes_write(y, c, type, channels,
+                    lanes_next(x, c, type, channels) *
+                        lanes_activate(lanes_next(gate, c, type, channels), ACT_GELU));
 }
 
 static void geglu(const void *x, void *y, enum elem type, int64_t rows,
@@ -385,9 +508,9 @@ static void geglu(const void *x, void *y, enum elem type, int64_t rows,
 INLINE void add_range(const void *a, const void *b, void *y, enum elem type,
                       int64_t count)
 {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++)
-        put(y, i, type, get(a, i, type) + get(b, i, type));
+    for (int64_t i = 0; i < count; i += LANES)
+        lanes_write(y, i, type, count,
+                    lanes_next(a, i, type, count) + lanes_next(b, i, type, count));
 }
 
 static void add(const void *a, const void *b, void *y, enum elem type, int64_t count)
@@ -424,9 +547,8 @@ static void add_row(const void *a, const void *b, void *y, enum elem type, int64
 INLINE void convert_range(const void *x, enum elem from, void *y, enum elem to,
                           int64_t count)
 {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++)
-        put(y, i, to, get(x, i, from));
+    for (int64_t i = 0; i < count; i += LANES)
+        lanes_write(y, i, to, count, lanes_next(x, i, from, count));
 }
 
 static void convert(const void *x, enum elem from, void *y, enum elem to, int64_t count)
@@ -459,15 +581,12 @@ static void convert_row(const float *x, void *y, enum elem to, int64_t count)
 
 /* ---- attention ---- */
 
-enum { LANES = 16, KEY_BLOCK = 64 };
+enum { KEY_BLOCK = 64 };
 #ifdef __AVX512F__
 enum { AT_ONCE = 8 }; /* keys, or result channels, that share a pass: registers allow */
 #else
 enum { AT_ONCE = 4 };
 #endif
-
-typedef float lanes __attribute__((vector_size(LANES * 4)));
-typedef int32_t lanes_int __attribute__((vector_size(LANES * 4)));
 
 struct head {
     int64_t keys, size;
@@ -476,27 +595,6 @@ struct head {
     lanes *scores;    /* [KEY_BLOCK] */
     lanes max, total; /* per query; max in the exponent's unit */
 };
-
-INLINE lanes lanes_of(float x)
-{
-    return (lanes){0} + x;
-}
-
-INLINE lanes lanes_exp(lanes x)
-{
-    lanes y;
-
-    for (int i = 0; i < LANES; i++)
-        y[i] = exp_of(x[i]);
-    return y;
-}
-
-INLINE lanes lanes_max(lanes a, lanes b)
-{
-    lanes_int more = a > b;
-
-    return (lanes)(((lanes_int)a & more) | ((lanes_int)b & ~more));
-}
 
 /* scores[j] = k[j] . q for n keys, n <= AT_ONCE */
 INLINE void score_keys(const struct head *h, const float *k, int n, lanes *scores)
@@ -557,8 +655,7 @@ INLINE void attend_block(struct head *h, int64_t from, int64_t n, int64_t first_
         if (is_causal) {
             lanes_int seen = query >= (int32_t)(from + j);
 
-            h->scores[j] = (lanes)(((lanes_int)h->scores[j] & seen) |
-                                   ((lanes_int)lanes_of(-1e30f) & ~seen));
+            h->scores[j] = lanes_pick(seen, h->scores[j], lanes_of(-1e30f));
         }
         max = lanes_max(max, h->scores[j]);
     }
