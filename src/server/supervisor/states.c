@@ -32,6 +32,8 @@
 
 #define START_LIMIT_MS 30000 /* from exec to listening */
 #define STOP_LIMIT_MS 3000   /* from SIGTERM to SIGKILL */
+#define BUSY_AGAIN_MS 100    /* a picture worker that is busy with itself */
+#define BUSY_LIMIT_MS 60000
 #define RESPAWN_MS 100
 #define RESPAWN_LOADING_MS 1000
 #define BACK_OFF_FIRST_MS 1000
@@ -277,13 +279,23 @@ static void become_ready(struct worker *w)
     supervisor_settle(w, WAIT_START, NULL);
 }
 
+static void ask_again(struct worker *w)
+{
+    health_load(w, worker_target(w)->path);
+}
+
 /* The picture worker lives and says no; what it had is still loaded. */
 static void load_refused(struct worker *w)
 {
     struct err why = w->load_error;
 
+    /* still opening its engine, or ending a job that was cancelled */
+    if (why.code == ERR_CONFLICT && clock_ms() - w->loading_ms < BUSY_LIMIT_MS) {
+        timer_start(w, BUSY_AGAIN_MS);
+        return;
+    }
     if (!w->next.known) {
-        failed(w, "restore", &why);
+        failed(w, is_restore(w) ? "restore" : "load", &why);
         return;
     }
     refuse_next(w, &why);
@@ -357,7 +369,7 @@ static void start_failed(struct worker *w)
     }
     w->restarts++;
     w->was_lost = true;
-    failed(w, loading ? "restore" : "start", &why);
+    failed(w, !loading ? "start" : is_restore(w) ? "restore" : "load", &why);
 }
 
 static void kill_hard(struct worker *w)
@@ -458,6 +470,7 @@ static worker_action_fn *const actions[][EV_COUNT] = {
             [EV_LOADED] = become_ready,
             [EV_LOAD_FAILED] = load_refused,
             [EV_EXITED] = start_failed,
+            [EV_TIMEOUT] = ask_again,
             [EV_HUNG] = kill_hung,
             [EV_STOP] = ask_to_go,
             [EV_LOAD] = ask_to_go,

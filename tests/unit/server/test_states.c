@@ -341,6 +341,24 @@ static void a_restore_that_is_refused_fails_and_tries_again(void **state)
     assert_int_equal(did.launches, 1);
 }
 
+static void a_worker_busy_with_itself_is_asked_again(void **state)
+{
+    (void)state;
+    wish_set(&w->wanted, "/m/a", NULL);
+    worker_event(w, EV_START);
+    worker_event(w, EV_LISTENING);
+    err_set(&w->load_error, ERR_CONFLICT, "it is starting");
+    worker_event(w, EV_LOAD_FAILED);
+    assert_int_equal(w->state, WORKER_LOADING);
+    assert_true(about(timer_ms(), BUSY_AGAIN_MS));
+    worker_event(w, EV_TIMEOUT);
+    assert_int_equal(did.load_questions, 2);
+    assert_int_equal(w->failures, 0);
+    w->loading_ms -= BUSY_LIMIT_MS; /* not for ever */
+    worker_event(w, EV_LOAD_FAILED);
+    assert_int_equal(w->state, WORKER_FAILED);
+}
+
 static void text_changes_by_a_new_process(void **state)
 {
     (void)state;
@@ -493,6 +511,7 @@ int main(void)
         SD(a_refused_model_leaves_the_old_one),
         SD(a_model_that_kills_is_not_tried_again),
         SD(a_restore_that_is_refused_fails_and_tries_again),
+        SD(a_worker_busy_with_itself_is_asked_again),
         LLM(text_changes_by_a_new_process),
         LLM(a_failed_text_load_brings_the_old_one_back),
         LLM(text_without_model_has_no_process),
