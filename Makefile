@@ -9,7 +9,8 @@ SOURCES := $(shell find CMakeLists.txt CMakePresets.json cmake deps src models/s
 help: ## this list
 	@echo "Mysti: text and pictures from one machine, on one port."
 	@echo
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s@
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | \
+		while read -r target words; do printf '  make %-12s %s\n' "$$target" "$$words"; done
 	@echo
 	@echo "  make run MODEL=file.gguf     serve that model instead of the starter models"
 	@echo "  make run ARGS='--verbose'    any option of mysti_server"
