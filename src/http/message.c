@@ -435,6 +435,22 @@ static size_t feed_parser(struct message *m, char *data, size_t len,
     return used;
 }
 
+/* The RFC tolerates blank lines before a request line; here only whole ones. */
+static size_t skip_blank_lines(struct message *m, const char *data, size_t len)
+{
+    size_t n = 0;
+
+    while (n < len && (m->has_cr || data[n] == '\r' || data[n] == '\n')) {
+        if (m->has_cr != (data[n] == '\n')) {
+            refuse(m, ERR_INVALID, "The request begins with half a line end.");
+            return n;
+        }
+        m->has_cr = data[n] == '\r';
+        n++;
+    }
+    return n;
+}
+
 size_t message_feed(struct message *m, char *data, size_t len,
                     enum message_event *ret_event)
 {
@@ -452,10 +468,13 @@ size_t message_feed(struct message *m, char *data, size_t len,
         *ret_event = MESSAGE_END;
         return 0;
     }
-    /* Blank lines before a request line are tolerated by the RFC, but only as whole CRLFs. */
-    while (!m->has_head && !m->head_bytes && m->kind == MESSAGE_REQUEST &&
-           len - skipped >= 2 && data[skipped] == '\r' && data[skipped + 1] == '\n')
-        skipped += 2;
+    if (!m->has_head && !m->head_bytes && m->kind == MESSAGE_REQUEST) {
+        skipped = skip_blank_lines(m, data, len);
+        if (m->bad) {
+            *ret_event = MESSAGE_BAD;
+            return skipped;
+        }
+    }
     if (skipped == len)
         return len;
     return skipped + feed_parser(m, data + skipped, len - skipped, ret_event);

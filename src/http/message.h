@@ -61,6 +61,7 @@ struct message {
         is_head_answer : 1; /* set by the user: the answer to a HEAD request has no body */
     bool at_end : 1;
     bool has_version : 1;
+    bool has_cr : 1; /* of a blank line before the head */
 };
 
 void message_init(struct message *m, enum message_kind kind,

@@ -1,0 +1,9 @@
+/* Answers as workers send them: see http_common.h. */
+#include "fuzz.h"
+#include "http_common.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    read_both_ways(MESSAGE_ANSWER, data, size);
+    return 0;
+}
