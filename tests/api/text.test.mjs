@@ -114,8 +114,8 @@ test('a client that leaves stops the work in the worker', async (t) => {
   }
   const left = Date.now();
   leave.abort();
-  const gone = await until('the worker notices', () => server.records('llm').find((r) => r.event === 'client_gone'), 3000);
-  assert.ok(gone.at - left < 500, `noticed after ${gone.at - left} ms`);
+  const gone = await until('the worker notices', () => server.records('llm').find((r) => r.event === 'client_gone'));
+  assert.ok(gone.at - left < 2000, `noticed after ${gone.at - left} ms`);
   await until('the worker is idle', async () => !(await server.worker('llm')).busy);
 });
 

@@ -12,7 +12,7 @@
 //   start     ok | crash | hang (never listens) | slow (start_ms)      exit_code
 //   health    ok | hang | garbage
 //   load      ok | crash | hang | out_of_memory | bad_file             load_ms
-//   generate  ok | crash | crash_mid | stall | garbage | out_of_memory | error_mid | truncate | unauthorized
+//   generate  ok | crash | crash_mid | crash_second (in the second picture) | stall | garbage | out_of_memory | error_mid | truncate | unauthorized
 //             step_ms, picture_bytes (extra bytes in the picture)
 //   chat      ok | crash | crash_mid | stall | garbage | error | slow  tokens, token_ms, first_ms
 import { createServer } from 'node:http';
@@ -148,6 +148,7 @@ async function sdGenerate(req, res, job) {
         return stop();
       }
       say({ event: 'step', step, steps, image, elapsed_ms: step * 5, eta_ms: (steps - step) * 5 });
+      if (how === 'crash_second' && image === 1) return die();
       if (how === 'crash_mid' && step === Math.ceil(steps / 2)) return die();
       if (how === 'stall' && step === 1) return;
       if (how === 'error_mid' && step === 2) {

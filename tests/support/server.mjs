@@ -8,7 +8,7 @@
 // with the fakes under the workers' names and the starter models' folder where they belong. Nothing in the server
 // knows about tests. MYSTI_BIN names the folder of the build under test (default: build/bin).
 import { chmodSync, copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -30,7 +30,7 @@ export function freePort() {
 }
 
 // Waits until `check` returns something true and returns that; the sentence of the failure says what was awaited.
-export async function until(what, check, timeoutMs = 10000) {
+export async function until(what, check, timeoutMs = 30000) {
   const end = Date.now() + timeoutMs;
   for (;;) {
     const value = await check();
@@ -69,11 +69,16 @@ class TestServer {
     this.home = join(root, 'home');
   }
 
-  start(bin, args, env) {
-    this.child = spawn(join(bin, 'mysti_server'),
-      ['--listen-port', String(this.port), '--sd-port', '0', '--llm-port', '0', '--home', this.home,
+  // fileLimitKiB: no file of the server may grow beyond it; the shell between sets that and becomes the server.
+  // unprivileged: as nobody when the tests run as root, whom no permission stops.
+  start(bin, { args, env, fileLimitKiB, unprivileged }) {
+    const nobody = unprivileged && process.getuid() === 0 ? { uid: 65534, gid: 65534 } : {};
+    if (nobody.uid) execFileSync('chown', ['-R', `${nobody.uid}:${nobody.gid}`, this.root]);
+    const limit = fileLimitKiB ? `trap '' XFSZ; ulimit -f ${fileLimitKiB};` : '';
+    this.child = spawn('/bin/bash', ['-c', `${limit} exec "$0" "$@"`, join(bin, 'mysti_server'),
+      '--listen-port', String(this.port), '--sd-port', '0', '--llm-port', '0', '--home', this.home,
         '--model-dir', this.models, '--output-dir', this.outputs, ...args],
-      { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+      { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'], ...nobody });
     for (const stream of [this.child.stdout, this.child.stderr])
       stream.setEncoding('utf8').on('data', (text) => (this.logText += text));
     this.child.on('exit', (code, signal) => (this.exit = { code, signal }));
@@ -143,13 +148,13 @@ class TestServer {
 }
 
 // t: the test's context (stops the server after it, and prints its log if the test failed). Options: sd, llm (the
-// fakes' plans), args, env, ready: the kinds to wait for (default both), prepare(root): lay out more files first.
-export async function startServer(t, { sd, llm, args = [], env = {}, ready = ['sd', 'llm'], prepare } = {}) {
+// fakes' plans), args, env, ready: the kinds to wait for (default both), prepare(server): lay out more files first.
+export async function startServer(t, { sd, llm, args = [], env = {}, ready = ['sd', 'llm'], prepare, fileLimitKiB, unprivileged } = {}) {
   const root = mkdtempSync(join(tmpdir(), 'mysti-test-'));
   const bin = layOut(root, { sd, llm });
   const server = new TestServer(root, await freePort());
   await prepare?.(server);
-  server.start(bin, [...args, ...(server.extraArgs ?? [])], env);
+  server.start(bin, { args: [...args, ...(server.extraArgs ?? [])], env, fileLimitKiB, unprivileged });
   t.after(async () => {
     await server.stop();
     if (process.env.MYSTI_TEST_LOG) console.log(server.logText);

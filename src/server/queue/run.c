@@ -373,7 +373,7 @@ static void on_silence(uv_timer_t *timer)
     struct err err = {0};
 
     err_set(&err, ERR_GATEWAY_TIMEOUT,
-            "the picture worker said nothing for %u seconds and was restarted",
+            "the picture worker said nothing for %u s and was restarted",
             q->o.silence_limit_ms / 1000);
     drop_call(q);
     (void)!supervisor_restart(q->o.supervisor, WORKER_SD, SUPERVISOR_FORCE, NULL, NULL,
