@@ -1,5 +1,5 @@
 /* small_model: writes the checkpoint that tests/golden/sd1_small.tensors describes: SD 1.x's shape at reduced
- * widths, 3 million weights that are a hash of their name and index, so that no weights need committing. */
+ * widths, 5 million weights that are a hash of their name and index, so that no weights need committing. */
 #ifndef MYSTI_TESTS_SMALL_MODEL_H
 #define MYSTI_TESTS_SMALL_MODEL_H
 

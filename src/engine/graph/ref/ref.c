@@ -1,12 +1,14 @@
-/* ref: the back end that defines what is right. Plain C, f32 throughout, and still quick enough to draw the
- * starter's pictures: the only blocking is in product.c.
+/* ref: the back end that defines what is right. Plain C, f32 throughout, and still quick
+ * enough to draw the starter's pictures: the only blocking is in product.c.
  *
- * A store keeps each node's weights packed once, keyed by the first weight's address in the file and how
- * many are joined: two programs of one model (another size, another batch) read the same entry. The
- * embedding table is not packed: 77 rows of 49,408 are read per prompt, straight from the mapped file.
+ * A store keeps each node's weights packed once, keyed by the first weight, its bias and
+ * how many are joined: two programs of one model (another size, another batch) read the
+ * same entry. The embedding table is not packed: 77 rows of 49,408 are read per prompt,
+ * straight from the mapped file.
  *
- * A program is the plan and, per node, its store entry. The only scratch is per thread (a gathered tile, a
- * row of scores) and lies in the arena, so the arena and the store are all the memory there is. */
+ * A program is the plan and, per node, its store entry. The only scratch is per thread (a
+ * gathered tile, a row of scores) and lies in the arena, so the arena and the store are
+ * all the memory there is. */
 #include "engine/graph/ref/ref.h"
 
 #include "base/mem.h"
@@ -15,6 +17,7 @@
 
 struct entry {
     const struct weight *first;
+    const struct weight *first_bias;
     int count;
     float *weights;
     float *biases;
@@ -92,10 +95,16 @@ static size_t ref_store_bytes(const struct weight_store *store)
     return store->bytes;
 }
 
+static const struct weight *first_bias(const struct node *n)
+{
+    return n->biases ? n->biases[0] : NULL;
+}
+
 static const struct entry *find(const struct weight_store *store, const struct node *n)
 {
     for (size_t i = 0; i < store->count; i++)
         if (store->entries[i].first == n->weights[0] &&
+            store->entries[i].first_bias == first_bias(n) &&
             store->entries[i].count == n->weight_count)
             return &store->entries[i];
     return NULL;
@@ -110,7 +119,8 @@ static float *zero_floats(size_t count)
 
 static int pack(struct weight_store *store, const struct node *n, struct err *err)
 {
-    struct entry e = {.first = n->weights[0], .count = n->weight_count};
+    struct entry e = {
+        .first = n->weights[0], .first_bias = first_bias(n), .count = n->weight_count};
     size_t bias_floats, floats = ref_packed_floats(n, &bias_floats);
 
     e.bytes = (floats + bias_floats) * sizeof(float);
