@@ -1,7 +1,7 @@
 // The picture worker by itself: the real process, the real engine, a tiny model with random weights.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -266,6 +266,24 @@ test('--model loads at the start; a broken one leaves the worker up and says why
   const bad = await startPictureWorker(t, { args: ['--model', join(folder, 'none.safetensors')] });
   await until('the load has failed', async () => (await bad.health()).error);
   assert.equal((await bad.health()).state, 'empty');
+});
+
+test('compute threads give way, the HTTP thread does not', async (t) => {
+  // name -> [scheduling class, nice] of every thread, from /proc
+  const threads = (pid) => readdirSync(`/proc/${pid}/task`).map((id) => {
+    const stat = readFileSync(`/proc/${pid}/task/${id}/stat`, 'latin1');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return { id: Number(id), nice: Number(fields[16]), policy: Number(fields[38]) };
+  });
+  for (const [args, policy, nice] of [[[], 3, 12], [['--scheduling', 'idle'], 5, 19], [['--scheduling', 'normal'], 0, 0]]) {
+    const worker = await ready(t, { args: [...args, '--threads', '2'] });
+    await worker.draw({ prompt: 'x', steps: 1 });
+    const all = threads(worker.child.pid);
+    assert.deepEqual(all.filter((th) => th.id === worker.child.pid).map((th) => [th.policy, th.nice]), [[0, 0]]);
+    const compute = all.filter((th) => th.id !== worker.child.pid);
+    assert.ok(compute.length >= 1);
+    for (const thread of compute) assert.deepEqual([thread.policy, thread.nice], [policy, nice]);
+  }
 });
 
 test('SIGTERM ends it in the middle of a job', async (t) => {
