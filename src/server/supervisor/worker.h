@@ -3,7 +3,8 @@
  *   states.c      what happens in which state (the table), and what to do about it
  *   launch.c      arguments, environment, start of the process, its lines and its end
  *   health.c      questions to the process: is it there, load this, let it go
- *   supervisor.c  the public functions, those who wait, those who listen
+ *   wishes.c      what may be asked: load, unload, start, stop, restart
+ *   supervisor.c  beginning and end, questions, those who wait, those who listen
  */
 #ifndef MYSTI_SERVER_SUPERVISOR_WORKER_H
 #define MYSTI_SERVER_SUPERVISOR_WORKER_H
@@ -151,6 +152,8 @@ void health_load(struct worker *w, const char *path);
 
 /* supervisor.c */
 void supervisor_changed(struct worker *w);
+struct supervisor_wait *supervisor_wait_add(struct worker *w, enum wait_type type,
+                                            supervisor_done_fn *done, void *data);
 /* err NULL: well */
 void supervisor_settle(struct worker *w, enum wait_type type, const struct err *err);
 /* `wanted` of this worker is loaded: keep it */
