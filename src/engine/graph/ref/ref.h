@@ -40,9 +40,9 @@ void ref_group_norm(const struct ref_call *call);
 void ref_layer_norm(const struct ref_call *call);
 void ref_simple(const struct ref_call *call); /* everything else */
 
-/* Compiled for newer instruction sets too, chosen when the program starts. Sanitizers cannot run before
- * main, where that choice is made. */
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) &&                           \
+/* Compiled for newer instruction sets too, chosen when the program starts. Sanitizers
+ * cannot run before main, where that choice is made; clang does not know these names. */
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&    \
     !defined(__SANITIZE_THREAD__)
 #define REF_CLONES                                                                     \
     __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))

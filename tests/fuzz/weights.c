@@ -1,0 +1,82 @@
+/* Model files, both formats (the corpus decides which is met more): whatever opens must have readable values,
+ * and must be either understood or refused as a model, down to the graphs made from it. */
+#include "engine/files/reader.h"
+#include "engine/graph/plan.h"
+#include "engine/text/clip.h"
+#include "engine/unet/unet.h"
+#include "engine/vae/vae.h"
+
+#include "fuzz.h"
+
+#include <stdlib.h>
+
+static void read_values(const struct weights_file *file)
+{
+    for (size_t i = 0; i < weights_file_count(file); i++) {
+        const struct weight *w = weights_file_at(file, i);
+        size_t count = weight_count(w);
+        float values[64];
+
+        if (weights_file_find(file, w->name) != w)
+            abort();
+        if (w->type == WEIGHT_OTHER)
+            continue;
+        for (size_t first = 0; first < count; first += 64)
+            weight_to_f32(w, first, count - first < 64 ? count - first : 64, values);
+    }
+}
+
+static void plan_and_free(struct graph *g)
+{
+    struct err err = {0};
+
+    if (graph_check(g, &err)) {
+        if (!err.message[0])
+            abort();
+    } else {
+        plan_free(plan_new(g, &(struct plan_options){.act_bytes = 2}));
+    }
+    graph_free(g);
+}
+
+static void read_model(const struct weights_file *file)
+{
+    struct build b = {.file = file};
+    struct unet *unet;
+    struct clip clip;
+    struct vae vae;
+
+    if (clip_open(&clip, file, 0, NULL) == 0) {
+        b.graph = graph_new("text");
+        clip_build(&clip, &b,
+                   graph_input(b.graph, "ids", TENSOR_I32, shape2(1, clip.positions)));
+        plan_and_free(b.graph);
+    }
+    if (vae_open(&vae, file, NULL) == 0) {
+        b.graph = graph_new("decode");
+        vae_build_decoder(&vae, &b, 1, 3, 2);
+        plan_and_free(b.graph);
+    }
+    if (unet_open(&unet, file, 2, NULL) == 0) {
+        b.graph = graph_new("step");
+        unet_build_step(unet, &b, &(struct unet_size){2, 5, 4, 77});
+        plan_and_free(b.graph);
+        unet_free(unet);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct weights_file *file;
+    struct err err = {0};
+
+    if (weights_memory_open(&file, data, size, &err)) {
+        if (!err.message[0] || err.code == ERR_NONE)
+            abort();
+        return 0;
+    }
+    read_values(file);
+    read_model(file);
+    weights_file_close(file);
+    return 0;
+}
