@@ -143,6 +143,23 @@ const struct weight *case_gamma(struct test_case *c, int64_t channels)
     return made;
 }
 
+/* Every second row is subnormal, which only a file's odd corners hold. */
+const struct weight *case_halves(struct test_case *c, int64_t out, int64_t in)
+{
+    struct weight *made = new_weight(c, 2, (int64_t[]){out, in});
+    uint16_t *values = (uint16_t *)(uintptr_t)made->data;
+
+    made->type = WEIGHT_F16;
+    made->bytes /= 2;
+    for (int64_t i = 0; i < out * in; i++) {
+        uint32_t limit =
+            i / in % 2 ? 0x0400 : 0x3c01; /* below the least normal; up to 1 */
+
+        values[i] = (uint16_t)(next(c) % limit | (next(c) & 1u) << 15);
+    }
+    return made;
+}
+
 /* ---- running and comparing ---- */
 
 static void run_program(struct program *program, struct test_case *c, float *result)

@@ -39,6 +39,8 @@ int case_ids(struct test_case *c, struct shape shape, int limit);
 /* deviation 1 / sqrt(inputs), so that products stay near 1; rank 1: N(0, 1) / 4 */
 const struct weight *case_weight(struct test_case *c, int rank, int64_t a, int64_t b,
                                  int64_t h, int64_t w);
+/* an f16 matrix of numbers of all sizes up to 1 */
+const struct weight *case_halves(struct test_case *c, int64_t out, int64_t in);
 /* near 1, for gamma */
 const struct weight *case_gamma(struct test_case *c, int64_t channels);
 

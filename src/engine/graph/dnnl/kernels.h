@@ -68,6 +68,8 @@ struct kernels {
                     int64_t count);
     /* one thread's part of the above, for callers that split the work themselves */
     void (*convert_row)(const float *x, void *y, enum elem to, int64_t count);
+    /* from IEEE half precision; x need not be aligned */
+    void (*convert_half_row)(const void *x, void *y, enum elem to, int64_t count);
     void (*attention)(const struct attend_args *a);
 };
 

@@ -579,6 +579,42 @@ static void convert_row(const float *x, void *y, enum elem to, int64_t count)
         memcpy(y, x, (size_t)count * sizeof(*x));
 }
 
+/* Exponent and fraction of a half, moved to where f32 has them, are the number times
+ * 2^-112, subnormal halves included; all ones in the exponent stand for what is no number. */
+INLINE lanes lanes_of_half(lanes_half h)
+{
+    lanes_bits u = __builtin_convertvector(h, lanes_bits), size = (u & 0x7fffu) << 13;
+    lanes x = (lanes)size * 0x1p112f;
+    lanes_int is_special = size >= 0x7c00u << 13;
+
+    x = lanes_pick(is_special, (lanes)(size | 0x7f800000u), x);
+    return (lanes)((lanes_bits)x | (u & 0x8000u) << 16);
+}
+
+INLINE void convert_half_typed(const void *x, void *y, enum elem to, int64_t count)
+{
+    const char *from = x;
+    int64_t i = 0;
+    lanes_half h = {0};
+
+    for (; i + LANES <= count; i += LANES) {
+        memcpy(&h, from + 2 * i, sizeof(h));
+        lanes_put(y, i, to, lanes_of_half(h));
+    }
+    if (i < count) {
+        memcpy(&h, from + 2 * i, (size_t)(count - i) * 2);
+        lanes_put_some(y, i, to, count - i, lanes_of_half(h));
+    }
+}
+
+static void convert_half_row(const void *x, void *y, enum elem to, int64_t count)
+{
+    if (to == ELEM_BF16)
+        convert_half_typed(x, y, ELEM_BF16, count);
+    else
+        convert_half_typed(x, y, ELEM_F32, count);
+}
+
 /* ---- attention ---- */
 
 enum { KEY_BLOCK = 64 };
@@ -755,5 +791,6 @@ const struct kernels KERNELS = {
     .add_row = add_row,
     .convert = convert,
     .convert_row = convert_row,
+    .convert_half_row = convert_half_row,
     .attention = attention,
 };

@@ -2,8 +2,8 @@
  *
  * A source is converted row by row (f16, bf16, q8_0, f32 -> f32 -> the back end's type)
  * into a plain matrix, which one reorder primitive lays out as the product wants it. The
- * plain copy is the only temporary, at most one weight large (59 MB at SD 1.5), and lives
- * while nothing else of a run does. Reordering straight from the file's f16 was rejected:
+ * plain copy is the only temporary, one weight large (59 MB at SD 1.5), and lives
+ * while nothing else of a run does. f16, which most files are, has a vector path. Reordering straight from the file's f16 was rejected:
  * oneDNN has no quick path from f16 to packed bf16, and rounding twice must not happen.
  *
  * Memory comes as one block per call of store_pack: its size is known, a failed block
@@ -190,20 +190,27 @@ static void pack_vector(struct packed *p)
 
 /* All rows of all sources, plain, in the back end's type. */
 static void convert_rows(const struct dnnl_backend *b, const struct packed *p,
-                         int64_t row_length, void *plain, float *rows)
+                         int64_t length, void *plain, float *rows)
 {
     size_t row = 0;
 
     for (int i = 0; i < p->source_count; i++) {
 #pragma omp parallel for
         for (int64_t r = 0; r < p->lengths[i]; r++) {
-            size_t to = (row + (size_t)r) * (size_t)row_length;
-            float *mine = rows + dnnl_thread() * row_length;
+            size_t to = (row + (size_t)r) * (size_t)length;
+            float *mine = rows + dnnl_thread() * length;
             char *out = (char *)plain + to * elem_bytes(b->act);
 
-            weight_to_f32(p->sources[i], (size_t)r * (size_t)row_length,
-                          (size_t)row_length, mine);
-            b->kernels->convert_row(mine, out, b->act, row_length);
+            if (p->sources[i]->type == WEIGHT_F16) {
+                const unsigned char *half = p->sources[i]->data;
+
+                b->kernels->convert_half_row(half + 2 * r * length, out, b->act,
+                                             length);
+                continue;
+            }
+            weight_to_f32(p->sources[i], (size_t)r * (size_t)length, (size_t)length,
+                          mine);
+            b->kernels->convert_row(mine, out, b->act, length);
         }
         row += (size_t)p->lengths[i];
     }
@@ -258,31 +265,50 @@ out:
     return result;
 }
 
-static int pack_weights(struct dnnl_backend *b, struct packed *p, struct err *err)
-{
-    int64_t row_length = (int64_t)weight_count(p->sources[0]) / p->sources[0]->dim[0];
-    int64_t rows = 0;
-    void *plain;
+/* Room for the largest item's plain copy and, per thread, one row in f32; for all items of
+ * one call, because fresh pages cost more than what is written to them. */
+struct plain {
+    void *rows;
     float *row;
-    int result = -1;
+};
 
-    for (int i = 0; i < p->source_count; i++)
-        rows += p->lengths[i];
-    plain = mem_try_alloc((size_t)(rows * row_length) * elem_bytes(b->act));
-    row = mem_try_alloc((size_t)(b->threads * row_length) * sizeof(float));
-    if (!plain || !row) {
-        err_set(err, ERR_NO_MEMORY, "no memory to pack tensor %s (%lld values)",
-                p->sources[0]->name, (long long)(rows * row_length));
-    } else if (dnnl_memory_create(&p->memory, p->layout, b->engine, p->data)) {
-        err_set(err, ERR_NO_MEMORY, "oneDNN has no memory to describe tensor %s",
-                p->sources[0]->name);
-    } else {
-        convert_rows(b, p, row_length, plain, row);
-        result = reorder(b, p, plain, err);
+static int64_t row_length(const struct packed *p)
+{
+    return (int64_t)weight_count(p->sources[0]) / p->sources[0]->dim[0];
+}
+
+static int plain_alloc(struct plain *plain, const struct dnnl_backend *b,
+                       struct packed *const *items, int count, struct err *err)
+{
+    size_t rows = 0, row = 0;
+
+    for (int i = 0; i < count; i++) {
+        size_t bytes = 0, length;
+
+        if (!items[i]->layout)
+            continue;
+        length = (size_t)row_length(items[i]);
+        for (int k = 0; k < items[i]->source_count; k++)
+            bytes += (size_t)items[i]->lengths[k] * length * elem_bytes(b->act);
+        rows = bytes > rows ? bytes : rows;
+        row = length > row ? length : row;
     }
-    free(plain);
-    free(row);
-    return result;
+    plain->rows = mem_try_alloc(rows);
+    plain->row = mem_try_alloc((size_t)b->threads * row * sizeof(float));
+    if (!plain->rows || !plain->row)
+        return err_set(err, ERR_NO_MEMORY, "no memory to pack a weight of %zu MiB",
+                       rows >> 20);
+    return 0;
+}
+
+static int pack_weights(struct dnnl_backend *b, struct packed *p,
+                        const struct plain *plain, struct err *err)
+{
+    if (dnnl_memory_create(&p->memory, p->layout, b->engine, p->data))
+        return err_set(err, ERR_NO_MEMORY, "oneDNN has no memory to describe tensor %s",
+                       p->sources[0]->name);
+    convert_rows(b, p, row_length(p), plain->rows, plain->row);
+    return reorder(b, p, plain->rows, err);
 }
 
 static void unpack(struct packed *p)
@@ -298,6 +324,7 @@ int store_pack(struct weight_store *s, struct packed *const *items, int count,
 {
     struct packed **missing = mem_alloc(((size_t)count + 1) * sizeof(struct packed *));
     struct block block = {0};
+    struct plain plain = {0};
     int missing_count = 0, i;
 
     for (i = 0; i < count; i++) {
@@ -315,13 +342,15 @@ int store_pack(struct weight_store *s, struct packed *const *items, int count,
                 block.bytes >> 20);
         goto fail;
     }
+    if (plain_alloc(&plain, s->backend, missing, missing_count, err))
+        goto fail;
     char *to = block.data;
     for (i = 0; i < missing_count; i++) {
         missing[i]->data = to;
         to += round_up(missing[i]->bytes, ITEM_ALIGN);
         if (!missing[i]->layout)
             pack_vector(missing[i]);
-        else if (pack_weights(s->backend, missing[i], err))
+        else if (pack_weights(s->backend, missing[i], &plain, err))
             goto fail;
     }
     if (missing_count) {
@@ -329,6 +358,8 @@ int store_pack(struct weight_store *s, struct packed *const *items, int count,
             mem_realloc(s->blocks, (size_t)(s->block_count + 1) * sizeof(*s->blocks));
         s->blocks[s->block_count++] = block;
     }
+    free(plain.rows);
+    free(plain.row);
     free(missing);
     return 0;
 
@@ -336,6 +367,8 @@ fail:
     for (i = 0; i < missing_count; i++)
         unpack(missing[i]);
     pages_free(block.data, block.bytes);
+    free(plain.rows);
+    free(plain.row);
     free(missing);
     return -1;
 }
