@@ -1,0 +1,123 @@
+#include "unit.h"
+
+#include "server/api/image_request.h"
+
+static const struct image_limits limits = {
+    .max_side = 2048, .max_count = 10, .max_steps = 150};
+
+static int parse(const char *body, struct image_ask *ask, struct err *err)
+{
+    return image_ask_parse(body, strlen(body), &limits, ask, err);
+}
+
+static void what_is_left_open_stays_open(void **state)
+{
+    struct image_ask ask = {0};
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(
+        parse("{\"prompt\":\"a boat\",\"unknown\":{\"a\":[1]}}", &ask, &err), 0);
+    assert_string_equal(ask.request.prompt, "a boat");
+    assert_null(ask.request.negative_prompt);
+    assert_null(ask.request.sampler);
+    assert_null(ask.request.scheduler);
+    assert_null(ask.model);
+    assert_int_equal(ask.request.width, 0);
+    assert_int_equal(ask.request.steps, 0);
+    assert_int_equal(ask.request.count, 1);
+    assert_int_equal(ask.request.seed, -1);
+    assert_true(ask.request.cfg_scale < 0);
+    assert_int_equal(ask.delivery, IMAGE_AS_BASE64);
+    assert_false(ask.stream);
+    image_ask_release(&ask);
+}
+
+static void null_is_absent_and_whole_floats_are_whole(void **state)
+{
+    struct image_ask ask = {0};
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(parse("{\"prompt\":\"a\",\"n\":null,\"steps\":20.0,\"seed\":0,"
+                           "\"size\":null,\"model\":\"\",\"stream\":null}",
+                           &ask, &err),
+                     0);
+    assert_int_equal(ask.request.steps, 20);
+    assert_int_equal(ask.request.seed, 0);
+    assert_null(ask.model);
+    image_ask_release(&ask);
+}
+
+static void a_label_may_carry_its_scheduler(void **state)
+{
+    static const char *const cases[][3] = {
+        {"\"sampler\":\"DPM++ 2M Karras\"", "dpmpp_2m", "karras"},
+        {"\"sampler\":\"dpm++2m\"", "dpmpp_2m", NULL},
+        {"\"sampler_name\":\"EULER A\"", "euler_a", NULL},
+        {"\"sampler\":\"DPM++ 2M Karras\",\"scheduler\":\"normal\"", "dpmpp_2m",
+         "normal"},
+        {"\"sampler\":\"DPM++ 2M Karras\",\"scheduler\":\"Automatic\"", "dpmpp_2m",
+         "karras"},
+        {"\"scheduler\":\"discrete\"", NULL, "normal"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct image_ask ask = {0};
+        struct err err = {0};
+        char body[200];
+
+        snprintf(body, sizeof(body), "{\"prompt\":\"a\",%s}", cases[i][0]);
+        assert_int_equal(parse(body, &ask, &err), 0);
+        for (int k = 0; k < 2; k++) {
+            const char *got = k ? ask.request.scheduler : ask.request.sampler;
+
+            if (cases[i][k + 1])
+                assert_string_equal(got, cases[i][k + 1]);
+            else
+                assert_null(got);
+        }
+        image_ask_release(&ask);
+    }
+}
+
+static void sentences_name_field_rule_and_value(void **state)
+{
+    static const char *const cases[][3] = {
+        {"{\"prompt\":\"a\",\"steps\":\"many\"}", "steps",
+         "steps must be a whole number from 1 to 150, not \"many\""},
+        {"{\"prompt\":\"a\",\"n\":{\"a\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]}}",
+         "n",
+         "n must be a whole number from 1 to 10, not "
+         "{\"a\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16..."},
+        {"{\"prompt\":\"a\",\"size\":\"\\u00fc\"}", "size",
+         "size must be WIDTHxHEIGHT, such as 512x512, or auto, not \"\\u00FC\""},
+        {"{\"prompt\":\"a\",\"width\":2056}", "width",
+         "width must be from 64 to 2048 pixels, not 2056"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct image_ask ask = {0};
+        struct err err = {0};
+
+        assert_int_equal(parse(cases[i][0], &ask, &err), -1);
+        assert_int_equal(err.code, ERR_INVALID);
+        assert_string_equal(err.param, cases[i][1]);
+        assert_string_equal(err.message, cases[i][2]);
+        assert_null(ask.request.prompt);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_left_open_stays_open),
+        cmocka_unit_test(null_is_absent_and_whole_floats_are_whole),
+        cmocka_unit_test(a_label_may_carry_its_scheduler),
+        cmocka_unit_test(sentences_name_field_rule_and_value),
+    };
+
+    return RUN_TESTS(tests);
+}

@@ -1,0 +1,163 @@
+#include "unit.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "server/memory/memory.h"
+
+#include <unistd.h>
+
+#define GIB (UINT64_C(1) << 30)
+
+/* A machine made of files under /tmp. */
+static char root[64];
+
+static void put(const char *path, const char *text)
+{
+    char *full = mem_printf("%s%s", root, path);
+    char *folder = mem_strndup(full, (size_t)(strrchr(full, '/') - full));
+
+    assert_int_equal(file_make_folder(folder, 0755, NULL), 0);
+    assert_int_equal(file_write_atomic(full, text, strlen(text), 0644, NULL), 0);
+    free(folder);
+    free(full);
+}
+
+static int new_machine(void **state)
+{
+    (void)state;
+    snprintf(root, sizeof(root), "/tmp/mysti-memory-XXXXXX");
+    assert_non_null(mkdtemp(root));
+    put("/proc/meminfo", "MemTotal:       16777216 kB\nMemFree:  1000 kB\n"
+                         "MemAvailable:   12582912 kB\n");
+    return 0;
+}
+
+static int drop_machine(void **state)
+{
+    char command[96];
+
+    (void)state;
+    snprintf(command, sizeof(command), "rm -rf %s", root);
+    return system(command);
+}
+
+static void without_a_control_group(void **state)
+{
+    struct memory_now m;
+
+    (void)state;
+    assert_int_equal(memory_read(root, &m), 0);
+    assert_int_equal(m.total, 16 * GIB);
+    assert_int_equal(m.available, 12 * GIB);
+    assert_int_equal(m.limit, 0);
+}
+
+static void a_limit_of_a_parent_group_counts(void **state)
+{
+    struct memory_now m;
+
+    (void)state;
+    put("/proc/self/cgroup", "0::/pod/box\n");
+    put("/sys/fs/cgroup/pod/box/memory.max", "max\n");
+    put("/sys/fs/cgroup/pod/box/memory.current", "1\n");
+    put("/sys/fs/cgroup/pod/memory.max", "4294967296\n");
+    put("/sys/fs/cgroup/pod/memory.current", "3221225472\n");
+    put("/sys/fs/cgroup/pod/memory.stat", "anon 1\ninactive_file 1073741824\n");
+    assert_int_equal(memory_read(root, &m), 0);
+    assert_int_equal(m.limit, 4 * GIB);
+    assert_int_equal(m.available, 2 * GIB); /* 4 - (3 - 1 that can be given back) */
+}
+
+static void the_older_control_groups(void **state)
+{
+    struct memory_now m;
+
+    (void)state;
+    put("/proc/self/cgroup", "9:cpu:/\n4:memory:/docker/abc\n0::/\n");
+    put("/sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes", "8589934592\n");
+    put("/sys/fs/cgroup/memory/docker/abc/memory.usage_in_bytes", "1073741824\n");
+    put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+    put("/sys/fs/cgroup/memory/memory.usage_in_bytes", "5\n");
+    assert_int_equal(memory_read(root, &m), 0);
+    assert_int_equal(m.limit, 8 * GIB);
+    assert_int_equal(m.available, 7 * GIB);
+}
+
+static void a_machine_that_says_nothing(void **state)
+{
+    struct memory_now m;
+
+    (void)state;
+    assert_int_equal(memory_read("/nowhere", &m), -1);
+    assert_int_equal(memory_of_process("/nowhere", 1), 0);
+    json_t *gpus = memory_gpus_json("/nowhere");
+
+    assert_int_equal(json_array_size(gpus), 0);
+    json_decref(gpus);
+}
+
+static void cores_are_counted_once_per_package(void **state)
+{
+    (void)state;
+    put("/proc/cpuinfo",
+        "model name\t: Some Processor\nphysical id\t: 0\ncore id\t\t: 0\n"
+        "flags\t\t: fpu avx2 avx512f amx_bf16\n\n"
+        "physical id\t: 0\ncore id\t\t: 1\n\nphysical id\t: 0\ncore id\t\t: 0\n\n"
+        "physical id\t: 1\ncore id\t\t: 0\n");
+    json_t *p = memory_processor_json(root);
+    char *features = json_dumps(json_object_get(p, "features"), JSON_COMPACT);
+
+    assert_string_equal(json_string_value(json_object_get(p, "name")),
+                        "Some Processor");
+    assert_int_equal(json_integer_value(json_object_get(p, "cores")), 3);
+    assert_string_equal(features, "[\"avx2\",\"avx512f\",\"amx_bf16\"]");
+    free(features);
+    json_decref(p);
+}
+
+static void cards_say_what_their_drivers_say(void **state)
+{
+    (void)state;
+    put("/sys/class/drm/card0/device/vendor", "0x1002\n");
+    put("/sys/class/drm/card0/device/device", "0x744c\n");
+    put("/sys/class/drm/card0/device/mem_info_vram_total", "25753026560\n");
+    put("/sys/class/drm/card0/device/mem_info_vram_used", "1000000000\n");
+    put("/sys/class/drm/card0-DP-1/status", "connected\n");
+    put("/sys/class/drm/card1/device/vendor", "0x1a03\n"); /* a server's display */
+    put("/proc/driver/nvidia/gpus/0000:01:00.0/information",
+        "Model: \t\t NVIDIA H200\nIRQ:   \t\t 16\n");
+    json_t *gpus = memory_gpus_json(root);
+    char *dump = json_dumps(gpus, JSON_COMPACT | JSON_SORT_KEYS);
+
+    assert_string_equal(
+        dump, "[{\"memory_free\":null,\"memory_total\":null,\"name\":\"NVIDIA H200\","
+              "\"vendor\":\"NVIDIA\"},{\"memory_free\":24753026560,\"memory_total\":"
+              "25753026560,\"name\":\"AMD graphics 744c\",\"vendor\":\"AMD\"}]");
+    free(dump);
+    json_decref(gpus);
+}
+
+static void this_process_has_a_size(void **state)
+{
+    (void)state;
+    uint64_t bytes = memory_of_process("", getpid());
+
+    assert_true(bytes > 100 * 1024 && bytes < 4 * GIB);
+}
+
+int main(void)
+{
+#define ON_A_MACHINE(test)                                                             \
+    cmocka_unit_test_setup_teardown(test, new_machine, drop_machine)
+    const struct CMUnitTest tests[] = {
+        ON_A_MACHINE(without_a_control_group),
+        ON_A_MACHINE(a_limit_of_a_parent_group_counts),
+        ON_A_MACHINE(the_older_control_groups),
+        ON_A_MACHINE(cores_are_counted_once_per_package),
+        ON_A_MACHINE(cards_say_what_their_drivers_say),
+        cmocka_unit_test(a_machine_that_says_nothing),
+        cmocka_unit_test(this_process_has_a_size),
+    };
+
+    return RUN_TESTS(tests);
+}
