@@ -66,7 +66,8 @@ static void explain_unknown(const struct args_command *c, const char *word,
             near ? "; perhaps --" : "", near ? near : "");
 }
 
-static int take_number(const struct args_option *o, const char *text, struct err *err)
+static int take_number(const struct args_option *o, const char *text, double *ret,
+                       struct err *err)
 {
     char *end;
     double value = strtod(text, &end);
@@ -76,35 +77,37 @@ static int take_number(const struct args_option *o, const char *text, struct err
         return err_set(err, ERR_INVALID,
                        "--%s must be a number between %lld and %lld, not '%s'", o->name,
                        (long long)o->min, (long long)o->max, text);
-    *(double *)o->target = value;
+    *ret = value;
     return 0;
 }
 
-static int take(const struct args_option *o, const char *text, struct err *err)
+static int take(const struct args_option *o, const char *text, void *into,
+                struct err *err)
 {
+    void *target = (char *)into + o->at;
     char *what;
     int rc = 0;
 
     switch (o->kind) {
     case ARGS_FLAG:
-        *(bool *)o->target = true;
+        *(bool *)target = true;
         break;
     case ARGS_STRING:
-        *(const char **)o->target = text;
+        *(const char **)target = text;
         break;
     case ARGS_INT:
         what = mem_printf("--%s", o->name);
-        rc = str_to_int(text, what, o->min, o->max, o->target, err);
+        rc = str_to_int(text, what, o->min, o->max, target, err);
         free(what);
         break;
     case ARGS_NUMBER:
-        rc = take_number(o, text, err);
+        rc = take_number(o, text, target, err);
         break;
     }
     return rc;
 }
 
-static int take_operands(const struct args_command *c, char **words, int n,
+static int take_operands(const struct args_command *c, char **words, int n, void *into,
                          struct err *err)
 {
     struct buf joined = {0};
@@ -118,7 +121,7 @@ static int take_operands(const struct args_command *c, char **words, int n,
         return 0;
     for (int i = 0; i < n; i++)
         buf_printf(&joined, "%s%s", i ? " " : "", words[i]);
-    *c->ret_operand = buf_take(&joined);
+    *(char **)((char *)into + c->operand_at) = buf_take(&joined);
     return 0;
 }
 
@@ -160,7 +163,8 @@ static void describe(const struct args_command *c, struct option *longs, char *l
     }
 }
 
-int args_parse(const struct args_command *c, int argc, char **argv, int *ret_exit)
+int args_parse(const struct args_command *c, int argc, char **argv, void *into,
+               int *ret_exit)
 {
     struct option longs[MAX_OPTIONS + 2] = {0};
     char letters[2 * MAX_OPTIONS + 4] = ":h";
@@ -178,10 +182,10 @@ int args_parse(const struct args_command *c, int argc, char **argv, int *ret_exi
             return -1;
         }
         i = option_index(c, code, argv, &err);
-        if (i < 0 || take(&c->options[i], optarg, &err))
+        if (i < 0 || take(&c->options[i], optarg, into, &err))
             goto mistaken;
     }
-    if (take_operands(c, argv + optind, argc - optind, &err))
+    if (take_operands(c, argv + optind, argc - optind, into, &err))
         goto mistaken;
     return 0;
 

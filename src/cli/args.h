@@ -1,15 +1,16 @@
 /* args: one table of options per command gives the parser, the help and the sentences about mistakes.
  *
- *   const struct args_option options[] = {
- *       {.name = "steps", .kind = ARGS_INT, .target = &steps, .value = "N", .min = 1, .max = 150,
+ *   static const struct args_option options[] = {
+ *       {.name = "steps", .kind = ARGS_INT, .at = offsetof(struct draw, steps), .value = "N", .min = 1, .max = 150,
  *        .help = "denoising steps"}, {0}};
- *   const struct args_command command = {.name = "draw", .operand = "PROMPT", ...};
- *   if (args_parse(&command, argc, argv, &rc)) return rc;
+ *   static const struct args_command command = {.name = "draw", .options = options, ...};
+ *   if (args_parse(&command, argc, argv, &draw, &rc)) return rc;
  */
 #ifndef MYSTI_CLI_ARGS_H
 #define MYSTI_CLI_ARGS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum args_kind {
@@ -23,7 +24,7 @@ struct args_option {
     const char *name;
     char letter; /* 0: none */
     enum args_kind kind;
-    void *target;
+    size_t at;         /* offsetof the variable in the command's own struct */
     const char *value; /* how the help calls it; NULL for a flag */
     int64_t min;
     int64_t max;
@@ -39,11 +40,11 @@ struct args_command {
     const struct args_option *options; /* ended by an empty one */
     enum args_operand operand;
     const char *operand_name; /* "PROMPT" */
-    char **ret_operand;       /* all words joined by blanks; free it */
+    size_t operand_at; /* offsetof a char *: all words joined by blanks; free it */
 };
 
-/* 0: go on; -1: exit with *ret_exit (help was printed, or a sentence about the mistake). */
-int args_parse(const struct args_command *command, int argc, char **argv,
+/* Values go into *into. 0: go on; -1: exit with *ret_exit (help was printed, or a sentence about the mistake). */
+int args_parse(const struct args_command *command, int argc, char **argv, void *into,
                int *ret_exit);
 
 #endif

@@ -14,6 +14,7 @@
 #include <jansson.h>
 
 #define CLIENT_DEFAULT_SERVER "http://127.0.0.1:1234"
+#define CLIENT_SERVER_HELP "(" CLIENT_DEFAULT_SERVER ", or $MYSTI_SERVER)"
 
 /* the option's value, else MYSTI_SERVER, else the default */
 const char *client_server(const char *option);

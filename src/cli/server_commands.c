@@ -6,6 +6,8 @@
 #include "cli/cli.h"
 #include "cli/client.h"
 
+#include <assert.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,32 +19,34 @@ struct question {
     char *operand;
 };
 
-static struct args_option server_option(struct question *q)
-{
-    return (struct args_option){.name = "server",
-                                .kind = ARGS_STRING,
-                                .target = &q->server,
-                                .value = "URL",
-                                .help =
-                                    "(" CLIENT_DEFAULT_SERVER ", or $MYSTI_SERVER)"};
-}
-
-static struct args_option json_option(struct question *q)
-{
-    return (struct args_option){.name = "json",
-                                .kind = ARGS_FLAG,
-                                .target = &q->json,
-                                .help = "the server's own answer, for programs"};
-}
-
-static struct args_option force_option(struct question *q)
-{
-    return (struct args_option){.name = "force",
-                                .letter = 'f',
-                                .kind = ARGS_FLAG,
-                                .target = &q->force,
-                                .help = "although it is at work: that work fails"};
-}
+/* status, models; load, unload take --force, too */
+static const struct args_option ask_options[] = {
+    {.name = "json",
+     .kind = ARGS_FLAG,
+     .at = offsetof(struct question, json),
+     .help = "the server's own answer, for programs"},
+    {.name = "server",
+     .kind = ARGS_STRING,
+     .at = offsetof(struct question, server),
+     .value = "URL",
+     .help = CLIENT_SERVER_HELP},
+    {0}};
+static const struct args_option order_options[] = {
+    {.name = "force",
+     .letter = 'f',
+     .kind = ARGS_FLAG,
+     .at = offsetof(struct question, force),
+     .help = "although it is at work: that work fails"},
+    {.name = "json",
+     .kind = ARGS_FLAG,
+     .at = offsetof(struct question, json),
+     .help = "the server's own answer, for programs"},
+    {.name = "server",
+     .kind = ARGS_STRING,
+     .at = offsetof(struct question, server),
+     .value = "URL",
+     .help = CLIENT_SERVER_HELP},
+    {0}};
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -172,6 +176,7 @@ static int unload(const struct question *q)
                  {"text", "/v1/llm/unload"}};
     struct err err = {0};
 
+    assert(q->operand); /* args_parse saw to it */
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
         if (strcmp(q->operand, kinds[i].word) == 0)
             return order("unload", q, kinds[i].path,
@@ -181,79 +186,67 @@ static int unload(const struct question *q)
     return client_complain("unload", CLI_USAGE, &err);
 }
 
-static int run(struct question *q, const struct args_command *command, int argc,
-               char **argv, int (*answer)(const struct question *q))
+static int run(const struct args_command *command, int argc, char **argv,
+               int (*answer)(const struct question *q))
 {
+    struct question q = {0};
     int rc;
 
-    if (args_parse(command, argc, argv, &rc) == 0) {
-        if (q->operand && !str_is_utf8(q->operand, strlen(q->operand))) {
+    if (args_parse(command, argc, argv, &q, &rc) == 0) {
+        if (q.operand && !str_is_utf8(q.operand, strlen(q.operand))) {
             fprintf(stderr, "mysti %s: the name is not UTF-8\n", command->name);
             rc = CLI_USAGE;
         } else {
-            rc = answer(q);
+            rc = answer(&q);
         }
     }
-    free(q->operand);
+    free(q.operand);
     return rc;
 }
 
 int cli_status(int argc, char **argv)
 {
-    struct question q = {0};
-    const struct args_option options[] = {json_option(&q), server_option(&q), {0}};
-    const struct args_command command = {
+    static const struct args_command command = {
         .name = "status",
-        .summary = "Shows the server, its two workers and the "
-                   "memory; fails while one is not up.",
-        .options = options};
+        .summary = "Shows the server, its two workers and the memory; fails while one "
+                   "is not up.",
+        .options = ask_options};
 
-    return run(&q, &command, argc, argv, status);
+    return run(&command, argc, argv, status);
 }
 
 int cli_models(int argc, char **argv)
 {
-    struct question q = {0};
-    const struct args_option options[] = {json_option(&q), server_option(&q), {0}};
-    const struct args_command command = {
+    static const struct args_command command = {
         .name = "models",
-        .summary = "Lists the models; '*' marks those that are "
-                   "loaded.",
-        .options = options};
+        .summary = "Lists the models; '*' marks those that are loaded.",
+        .options = ask_options};
 
-    return run(&q, &command, argc, argv, models);
+    return run(&command, argc, argv, models);
 }
 
 int cli_load(int argc, char **argv)
 {
-    struct question q = {0};
-    const struct args_option options[] = {
-        force_option(&q), json_option(&q), server_option(&q), {0}};
-    const struct args_command command = {.name = "load",
-                                         .summary =
-                                             "Loads a model of either kind; NAME as "
-                                             "'mysti models' shows it.",
-                                         .options = options,
-                                         .operand = ARGS_ONE,
-                                         .operand_name = "NAME",
-                                         .ret_operand = &q.operand};
+    static const struct args_command command = {
+        .name = "load",
+        .summary = "Loads a model of either kind; NAME as 'mysti models' shows it.",
+        .options = order_options,
+        .operand = ARGS_ONE,
+        .operand_name = "NAME",
+        .operand_at = offsetof(struct question, operand)};
 
-    return run(&q, &command, argc, argv, load);
+    return run(&command, argc, argv, load);
 }
 
 int cli_unload(int argc, char **argv)
 {
-    struct question q = {0};
-    const struct args_option options[] = {
-        force_option(&q), json_option(&q), server_option(&q), {0}};
-    const struct args_command command = {
+    static const struct args_command command = {
         .name = "unload",
-        .summary = "Unloads the picture model (sd) or the text "
-                   "model (llm).",
-        .options = options,
+        .summary = "Unloads the picture model (sd) or the text model (llm).",
+        .options = order_options,
         .operand = ARGS_ONE,
         .operand_name = "sd|llm",
-        .ret_operand = &q.operand};
+        .operand_at = offsetof(struct question, operand)};
 
-    return run(&q, &command, argc, argv, unload);
+    return run(&command, argc, argv, unload);
 }

@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/client.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,66 +138,67 @@ static int run(struct writing *w)
     return rc == CLI_OK ? rc : client_complain("write", rc, &err);
 }
 
+static const struct args_option options[] = {
+    {.name = "model",
+     .letter = 'm',
+     .kind = ARGS_STRING,
+     .at = offsetof(struct writing, model),
+     .value = "NAME",
+     .help = "load this model first if need be"},
+    {.name = "system",
+     .kind = ARGS_STRING,
+     .at = offsetof(struct writing, system),
+     .value = "TEXT",
+     .help = "a system message before the idea"},
+    {.name = "max-tokens",
+     .kind = ARGS_INT,
+     .at = offsetof(struct writing, max_tokens),
+     .value = "N",
+     .min = 1,
+     .max = 1000000,
+     .help = "stop after this many"},
+    {.name = "temperature",
+     .letter = 't',
+     .kind = ARGS_NUMBER,
+     .at = offsetof(struct writing, temperature),
+     .value = "X",
+     .min = 0,
+     .max = 5,
+     .help = "0 is always the same"},
+    {.name = "seed",
+     .kind = ARGS_INT,
+     .at = offsetof(struct writing, seed),
+     .value = "N",
+     .min = -1,
+     .max = 4294967295,
+     .help = "of the sampling"},
+    {.name = "quiet",
+     .letter = 'q',
+     .kind = ARGS_FLAG,
+     .at = offsetof(struct writing, quiet),
+     .help = "print nothing but the text and errors"},
+    {.name = "server",
+     .kind = ARGS_STRING,
+     .at = offsetof(struct writing, server),
+     .value = "URL",
+     .help = CLIENT_SERVER_HELP},
+    {0}};
+static const struct args_command command = {
+    .name = "write",
+    .summary = "Sends IDEA to the text model and prints its answer as it comes.",
+    .details = "IDEA '-' is read from standard input.\n\n"
+               "  mysti draw \"$(mysti write 'a boat at night')\" -o boat.png\n",
+    .options = options,
+    .operand = ARGS_WORDS,
+    .operand_name = "IDEA",
+    .operand_at = offsetof(struct writing, idea)};
+
 int cli_write(int argc, char **argv)
 {
     struct writing w = {.seed = -1, .temperature = -1};
-    const struct args_option options[] = {
-        {.name = "model",
-         .letter = 'm',
-         .kind = ARGS_STRING,
-         .target = &w.model,
-         .value = "NAME",
-         .help = "load this model first if need be"},
-        {.name = "system",
-         .kind = ARGS_STRING,
-         .target = &w.system,
-         .value = "TEXT",
-         .help = "a system message before the idea"},
-        {.name = "max-tokens",
-         .kind = ARGS_INT,
-         .target = &w.max_tokens,
-         .value = "N",
-         .min = 1,
-         .max = 1000000,
-         .help = "stop after this many"},
-        {.name = "temperature",
-         .letter = 't',
-         .kind = ARGS_NUMBER,
-         .target = &w.temperature,
-         .value = "X",
-         .min = 0,
-         .max = 5,
-         .help = "0 is always the same"},
-        {.name = "seed",
-         .kind = ARGS_INT,
-         .target = &w.seed,
-         .value = "N",
-         .min = -1,
-         .max = 4294967295,
-         .help = "of the sampling"},
-        {.name = "quiet",
-         .letter = 'q',
-         .kind = ARGS_FLAG,
-         .target = &w.quiet,
-         .help = "print nothing but the text and errors"},
-        {.name = "server",
-         .kind = ARGS_STRING,
-         .target = &w.server,
-         .value = "URL",
-         .help = "(" CLIENT_DEFAULT_SERVER ", or $MYSTI_SERVER)"},
-        {0}};
-    const struct args_command command = {
-        .name = "write",
-        .summary = "Sends IDEA to the text model and prints its answer as it comes.",
-        .details = "IDEA '-' is read from standard input.\n\n"
-                   "  mysti draw \"$(mysti write 'a boat at night')\" -o boat.png\n",
-        .options = options,
-        .operand = ARGS_WORDS,
-        .operand_name = "IDEA",
-        .ret_operand = &w.idea};
     int rc;
 
-    if (args_parse(&command, argc, argv, &rc) == 0)
+    if (args_parse(&command, argc, argv, &w, &rc) == 0)
         rc = run(&w);
     free(w.idea);
     return rc;

@@ -226,7 +226,7 @@ int tokenizer_encode(const char *text, size_t len, struct tokens *ret, struct er
 {
     enum { ROOM = TOKENIZER_CONTEXT - 2 };
     struct tokens t = {0};
-    size_t count;
+    size_t count = 0;
 
     if (tokenizer_ids(text, len, t.ids + 1, ROOM, &count, err))
         return -1;
