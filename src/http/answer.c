@@ -108,11 +108,11 @@ static bool has_no_body(int status)
 static void add_framing(struct http_exchange *x)
 {
     bool is_old = x->conn->in.parser.http_minor == 0;
-    char number[24];
+    char number[FIELD_NUMBER_BYTES];
 
     if (x->length >= 0 && !(has_no_body(x->status) && x->length == 0)) {
-        snprintf(number, sizeof(number), "%lld", (long long)x->length);
-        add_field(&x->fields, "content-length", number);
+        add_field(&x->fields, "content-length",
+                  field_number((uint64_t)x->length, number));
     } else if (x->length < 0 && !has_no_body(x->status)) {
         x->is_until_close = is_old;
         if (is_old)
@@ -178,6 +178,11 @@ static void add_head(struct piece *p, struct http_exchange *x)
     if (x->has_sent_head)
         return;
     x->has_sent_head = true;
+    if (x->status == 200) {
+        add_part(p, "HTTP/1.1 200 OK\r\n", 17);
+        add_part(p, x->fields.data, x->fields.len);
+        return;
+    }
     n = snprintf(p->status_line, sizeof(p->status_line), "HTTP/1.1 %d %s\r\n",
                  x->status, phrase_of(x->status));
     add_part(p, p->status_line, (size_t)n);

@@ -22,7 +22,6 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 static void on_turn(struct turn_item *item);
 
@@ -242,13 +241,18 @@ static void write_head(struct http_call *call, const struct http_call_options *o
     const char *method = o->method ? o->method : "GET";
     bool is_v6 = strchr(call->host, ':') != NULL;
     struct buf *b = &call->head;
+    char number[FIELD_NUMBER_BYTES];
 
     buf_reserve(b, 500);
     buf_append_str(b, method);
     buf_append(b, " ", 1);
     buf_append_str(b, o->target);
     buf_append_str(b, " HTTP/1.1\r\nhost: ");
-    buf_printf(b, is_v6 ? "[%s]:%d\r\n" : "%s:%d\r\n", call->host, call->port);
+    buf_append_str(b, is_v6 ? "[" : "");
+    buf_append_str(b, call->host);
+    buf_append_str(b, is_v6 ? "]:" : ":");
+    buf_append_str(b, field_number((unsigned)call->port, number));
+    buf_append(b, "\r\n", 2);
     for (size_t i = 0; i < o->header_count; i++) {
         assert(field_is_token(o->headers[i].name) &&
                field_is_clean(o->headers[i].value));
@@ -260,8 +264,11 @@ static void write_head(struct http_call *call, const struct http_call_options *o
     if (call->is_streamed)
         buf_append_str(b, "transfer-encoding: chunked\r\n");
     else if (o->body_len || !strcmp(method, "POST") || !strcmp(method, "PUT") ||
-             !strcmp(method, "PATCH"))
-        buf_printf(b, "content-length: %zu\r\n", o->body_len);
+             !strcmp(method, "PATCH")) {
+        buf_append_str(b, "content-length: ");
+        buf_append_str(b, field_number(o->body_len, number));
+        buf_append(b, "\r\n", 2);
+    }
     buf_append(b, "\r\n", 2);
 }
 
@@ -355,7 +362,7 @@ size_t http_call_buffered(const struct http_call *call)
 const char *http_answer_field(const struct http_answer *a, const char *name)
 {
     for (size_t i = 0; i < a->field_count; i++)
-        if (!strcasecmp(a->fields[i].name, name))
+        if (field_same(a->fields[i].name, name))
             return a->fields[i].value;
     return NULL;
 }

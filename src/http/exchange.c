@@ -105,6 +105,17 @@ static bool is_plain_id(const char *id)
                len;
 }
 
+/* "req_" and 16 hexadecimal digits: the server's own, then counting. */
+static void make_id(struct http_server *s, char *id)
+{
+    uint64_t n = (uint64_t)s->id_prefix << 32 | (uint32_t)++s->next_request;
+
+    memcpy(id, "req_", 4);
+    for (int i = 19; i >= 4; i--, n >>= 4)
+        id[i] = "0123456789abcdef"[n & 15];
+    id[20] = '\0';
+}
+
 const char *http_request_id(const struct http_exchange *x)
 {
     struct http_server *s = x->conn->server;
@@ -118,8 +129,7 @@ const char *http_request_id(const struct http_exchange *x)
     if (given && is_plain_id(given))
         memcpy(id, given, strlen(given) + 1);
     else
-        snprintf(id, REQUEST_ID_BYTES, "req_%08x%08llx", s->id_prefix,
-                 (unsigned long long)++s->next_request);
+        make_id(s, id);
     return id;
 }
 

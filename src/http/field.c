@@ -2,7 +2,6 @@
 
 #include <ctype.h>
 #include <string.h>
-#include <strings.h>
 
 bool field_is_token(const char *s)
 {
@@ -81,7 +80,7 @@ bool field_is_hop_by_hop(const char *name)
     };
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (!strcasecmp(name, names[i]))
+        if (field_same(name, names[i]))
             return true;
     return false;
 }
@@ -119,6 +118,17 @@ long field_percent_decode(const char *s, size_t len, char *out)
     }
     *to = '\0';
     return to - out;
+}
+
+const char *field_number(uint64_t n, char room[FIELD_NUMBER_BYTES])
+{
+    char *at = room + FIELD_NUMBER_BYTES - 1;
+
+    *at = '\0';
+    do
+        *--at = (char)('0' + n % 10);
+    while (n /= 10);
+    return at;
 }
 
 bool field_path_climbs(const char *path)

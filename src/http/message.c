@@ -251,7 +251,7 @@ struct http_field message_field_at(const struct message *m, size_t i)
 const char *message_field_get(const struct message *m, const char *name)
 {
     for (size_t i = 0; i < m->field_count; i++)
-        if (!strcasecmp(m->text.data + m->fields[i].name, name))
+        if (field_same(m->text.data + m->fields[i].name, name))
             return m->text.data + m->fields[i].value;
     return NULL;
 }
@@ -310,18 +310,18 @@ static int check_fields(struct message *m)
 
         if (!field_is_token(f.name) || !field_is_clean(f.value))
             return refuse(m, ERR_INVALID, "A header field has an illegal byte.");
-        if (!strcasecmp(f.name, "host")) {
+        if (field_same(f.name, "host")) {
             hosts++;
             if (is_request && !field_is_host(f.value))
                 return refuse(m, ERR_INVALID, "The Host field is not a host.");
-        } else if (!strcasecmp(f.name, "content-length")) {
+        } else if (field_same(f.name, "content-length")) {
             lengths++;
-        } else if (!strcasecmp(f.name, "transfer-encoding")) {
+        } else if (field_same(f.name, "transfer-encoding")) {
             encodings++;
             if (strcasecmp(f.value, "chunked"))
                 return refuse(m, is_request ? ERR_UNSUPPORTED : ERR_INVALID,
                               "The only transfer encoding here is \"chunked\".");
-        } else if (is_request && !strcasecmp(f.name, "expect")) {
+        } else if (is_request && field_same(f.name, "expect")) {
             if (strcasecmp(f.value, "100-continue"))
                 return refuse(m, ERR_INVALID, "This expectation cannot be met.");
             m->expects_continue = m->parser.http_minor == 1;

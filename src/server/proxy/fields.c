@@ -11,7 +11,7 @@
 static bool is_one_of(const char *name, const char *const *names)
 {
     for (; *names; names++)
-        if (!strcasecmp(name, *names))
+        if (field_same(name, *names))
             return true;
     return false;
 }
@@ -69,6 +69,12 @@ void proxy_fields_release(struct proxy_fields *f)
     free(f->bearer);
 }
 
+/* CORS is ours to grant. */
+static bool is_cors(const char *name)
+{
+    return (name[0] | 0x20) == 'a' && !strncasecmp(name, "access-control-", 15);
+}
+
 void proxy_fields_to_client(struct http_exchange *x, const struct http_answer *head)
 {
     static const char *const own[] = {"content-length", "date", "x-request-id", NULL};
@@ -78,8 +84,7 @@ void proxy_fields_to_client(struct http_exchange *x, const struct http_answer *h
         const struct http_field *f = &head->fields[i];
 
         if (field_is_hop_by_hop(f->name) || is_one_of(f->name, own) ||
-            !strncasecmp(f->name, "access-control-", 15) ||
-            (named && field_list_has(named, f->name)))
+            is_cors(f->name) || (named && field_list_has(named, f->name)))
             continue;
         http_set_header(x, f->name, f->value);
     }
