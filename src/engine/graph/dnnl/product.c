@@ -13,6 +13,12 @@
  *   - activation: an eltwise post-op.
  * Scratch of a node = the primitive's own + upsampled x + bias of the run.
  *
+ * A 3x3 convolution of an upsampled x is run as a transposed convolution of x itself, with a
+ * 4x4 kernel and stride 2: each y pixel then costs 4 taps instead of 9, and the upsampled
+ * picture is never written. Four 2x2 convolutions with interleaved results would be the
+ * same, but oneDNN writes dense pictures only. Where it has no good kernel for it, x is
+ * upsampled into scratch.
+ *
  * Weights' layout is the primitive's wish (format any). When the store already has these
  * weights in another layout (another picture size), the primitive is asked to take that
  * one, and it is kept if the same implementation is chosen: 1.7 GB twice would be worse
@@ -26,7 +32,10 @@
 
 enum { MAX_ARGS = 7, ALIGN = 64 };
 
+enum product_kind { KIND_LINEAR, KIND_CONV, KIND_TRANSPOSED };
+
 struct product {
+    enum product_kind kind;
     struct dnnl_backend *backend;
     const struct node *node;
     dnnl_primitive_desc_t desc;
@@ -76,18 +85,21 @@ static void linear_operands(const struct plan *plan, const struct node *n, int r
 
 /* Shapes here are [N, H, W, C], oneDNN's dims are N, C, H, W whatever the layout. */
 static void conv_operands(const struct plan *plan, const struct node *n, int runs,
-                          struct operands *o)
+                          enum product_kind kind, struct operands *o)
 {
     const int64_t *x = plan->tensors[n->in[0]].shape.dim;
     const int64_t *y = plan->tensors[n->out].shape.dim;
 
     o->rank = 4;
     o->dense = dnnl_acdb;
-    memcpy(o->x,
-           (dnnl_dims_t){x[0] / runs, x[3], x[1] * n->upsample, x[2] * n->upsample},
+    int64_t times = kind == KIND_TRANSPOSED ? 1 : n->upsample;
+
+    memcpy(o->x, (dnnl_dims_t){x[0] / runs, x[3], x[1] * times, x[2] * times},
            sizeof(o->x));
     memcpy(o->y, (dnnl_dims_t){y[0] / runs, y[3], y[1], y[2]}, sizeof(o->y));
     memcpy(o->weights, n->weights[0]->dim, sizeof(n->weights[0]->dim));
+    if (kind == KIND_TRANSPOSED)
+        o->weights[2] = o->weights[3] = 4;
 }
 
 static int describe_operands(struct product *p, const struct plan *plan,
@@ -97,14 +109,14 @@ static int describe_operands(struct product *p, const struct plan *plan,
     dnnl_data_type_t x = data_type(elem_of(p->backend, plan, n->in[0]));
     dnnl_data_type_t y = data_type(elem_of(p->backend, plan, n->out));
     dnnl_dims_t bias = {p->channels};
-    bool is_linear = n->op == OP_LINEAR;
+    bool is_linear = p->kind == KIND_LINEAR;
 
     if (is_linear) {
         bias[0] = 1;
         bias[1] = p->channels;
         linear_operands(plan, n, p->runs, o);
     } else {
-        conv_operands(plan, n, p->runs, o);
+        conv_operands(plan, n, p->runs, p->kind, o);
     }
     if (dnnl_memory_desc_create_with_tag(&o->x_desc, o->rank, o->x, x, o->dense) ||
         dnnl_memory_desc_create_with_tag(&o->y_desc, o->rank, o->y, y, o->dense) ||
@@ -185,9 +197,14 @@ static dnnl_status_t make_desc(const struct product *p, const struct operands *o
     dnnl_dims_t before = {n->pad_top, n->pad_left},
                 after = {n->pad_bottom, n->pad_right};
 
-    if (n->op == OP_LINEAR)
+    if (p->kind == KIND_LINEAR)
         return dnnl_matmul_primitive_desc_create(
             ret, p->backend->engine, o->x_desc, weights, o->bias_desc, o->y_desc, attr);
+    if (p->kind == KIND_TRANSPOSED)
+        return dnnl_deconvolution_forward_primitive_desc_create(
+            ret, p->backend->engine, dnnl_forward_inference, dnnl_deconvolution_direct,
+            o->x_desc, weights, o->bias_desc, o->y_desc, (dnnl_dims_t){2, 2}, dilation,
+            before, after, attr);
     return dnnl_convolution_forward_primitive_desc_create(
         ret, p->backend->engine, dnnl_forward_inference, dnnl_convolution_direct,
         o->x_desc, weights, o->bias_desc, o->y_desc, stride, dilation, before, after,
@@ -202,12 +219,17 @@ static const char *implementation(const_dnnl_primitive_desc_t desc)
     return name;
 }
 
+static enum packed_form form_of(const struct product *p)
+{
+    return p->kind == KIND_TRANSPOSED ? FORM_DOUBLED : FORM_PLAIN;
+}
+
 /* Prefers the layout that the store has, if oneDNN's choice of kernel stays the same. */
 static void reuse_layout(struct product *p, const struct weight_store *store,
                          const struct operands *o, const_dnnl_primitive_attr_t attr)
 {
     const struct packed *have =
-        store_find(store, p->node->weights, p->node->weight_count);
+        store_find(store, p->node->weights, p->node->weight_count, form_of(p));
     dnnl_primitive_desc_t other = NULL;
 
     if (!have ||
@@ -279,34 +301,41 @@ static void find_shape(struct product *p, const struct plan *plan)
     p->adds_in_place =
         n->residual >= 0 && root_of(plan, n->residual) == root_of(plan, n->out);
     p->residual_index = -1;
-    if (n->upsample == 2) {
+    if (n->upsample == 2 && p->kind == KIND_CONV) {
         p->up_pictures = x->shape.dim[0] / p->runs;
         p->up_h = x->shape.dim[1];
         p->up_w = x->shape.dim[2];
     }
 }
 
-int product_new(struct product **ret, struct dnnl_backend *b,
-                struct weight_store *store, const struct plan *plan,
-                const struct node *n, struct err *err)
+static bool can_be_transposed(const struct node *n)
 {
-    struct product *p = mem_zalloc(sizeof(*p));
+    const int64_t *kernel = n->weights[0]->dim;
+
+    return n->op == OP_CONV2D && n->upsample == 2 && kernel[2] == 3 && kernel[3] == 3 &&
+           n->pad_top == 1 && n->pad_left == 1 && n->pad_bottom == 1 &&
+           n->pad_right == 1;
+}
+
+/* Everything of one kind; -1 when oneDNN has no kernel (a transposed one must be quick). */
+static int build(struct product *p, struct weight_store *store, const struct plan *plan)
+{
+    const struct node *n = p->node;
     struct operands o = {0};
     dnnl_primitive_attr_t attr = NULL;
     int result = -1;
 
-    p->backend = b;
-    p->node = n;
-    find_bias(p, store);
     find_shape(p, plan);
     if (describe_operands(p, plan, &o) || make_attributes(p, &o, &attr) ||
         make_desc(p, &o, o.weights_desc, attr, &p->desc))
+        goto out;
+    if (p->kind == KIND_TRANSPOSED && !strstr(implementation(p->desc), "brg"))
         goto out;
     reuse_layout(p, store, &o, attr);
     if (dnnl_primitive_create(&p->primitive, p->desc) || make_memories(p, &o))
         goto out;
     p->weights =
-        store_weights(store, n->weights, n->weight_count,
+        store_weights(store, n->weights, n->weight_count, form_of(p),
                       dnnl_primitive_desc_query_md(p->desc, dnnl_query_weights_md, 0));
     p->bias_offset = p->up_offset;
     if (p->up_pictures)
@@ -319,7 +348,47 @@ out:
     if (attr)
         dnnl_primitive_attr_destroy(attr);
     release_operands(&o);
-    if (result) {
+    return result;
+}
+
+/* Gives back what oneDNN was asked for. */
+static void release(struct product *p)
+{
+    dnnl_memory_t memories[] = {p->x, p->y, p->bias, p->residual, p->workspace};
+
+    for (int i = 0; i < 5; i++)
+        if (memories[i])
+            dnnl_memory_destroy(memories[i]);
+    if (p->primitive)
+        dnnl_primitive_destroy(p->primitive);
+    if (p->desc)
+        dnnl_primitive_desc_destroy(p->desc);
+    p->x = p->y = p->bias = p->residual = p->workspace = NULL;
+    p->primitive = NULL;
+    p->desc = NULL;
+}
+
+int product_new(struct product **ret, struct dnnl_backend *b,
+                struct weight_store *store, const struct plan *plan,
+                const struct node *n, struct err *err)
+{
+    struct product *p = mem_zalloc(sizeof(*p));
+    int failed = 1;
+
+    p->backend = b;
+    p->node = n;
+    find_bias(p, store);
+    if (can_be_transposed(n)) {
+        p->kind = KIND_TRANSPOSED;
+        failed = build(p, store, plan);
+        if (failed)
+            release(p);
+    }
+    if (failed) {
+        p->kind = n->op == OP_LINEAR ? KIND_LINEAR : KIND_CONV;
+        failed = build(p, store, plan);
+    }
+    if (failed) {
         err_set(err, ERR_UNSUPPORTED, "oneDNN has no kernel for %s of %s",
                 graph_op_name(n->op), n->name ? n->name : "a node");
         product_free(p);
@@ -333,14 +402,7 @@ void product_free(struct product *p)
 {
     if (!p)
         return;
-    dnnl_memory_t memories[] = {p->x, p->y, p->bias, p->residual, p->workspace};
-    for (int i = 0; i < 5; i++)
-        if (memories[i])
-            dnnl_memory_destroy(memories[i]);
-    if (p->primitive)
-        dnnl_primitive_destroy(p->primitive);
-    if (p->desc)
-        dnnl_primitive_desc_destroy(p->desc);
+    release(p);
     free(p);
 }
 

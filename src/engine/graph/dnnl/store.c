@@ -133,25 +133,29 @@ static struct packed *add_item(struct weight_store *s,
 }
 
 struct packed *store_find(const struct weight_store *s,
-                          const struct weight *const *sources, int count)
+                          const struct weight *const *sources, int count,
+                          enum packed_form form)
 {
     for (int i = 0; i < s->count; i++)
-        if (s->items[i]->layout && is_from(s->items[i], sources, count))
+        if (s->items[i]->layout && s->items[i]->form == form &&
+            is_from(s->items[i], sources, count))
             return s->items[i];
     return NULL;
 }
 
 struct packed *store_weights(struct weight_store *s,
                              const struct weight *const *sources, int count,
-                             const_dnnl_memory_desc_t layout)
+                             enum packed_form form, const_dnnl_memory_desc_t layout)
 {
     struct packed *p;
 
     for (int i = 0; i < s->count; i++)
-        if (s->items[i]->layout && is_from(s->items[i], sources, count) &&
+        if (s->items[i]->layout && s->items[i]->form == form &&
+            is_from(s->items[i], sources, count) &&
             dnnl_memory_desc_equal(s->items[i]->layout, layout))
             return s->items[i];
     p = add_item(s, sources, count);
+    p->form = form;
     for (int i = 0; i < count; i++)
         p->lengths[i] = sources[i]->dim[0];
     dnnl_memory_desc_clone(&p->layout, layout);
@@ -188,29 +192,71 @@ static void pack_vector(struct packed *p)
     }
 }
 
+/* values of a source's row (one output channel), and of the same row as it is packed */
+static int64_t source_length(const struct packed *p)
+{
+    return (int64_t)weight_count(p->sources[0]) / p->sources[0]->dim[0];
+}
+
+static int64_t row_length(const struct packed *p)
+{
+    return p->form == FORM_DOUBLED ? source_length(p) / 9 * 16 : source_length(p);
+}
+
+static int64_t room_for_row(const struct packed *p)
+{
+    return p->form == FORM_DOUBLED ? source_length(p) + row_length(p)
+                                   : source_length(p);
+}
+
+/* Tap t of the 3x3 kernel reads x[(p + t - 1) / 2] (rounded down) for y[p]; tap a of the
+ * transposed one carries x[i] to y[2i + a - 1]. Equal where t is 2 - a or 3 - a. */
+static void double_kernels(const float *from, int64_t count, float *to)
+{
+    for (int64_t k = 0; k < count; k++, from += 9, to += 16)
+        for (int a = 0; a < 4; a++)
+            for (int b = 0; b < 4; b++) {
+                float sum = 0;
+
+                for (int t = a < 2 ? 2 - a : 0; t <= 2 && t <= 3 - a; t++)
+                    for (int u = b < 2 ? 2 - b : 0; u <= 2 && u <= 3 - b; u++)
+                        sum += from[3 * t + u];
+                to[4 * a + b] = sum;
+            }
+}
+
+static void convert_row(const struct dnnl_backend *b, const struct packed *p,
+                        const struct weight *source, int64_t r, void *out, float *room)
+{
+    int64_t length = source_length(p);
+
+    if (source->type == WEIGHT_F16 && p->form == FORM_PLAIN) {
+        b->kernels->convert_half_row(source->data + 2 * r * length, out, b->act,
+                                     length);
+        return;
+    }
+    weight_to_f32(source, (size_t)(r * length), (size_t)length, room);
+    if (p->form == FORM_DOUBLED) {
+        double_kernels(room, length / 9, room + length);
+        room += length;
+    }
+    b->kernels->convert_row(room, out, b->act, row_length(p));
+}
+
 /* All rows of all sources, plain, in the back end's type. */
 static void convert_rows(const struct dnnl_backend *b, const struct packed *p,
-                         int64_t length, void *plain, float *rows)
+                         void *plain, float *rows)
 {
+    int64_t length = row_length(p), room = room_for_row(p);
     size_t row = 0;
 
     for (int i = 0; i < p->source_count; i++) {
 #pragma omp parallel for
         for (int64_t r = 0; r < p->lengths[i]; r++) {
             size_t to = (row + (size_t)r) * (size_t)length;
-            float *mine = rows + dnnl_thread() * length;
-            char *out = (char *)plain + to * elem_bytes(b->act);
 
-            if (p->sources[i]->type == WEIGHT_F16) {
-                const unsigned char *half = p->sources[i]->data;
-
-                b->kernels->convert_half_row(half + 2 * r * length, out, b->act,
-                                             length);
-                continue;
-            }
-            weight_to_f32(p->sources[i], (size_t)r * (size_t)length, (size_t)length,
-                          mine);
-            b->kernels->convert_row(mine, out, b->act, length);
+            convert_row(b, p, p->sources[i], r, (char *)plain + to * elem_bytes(b->act),
+                        rows + dnnl_thread() * room);
         }
         row += (size_t)p->lengths[i];
     }
@@ -272,11 +318,6 @@ struct plain {
     float *row;
 };
 
-static int64_t row_length(const struct packed *p)
-{
-    return (int64_t)weight_count(p->sources[0]) / p->sources[0]->dim[0];
-}
-
 static int plain_alloc(struct plain *plain, const struct dnnl_backend *b,
                        struct packed *const *items, int count, struct err *err)
 {
@@ -291,6 +332,7 @@ static int plain_alloc(struct plain *plain, const struct dnnl_backend *b,
         for (int k = 0; k < items[i]->source_count; k++)
             bytes += (size_t)items[i]->lengths[k] * length * elem_bytes(b->act);
         rows = bytes > rows ? bytes : rows;
+        length = (size_t)room_for_row(items[i]);
         row = length > row ? length : row;
     }
     plain->rows = mem_try_alloc(rows);
@@ -307,7 +349,7 @@ static int pack_weights(struct dnnl_backend *b, struct packed *p,
     if (dnnl_memory_create(&p->memory, p->layout, b->engine, p->data))
         return err_set(err, ERR_NO_MEMORY, "oneDNN has no memory to describe tensor %s",
                        p->sources[0]->name);
-    convert_rows(b, p, row_length(p), plain->rows, plain->row);
+    convert_rows(b, p, plain->rows, plain->row);
     return reorder(b, p, plain->rows, err);
 }
 

@@ -15,7 +15,15 @@
 
 #include <oneapi/dnnl/dnnl.h>
 
+enum packed_form {
+    FORM_PLAIN,
+    /* A 3x3 kernel that reads x upsampled twofold, as the 4x4 kernel of a transposed
+     * convolution with stride 2 on x itself: sums of what falls on the same pixel. */
+    FORM_DOUBLED,
+};
+
 struct packed {
+    enum packed_form form;
     const struct weight **sources; /* an entry of a vector may be NULL: zeros */
     int64_t *lengths;              /* of each source: rows of a matrix, or values */
     int source_count;
@@ -33,10 +41,11 @@ size_t store_bytes(const struct weight_store *store);
  * `layout` says (copied). */
 struct packed *store_weights(struct weight_store *store,
                              const struct weight *const *sources, int count,
-                             const_dnnl_memory_desc_t layout);
+                             enum packed_form form, const_dnnl_memory_desc_t layout);
 /* The item with these sources in whichever layout was packed or asked for first. */
 struct packed *store_find(const struct weight_store *store,
-                          const struct weight *const *sources, int count);
+                          const struct weight *const *sources, int count,
+                          enum packed_form form);
 /* Vectors one after the other as f32; a source that is NULL stands for lengths[k] zeros.
  */
 struct packed *store_vector(struct weight_store *store,
