@@ -170,8 +170,12 @@ static json_t *request(const struct draw *d)
 
 static int check(struct draw *d, struct err *err)
 {
-    if (!str_is_utf8(d->prompt, strlen(d->prompt)))
-        return err_set(err, ERR_INVALID, "the prompt is not UTF-8 text");
+    const char *const texts[] = {d->prompt,  d->size,      d->negative,
+                                 d->sampler, d->scheduler, d->model};
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        if (texts[i] && !str_is_utf8(texts[i], strlen(texts[i])))
+            return err_set(err, ERR_INVALID, "'%s' is not UTF-8 text", texts[i]);
     if (strcmp(d->out, "-") == 0 && d->count > 1)
         return err_set(err, ERR_INVALID, "standard output takes one picture, not %lld",
                        (long long)d->count);

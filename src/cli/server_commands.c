@@ -6,7 +6,6 @@
 #include "cli/cli.h"
 #include "cli/client.h"
 
-#include <assert.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -174,15 +173,15 @@ static int unload(const struct question *q)
                  {"pictures", "/v1/models/unload"},
                  {"llm", "/v1/llm/unload"},
                  {"text", "/v1/llm/unload"}};
+    const char *word = q->operand ? q->operand : "";
     struct err err = {0};
 
-    assert(q->operand); /* args_parse saw to it */
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-        if (strcmp(q->operand, kinds[i].word) == 0)
+        if (strcmp(word, kinds[i].word) == 0)
             return order("unload", q, kinds[i].path,
                          json_pack("{s:b}", "force", q->force), "unloaded");
     err_set(&err, ERR_INVALID, "'%s' is neither 'sd' (pictures) nor 'llm' (text)",
-            q->operand);
+            word);
     return client_complain("unload", CLI_USAGE, &err);
 }
 
