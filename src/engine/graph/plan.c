@@ -75,28 +75,37 @@ static bool is_channel_add(const struct plan *p, const struct node *add)
            p->tensors[add->in[0]].shape.rank > 2;
 }
 
-/* x + b, where x or b comes straight from a product without other readers */
+/* Can the addition of in[1 - side] ride on the product that makes in[side]? */
+static struct node *product_to_ride_on(const struct fuser *f, const struct node *add,
+                                       int side)
+{
+    struct node *made = sole_maker(f, add->in[side]);
+
+    if (!made || !is_product(made) || made->act != ACT_NONE || made->residual >= 0 ||
+        add->in[0] == add->in[1])
+        return NULL;
+    if (is_channel_add(f->plan, add) && (side == 1 || made->channel_add >= 0))
+        return NULL;
+    return made;
+}
+
+/* Of two products the later one takes the addition: it then runs where it stood, while the
+ * earlier one, moved down to the addition, would keep its input alive. */
 static void fuse_add(struct fuser *f, struct node *add)
 {
-    bool is_channels = is_channel_add(f->plan, add);
+    struct node *first = product_to_ride_on(f, add, 0);
+    struct node *second = product_to_ride_on(f, add, 1);
+    int side = !first || (second && second > first);
+    struct node *made = side ? second : first;
 
-    for (int side = 0; side < (is_channels ? 1 : 2); side++) {
-        struct node *made = sole_maker(f, add->in[side]);
-        int other = add->in[1 - side];
-
-        if (!made || !is_product(made) || made->act != ACT_NONE ||
-            made->residual >= 0 || add->in[0] == add->in[1])
-            continue;
-        if (is_channels && made->channel_add >= 0)
-            continue;
-        if (is_channels)
-            made->channel_add = other;
-        else
-            made->residual = other;
-        take_over(f, made, add);
-        move_to(f, made, add);
+    if (!made)
         return;
-    }
+    if (is_channel_add(f->plan, add))
+        made->channel_add = add->in[1];
+    else
+        made->residual = add->in[1 - side];
+    take_over(f, made, add);
+    move_to(f, made, add);
 }
 
 static void fuse_activation(struct fuser *f, struct node *activate)

@@ -265,6 +265,9 @@ static void add_res(struct step *s, const char *name)
     struct build *b = s->build;
     int skip = s->x, h;
 
+    /* first, so that the norm may work in place */
+    if (build_has(b, name, ".skip_connection.weight"))
+        skip = build_conv(b, skip, NAME("%s.skip_connection", name));
     h = build_group_norm(b, s->x, NAME("%s.in_layers.0", name), RES_EPS);
     h = build_conv(b, graph_activate(g, h, ACT_SILU), NAME("%s.in_layers.2", name));
     if (h < 0) {
@@ -274,8 +277,6 @@ static void add_res(struct step *s, const char *name)
     h = graph_add(g, h, take_time(s, channels_of(s, h)));
     h = build_group_norm(b, h, NAME("%s.out_layers.0", name), RES_EPS);
     h = graph_activate(g, h, ACT_SILU);
-    if (build_has(b, name, ".skip_connection.weight"))
-        skip = build_conv(b, skip, NAME("%s.skip_connection", name));
     h = build_conv(b, h, NAME("%s.out_layers.3", name));
     s->x = graph_add(g, skip, h);
 }

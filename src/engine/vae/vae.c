@@ -35,13 +35,14 @@ static int residual(struct build *b, int x, const char *name)
     struct graph *g = b->graph;
     int skip = x, h;
 
+    /* first, so that the norm may work in place */
+    if (build_has(b, name, ".nin_shortcut.weight"))
+        skip = build_conv(b, x, NAME("%s.nin_shortcut", name));
     h = graph_activate(g, build_group_norm(b, x, NAME("%s.norm1", name), EPS),
                        ACT_SILU);
     h = build_conv(b, h, NAME("%s.conv1", name));
     h = graph_activate(g, build_group_norm(b, h, NAME("%s.norm2", name), EPS),
                        ACT_SILU);
-    if (build_has(b, name, ".nin_shortcut.weight"))
-        skip = build_conv(b, x, NAME("%s.nin_shortcut", name));
     return graph_add(g, skip, build_conv(b, h, NAME("%s.conv2", name)));
 }
 

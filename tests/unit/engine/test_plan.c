@@ -213,6 +213,31 @@ static void test_works_in_place(void **state)
     graph_free(g);
 }
 
+/* A block with a shortcut: the addition rides on the later product, so that the input dies at the norm and
+ * the norm works over it: shortcut, input, one result; not four. */
+static void test_later_product_takes_the_addition(void **state)
+{
+    struct graph *g = graph_new("shortcut");
+    int x = graph_input(g, "x", TENSOR_F32, shape4(1, 4, 4, 32)), skip, h;
+    struct plan *p;
+
+    (void)state;
+    skip = graph_linear(g, x, "skip", MATRIX(32, 32), NULL);
+    h = graph_group_norm(g, x, "n", VECTOR(32), VECTOR(32), 4, 1e-5F);
+    h = graph_linear(g, h, "one", MATRIX(32, 32), NULL);
+    h = graph_linear(g, h, "two", MATRIX(32, 32), NULL);
+    graph_output(g, "y", TENSOR_ACT, graph_add(g, skip, h));
+    p = plan_new(g, &(struct plan_options){2, PLAN_FUSE});
+    walk(p);
+    assert_string_equal(p->nodes[1].name, "skip");
+    assert_int_equal(p->nodes[1].residual, -1);
+    assert_string_equal(p->nodes[4].name, "two");
+    assert_int_equal(p->nodes[4].residual, p->nodes[1].out);
+    assert_int_equal(p->arena_bytes, 3 * 4 * 4 * 32 * 2);
+    plan_free(p);
+    graph_free(g);
+}
+
 /* What another reader still wants is neither fused away nor written over. */
 static void test_second_reader_prevents(void **state)
 {
@@ -301,6 +326,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chain_needs_two),
         cmocka_unit_test(test_works_in_place),
+        cmocka_unit_test(test_later_product_takes_the_addition),
         cmocka_unit_test(test_second_reader_prevents),
         cmocka_unit_test(test_bound_memory),
         cmocka_unit_test(test_keeps_f32_to_the_output),
