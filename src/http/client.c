@@ -12,6 +12,10 @@
  * An answer is taken as strictly as a request (message.c). 1xx heads are skipped. Bytes behind the end of
  * an answer make the connection unusable, not the call.
  *
+ * Servers with a thread per connection (llama-server is one) hold that thread for an idle kept connection, for
+ * seconds. When all its threads are held that way, a call on one more connection waits for nothing. So while a
+ * call waits for its head longer than a moment, idle connections to the same port are closed.
+ *
  * Limits in time are swept by one timer, which runs while there are calls or connections.
  */
 #include "http/client_conn.h"
@@ -208,10 +212,14 @@ static void send_request(struct http_call *call)
     }
     call->state = CALL_SENT;
     call->was_sent = true;
+    call->sent_ms = uv_now(call->client->loop);
     call->deadline_ms = 0;
     if (!call->is_streamed || call->has_finished)
         begin_waiting(call);
-    outbox_send(&call->conn->out, parts, parts[1].len ? 2 : 1);
+    if (call->is_streamed)
+        outbox_send(&call->conn->out, parts, parts[1].len ? 2 : 1);
+    else
+        outbox_send_lent(&call->conn->out, parts[0], parts[1]);
     buf_release(&call->early);
 }
 
@@ -531,6 +539,8 @@ static void on_sweep(uv_timer_t *timer)
     /* A failing call's handler may cancel others, the next one too: begin anew after each. */
     for (struct http_call *call = client->calls; call; call = next) {
         next = call->next;
+        if (call->state == CALL_SENT && now - call->sent_ms > CROWDED_MS)
+            http_client_forget(client, call->host, call->port);
         if (!call->deadline_ms || now < call->deadline_ms || call->has_failed)
             continue;
         call->uv_error = UV_ETIMEDOUT;

@@ -14,6 +14,8 @@ enum {
     IDLE_LIMIT = 256,              /* pooled connections; more are closed */
     IDLE_MS = 60 * 1000,
     SWEEP_MS = 250,
+    CROWDED_MS =
+        100, /* a call that waits longer may be waiting for a thread; see client.c */
 };
 
 struct http_client {
@@ -64,7 +66,7 @@ struct http_call {
     uv_buf_t body;
     struct buf early; /* streamed body, before the connection is there */
     struct buf held;  /* of the answer, came while paused */
-    uint64_t deadline_ms;
+    uint64_t deadline_ms, sent_ms;
     unsigned connect_timeout_ms, first_byte_timeout_ms;
     int port;
     enum call_state state : 8;

@@ -20,6 +20,9 @@ struct outbox {
 
 void outbox_init(struct outbox *o, uv_stream_t *stream);
 void outbox_send(struct outbox *o, const uv_buf_t *bufs, unsigned count);
+/* The same for a head and a large body that stays valid until the stream is closed or everything was taken: what the
+ * kernel does not take of the body at once is sent from where it is. */
+void outbox_send_lent(struct outbox *o, uv_buf_t head, uv_buf_t body);
 size_t outbox_size(const struct outbox *o);
 /* To be called when the stream is being closed. */
 void outbox_release(struct outbox *o);

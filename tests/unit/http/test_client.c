@@ -260,6 +260,27 @@ static void idle_connections_are_watched(void **state)
     end();
 }
 
+/* A server with one thread per connection would never come to the second call. */
+static void idle_connections_make_room(void **state)
+{
+    struct answer a = {0}, b = {0}, waiting = {0};
+
+    (void)state;
+    begin(reply);
+    answer_text = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    call(&a, "GET", "/");
+    call(&b, "GET", "/");
+    LOOP_UNTIL(a.is_done && b.is_done);
+    answer_text = NULL;
+    call(&waiting, "GET", "/");
+    assert_int_equal(http_client_connections(client), 2);
+    LOOP_UNTIL(http_client_connections(client) == 1);
+    assert_false(waiting.is_done);
+    answer_release(&a);
+    answer_release(&b);
+    end();
+}
+
 static void a_closed_port_is_said(void **state)
 {
     struct answer a = {0};
@@ -498,6 +519,7 @@ int main(void)
         cmocka_unit_test(an_answer_that_breaks_off_is_an_error),
         cmocka_unit_test(a_dead_pooled_connection_is_replaced),
         cmocka_unit_test(idle_connections_are_watched),
+        cmocka_unit_test(idle_connections_make_room),
         cmocka_unit_test(a_closed_port_is_said),
         cmocka_unit_test(silence_has_a_limit),
         cmocka_unit_test(a_cancelled_call_is_never_heard_of),

@@ -462,6 +462,37 @@ static void a_client_that_leaves_stops_the_worker(void **state)
     end();
 }
 
+/* The body is sent from where it was collected: nobody may touch it once the client is gone. */
+static void a_client_may_leave_during_the_upload(void **state)
+{
+    enum { BYTES = 8 << 20 };
+    char *body = mem_alloc(BYTES);
+    struct buf head = {0};
+    struct peer *p;
+
+    (void)state;
+    begin(NULL);
+    memset(body, 'u', BYTES);
+    p = peer_connect(port);
+    buf_printf(&head, "POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n",
+               BYTES);
+    peer_send(p, head.data, head.len);
+    peer_send(p, body, BYTES);
+    LOOP_UNTIL(worker.peers);
+    peer_stall(worker.peers);
+    loop_for_ms(50);
+    assert_int_equal(acquired, 1);
+    peer_close(p);
+    LOOP_UNTIL(done);
+    assert_int_equal(last_outcome, HTTP_CLIENT_GONE);
+    peer_go_on(worker.peers);
+    LOOP_UNTIL(worker.peers->is_ended);
+    assert_true(worker.peers->got.len < BYTES);
+    buf_release(&head);
+    free(body);
+    end();
+}
+
 static void a_silent_worker_is_504(void **state)
 {
     struct peer *p;
@@ -570,6 +601,7 @@ int main(void)
         cmocka_unit_test(malformed_answers_are_502),
         cmocka_unit_test(a_request_without_answer_is_sent_once_more),
         cmocka_unit_test(a_client_that_leaves_stops_the_worker),
+        cmocka_unit_test(a_client_may_leave_during_the_upload),
         cmocka_unit_test(a_silent_worker_is_504),
         cmocka_unit_test(a_stalled_client_stalls_the_worker),
         cmocka_unit_test(fixed_and_chunked_bodies_pass_unchanged),
