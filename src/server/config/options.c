@@ -49,7 +49,8 @@ const struct option options[] = {
      "YAML file with the same names as these options", NULL},
 
     {"llm-threads", NULL, OPTION_NUMBER, F(llm_threads), 0, 1024, "0", NULL, "N",
-     "threads of the text worker; 0: one per physical core", "Text worker"},
+     "threads of the text worker; 0: one for a small model, else one per physical core",
+     "Text worker"},
     {"llm-context", NULL, OPTION_NUMBER, F(llm_context), 0, 1 << 24, "0", NULL,
      "TOKENS",
      "context of each request; 0: what the model was trained for, at most 8192", NULL},
