@@ -77,6 +77,130 @@ static void append_values(struct buf *data, const struct tensor *t, int is_broke
     data->len += 4 * t->count;
 }
 
+/* ---- GGUF ---- */
+
+enum { GGML_F32 = 0, GGML_F16 = 1, GGML_Q8_0 = 8, GGML_BF16 = 30, ALIGN = 32 };
+
+static void put(struct buf *b, uint64_t value, size_t bytes)
+{
+    buf_append(b, &value, bytes); /* little endian, as every machine here */
+}
+
+static void put_text(struct buf *b, const char *text)
+{
+    put(b, strlen(text), 8);
+    buf_append_str(b, text);
+}
+
+static uint16_t half(float v)
+{
+    int exponent;
+    double mantissa = frexp(fabs((double)v), &exponent);
+    unsigned sign = v < 0 ? 0x8000 : 0, bits = 0;
+
+    if (mantissa > 0 && exponent > -14) /* 0.5..1 -> 1024..2048, the carry is welcome */
+        bits =
+            (unsigned)((exponent + 14) << 10) + (unsigned)lrint(mantissa * 2048) - 1024;
+    else if (mantissa > 0)
+        bits = (unsigned)lrint(fabs((double)v) * 16777216);
+    return (uint16_t)(sign | bits);
+}
+
+static uint16_t brain(float v)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &v, sizeof(bits));
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static void put_block(struct buf *b, const float *values)
+{
+    float largest = 0, scale;
+
+    for (int i = 0; i < 32; i++)
+        largest = fmaxf(largest, fabsf(values[i]));
+    scale = largest / 127;
+    put(b, half(scale), 2);
+    for (int i = 0; i < 32; i++)
+        put(b, (uint8_t)(int8_t)lrintf(scale > 0 ? values[i] / scale : 0), 1);
+}
+
+static int gguf_type(const struct tensor *t)
+{
+    if (t->rank == 1)
+        return GGML_F32;
+    if (t->rank == 4)
+        return GGML_BF16;
+    return t->dim[1] % 32 == 0 ? GGML_Q8_0 : GGML_F16;
+}
+
+static void append_gguf(struct buf *header, struct buf *data, const struct tensor *t)
+{
+    struct buf plain = {0};
+    const float *values;
+    int type = gguf_type(t);
+
+    append_values(&plain, t, 0);
+    values = (const float *)(const void *)plain.data;
+    put_text(header, t->name);
+    put(header, (unsigned)t->rank, 4);
+    for (int i = t->rank - 1; i >= 0; i--)
+        put(header, t->dim[i], 8);
+    put(header, (unsigned)type, 4);
+    put(header, data->len, 8);
+    for (unsigned long i = 0; i < t->count; i += type == GGML_Q8_0 ? 32 : 1) {
+        if (type == GGML_F32)
+            buf_append(data, &values[i], 4);
+        else if (type == GGML_Q8_0)
+            put_block(data, values + i);
+        else
+            put(data, type == GGML_F16 ? half(values[i]) : brain(values[i]), 2);
+    }
+    while (data->len % ALIGN)
+        put(data, 0, 1);
+    buf_release(&plain);
+}
+
+static void *gguf_bytes(unsigned long *ret_size)
+{
+    struct buf listing = {0}, tensors = {0}, data = {0}, all = {0};
+    uint64_t count = 0;
+    char *next;
+
+    assert_int_equal(file_read(SMALL_MODEL_TENSORS, 1 << 20, &listing, NULL), 0);
+    for (char *line = listing.data; *line; line = next, count++) {
+        struct tensor t;
+
+        next = strchr(line, '\n');
+        assert_non_null(next);
+        *next++ = 0;
+        parse_line(line, &t);
+        append_gguf(&tensors, &data, &t);
+    }
+    buf_append_str(&all, "GGUF");
+    put(&all, 3, 4);
+    put(&all, count, 8);
+    put(&all, 2, 8);
+    put_text(&all, "mysti.unet_heads"); /* a number, as GGUF tools write it */
+    put(&all, 4, 4);
+    put(&all, 4, 4);
+    put_text(&all, "mysti.text_heads");
+    put(&all, 8, 4);
+    put_text(&all, "3");
+    buf_append(&all, tensors.data, tensors.len);
+    while (all.len % ALIGN)
+        put(&all, 0, 1);
+    buf_append(&all, data.data, data.len);
+    buf_release(&listing);
+    buf_release(&tensors);
+    buf_release(&data);
+    *ret_size = all.len;
+    return buf_take(&all);
+}
+
+/* ---- safetensors ---- */
+
 static int is_same(const char *a, const char *b)
 {
     return b && strcmp(a, b) == 0;
@@ -89,6 +213,8 @@ void *small_model_bytes(const struct small_model *options, unsigned long *ret_si
     uint64_t length;
     char *line, *next;
 
+    if (options->format == SMALL_MODEL_GGUF)
+        return gguf_bytes(ret_size);
     assert_int_equal(file_read(SMALL_MODEL_TENSORS, 1 << 20, &listing, NULL), 0);
     buf_printf(
         &header,

@@ -5,7 +5,13 @@
 
 #define SMALL_MODEL_TENSORS "tests/golden/sd1_small.tensors"
 
+enum small_model_format {
+    SMALL_MODEL_SAFETENSORS, /* all F32 */
+    SMALL_MODEL_GGUF, /* Q8_0 where rows allow it, else F16; kernels BF16, vectors F32 */
+};
+
 struct small_model {
+    enum small_model_format format;
     const char *without; /* leaves this tensor out */
     const char *extra;   /* adds a tensor of this name, [1] */
     const char *doubled; /* this tensor's first dimension is twice as large */
