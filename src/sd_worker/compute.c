@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "sd_worker/room.h"
 
 #include <jansson.h>
 #include <pthread.h>
@@ -56,6 +57,7 @@ struct compute {
 /* one job's view for the engine's callbacks */
 struct run {
     struct compute *c;
+    struct task *task;
     int count;
     int steps;
     uint64_t began_ns;
@@ -185,6 +187,7 @@ static bool on_image(void *user, const struct engine_image *image, struct err *e
     struct run *run = user;
 
     (void)err;
+    run->task->dropped_tokens = image->dropped_tokens;
     post_line(run->c,
               json_pack("{s:s, s:i, s:I, s:i, s:i, s:s, s:i, s:I}", "event", "image",
                         "index", image->index, "seed", (json_int_t)image->seed, "width",
@@ -200,10 +203,22 @@ static int no_model(struct err *err)
     return err_set(err, ERR_UNAVAILABLE, "no picture model is loaded");
 }
 
+/* Everything that can be said against a job before it starts. */
+static int admit(struct compute *c, const struct engine_job *job, struct err *err)
+{
+    struct engine_estimate estimate;
+
+    if (engine_job_check(c->model, job, err) ||
+        engine_estimate(c->model, job, &estimate, err))
+        return -1;
+    return room_check(ROOM_MEMINFO, estimate.peak_bytes - estimate.resident_bytes, err);
+}
+
 static int run_generate(struct compute *c, struct task *task)
 {
     struct engine_job job;
-    struct run run = {.c = c, .began_ns = clock_ns(), .sampling_ns = clock_ns()};
+    struct run run = {
+        .c = c, .task = task, .began_ns = clock_ns(), .sampling_ns = clock_ns()};
     const struct engine_events events = {.on_phase = on_phase,
                                          .on_step = on_step,
                                          .on_image = on_image,
@@ -213,7 +228,7 @@ static int run_generate(struct compute *c, struct task *task)
     if (!c->model)
         return no_model(&task->err);
     request_job(&task->request, c->model, &job);
-    if (engine_job_check(c->model, &job, &task->err))
+    if (admit(c, &job, &task->err))
         return -1;
     run.count = job.count;
     run.steps = job.steps;
