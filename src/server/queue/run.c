@@ -267,9 +267,17 @@ static void on_phase(struct job *job, const json_t *event)
         {"encode", JOB_ENCODING}, {"sample", JOB_SAMPLING}, {"decode", JOB_DECODING}};
     const char *phase = json_string_value(json_object_get(event, "phase"));
 
-    for (size_t i = 0; phase && i < sizeof(phases) / sizeof(phases[0]); i++)
-        if (!strcmp(phase, phases[i].word))
-            set_step(job, phases[i].step);
+    for (size_t i = 0; phase && i < sizeof(phases) / sizeof(phases[0]); i++) {
+        if (strcmp(phase, phases[i].word) != 0)
+            continue;
+        if (phases[i].step != JOB_DECODING) { /* another picture begins */
+            job->image =
+                job->received < job->request.count ? job->received : job->image;
+            job->sample_step = 0;
+            job->eta_ms = -1;
+        }
+        set_step(job, phases[i].step);
+    }
 }
 
 static int bounded(int64_t n)
@@ -287,7 +295,6 @@ static void on_worker_event(void *user, const char *name, const json_t *event)
     } else if (!strcmp(name, "step")) {
         job->sample_step = bounded(integer_of(event, "step", 0));
         job->sample_steps = bounded(integer_of(event, "steps", 0));
-        job->image = job->request.count > 1 ? job->received : 0;
         job->eta_ms = integer_of(event, "eta_ms", -1);
         set_step(job, JOB_SAMPLING);
     } else if (!strcmp(name, "done")) {
