@@ -217,7 +217,13 @@ static const char *find_config(int argc, char **argv)
 {
     const char *path = getenv("MYSTI_CONFIG");
 
-    for (int i = 1; i < argc && !str_has_prefix(argv[i], "--mode"); i++) {
+    for (int i = 1; i < argc; i++) {
+        const char *mode = str_has_prefix(argv[i], "--mode=")           ? argv[i] + 7
+                           : !strcmp(argv[i], "--mode") && i + 1 < argc ? argv[i + 1]
+                                                                        : NULL;
+
+        if (mode && strcmp(mode, "orchestrator"))
+            break; /* what follows is that worker's */
         if (str_has_prefix(argv[i], "--config="))
             path = argv[i] + 9;
         else if (!strcmp(argv[i], "--config") && i + 1 < argc)

@@ -148,7 +148,7 @@ static void take_error(struct worker *w, int status, const json_t *answer)
     const char *code = json_string_value(json_object_get(error, "code"));
 
     err_set(&w->load_error,
-            code ? err_code_from_slug(code, ERR_BAD_GATEWAY) : ERR_BAD_GATEWAY, "%s",
+            code ? err_code_from_slug(code, ERR_UNAVAILABLE) : ERR_UNAVAILABLE, "%s",
             message ? message
                     : "the picture worker refused the model without a reason");
     if (!message)
@@ -163,7 +163,7 @@ static void on_load_answer(void *user, const struct err *err, int status,
 
     w->load_call = NULL;
     if (err) {
-        w->load_error = *err;
+        err_set(&w->load_error, ERR_UNAVAILABLE, "%s", err->message);
         err_wrap(&w->load_error, "the picture worker broke off the load");
         w->load_broke = true;
         health_check_now(w);

@@ -356,8 +356,10 @@ static void start_failed(struct worker *w)
     struct err why = {0};
 
     note_exit(w);
-    err_set(&why, ERR_BAD_GATEWAY, "the %s worker ended while %s (%s)%s%s",
-            w->profile->what, loading ? "loading the model" : "starting", w->last_exit,
+    /* an engine that ends by itself over a model that somebody asked for does not like the file */
+    err_set(&why, w->next.known && !w->exit.signal ? ERR_BAD_FILE : ERR_UNAVAILABLE,
+            "the %s worker ended while %s (%s)%s%s", w->profile->what,
+            loading ? "loading the model" : "starting", w->last_exit,
             w->first_error[0] ? ": " : "", w->first_error);
     if (w->next.known) {
         back_to_wanted(w, &why);

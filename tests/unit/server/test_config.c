@@ -159,8 +159,9 @@ static void a_mode_takes_the_rest(void **state)
 
 static void later_sources_win(void **state)
 {
-    char *path = write_yaml("listen-port: 1\nsd-port: 2\nllm_port: 3\n"
-                            "cors-origin: [a, b]\nmodel-dir: sub\nverbose: yes\n");
+    char *path = write_yaml(
+        "listen-port: 1\nsd-port: 2\nllm_port: 3\n"
+        "cors-origin: [a, b]\nmodel-dir: other\noutput-dir: sub\nverbose: yes\n");
     struct config c;
     struct err err;
 
@@ -168,14 +169,16 @@ static void later_sources_win(void **state)
     setenv("MYSTI_SD_PORT", "20", 1);
     setenv("MYSTI_LLM_PORT", "30", 1);
     assert_int_equal(parse(&c, &err,
-                           ARGS(A("--llm-port"), A("300"), A("--config"), path,
+                           ARGS(A("--mode"), A("orchestrator"), A("--model-dir=sub"),
+                                A("--llm-port"), A("300"), A("--config"), path,
                                 A("--cors-origin"), A("z"))),
                      0);
     assert_int_equal(c.listen_port, 1);
     assert_int_equal(c.sd_port, 20);
     assert_int_equal(c.llm_port, 300);
-    assert_int_equal(c.cors_origins.count, 1);    /* replaced, not grown */
-    assert_string_equal(c.model_dir, "/tmp/sub"); /* beside the file */
+    assert_int_equal(c.cors_origins.count, 1); /* replaced, not grown */
+    assert_string_equal(c.model_dir, "sub");
+    assert_string_equal(c.output_dir, "/tmp/sub"); /* beside the file */
     assert_true(c.verbose);
     config_release(&c);
     setenv("MYSTI_SD_PORT", "many", 1);
