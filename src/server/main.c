@@ -166,12 +166,12 @@ static int make_parts(struct program *p, struct err *err)
                                          .log = s->log,
                                          .config = &p->config,
                                          .client = http_client_new(&p->loop)};
-    struct job_queue_options queue = {.loop = &p->loop,
-                                      .log = s->log,
-                                      .client = workers.client,
-                                      .limit = (size_t)p->config.queue_limit,
-                                      .silence_limit_ms =
-                                          (unsigned)p->config.first_byte_timeout_s * 1000};
+    struct job_queue_options queue = {
+        .loop = &p->loop,
+        .log = s->log,
+        .client = workers.client,
+        .limit = (size_t)p->config.queue_limit,
+        .silence_limit_ms = (unsigned)p->config.first_byte_timeout_s * 1000};
 
     s->client = workers.client;
     if (supervisor_new(&workers, &s->supervisor, err))
