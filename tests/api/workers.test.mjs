@@ -34,6 +34,7 @@ test('stop, start, restart', async (t) => {
   assert.equal(alive(pid), false);
   const { json: health } = await server.getJson('/health');
   assert.deepEqual([health.status, health.sd_worker, health.llm_worker], ['degraded', 'stopped', 'running']);
+  assert.match(health.workers.sd.reason, /stopped/);
   const draw = await server.postJson('/v1/images/generations', { prompt: 'a boat' });
   assert.equal(draw.status, 503);
   const started = await server.postJson('/v1/workers/sd/start');

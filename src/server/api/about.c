@@ -1,4 +1,9 @@
-/* What this server is, how it is, and what it runs on. */
+/* What this server is, how it is, and what it runs on.
+ *
+ * /health is asked by programs every few seconds and answers from memory alone. It is 200 whatever the workers do: the
+ * server that answers is well, and a balancer that takes it out because a model is being loaded helps nobody.
+ * `sd_worker` and `llm_worker` say only whether the process lives, as scripts for the predecessors expect; the state
+ * and the reason are under `workers`. */
 #include "base/clock.h"
 #include "server/api/handlers.h"
 #include "server/memory/memory.h"
@@ -13,18 +18,27 @@ static bool is_up(const struct worker_snapshot *w)
            w->state == WORKER_BUSY;
 }
 
+/* Why it is not as wanted; NULL when it is. A worker that somebody has stopped or unloaded has no trouble to report,
+ * but whoever reads "degraded" wants to know. */
+static const char *reason_of(const struct worker_snapshot *w)
+{
+    if (w->reason && *w->reason)
+        return w->reason;
+    return w->state == WORKER_STOPPED ? "it was stopped, or its model unloaded" : NULL;
+}
+
 static json_t *health_of(struct api *api, const struct worker_snapshot *w)
 {
     const char *model = w->model ? catalog_id(api->catalog, w->model) : NULL;
 
     return json_pack("{s:s, s:s?, s:s?}", "state", w->state_name, "model", model,
-                     "reason", w->reason && *w->reason ? w->reason : NULL);
+                     "reason", reason_of(w));
 }
 
 /* Degraded: a worker is not up, or is up without what it should have (its reason says it). */
 static bool is_well(const struct worker_snapshot *w)
 {
-    return is_up(w) && (w->state == WORKER_LOADING || !w->reason || !*w->reason);
+    return is_up(w) && (w->state == WORKER_LOADING || !reason_of(w));
 }
 
 void about_health(struct api *api, struct http_exchange *x, const char *arg)

@@ -1,3 +1,10 @@
+/* Every value of a request goes through here, so that every complaint has the same form: the field, the rule, what was
+ * there. Values are shown as JSON and cut short, in ASCII: they come from outside and end up in logs and terminals.
+ *
+ * A number that is whole may be written 20.0 (JavaScript and Lua have only one kind of number), but "20" in quotes is
+ * refused: guessing types is how "0" becomes true somewhere else. null is the same as absent, as OpenAI's own
+ * libraries send it. Depth is bounded by jansson (2,048 levels), size by the HTTP layer.
+ */
 #include "server/api/body.h"
 
 #include "base/str.h"

@@ -1,5 +1,12 @@
-/* Which models there are, and which are active. A load answers when the model is loaded, however long that takes: the
- * supervisor has no limit there as long as the worker lives. */
+/* Which models there are, and which are active.
+ *
+ * Active means: in a worker at this moment, compared by path, not by name. What was loaded from outside the model
+ * folders (an absolute --llm-model) is listed under its path, because a list that hides the model in use is no help.
+ *
+ * A load answers when the model is loaded, however long that takes: the supervisor has no limit there as long as the
+ * worker lives. Its two steps (the catalog, then the supervisor) each have their own way to cope with a client who
+ * leaves: the question to the catalog is taken back; a load is not, because it was asked for. /v1/models/load takes both
+ * kinds, since GET /v1/models lists both; /v1/llm/load insists on text, as its name says. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "server/api/body.h"

@@ -1,4 +1,6 @@
-/* What surrounds the drawing: progress, cancel, and the pictures that are there already. */
+/* What surrounds the drawing: progress, cancel, and the pictures that are there already. Cancelling without a name means
+ * the picture that is being drawn, which is what a page with one Cancel button wants; a waiting one is named by the id
+ * that its own answer carried (X-Mysti-Job). */
 #include "base/file.h"
 #include "base/str.h"
 #include "server/api/body.h"

@@ -1,4 +1,6 @@
-/* The two worker processes as a user sees them, and the three buttons. */
+/* The two worker processes as a user sees them, and the three buttons. All decisions are the supervisor's; this only
+ * words them. The answer to a button is the worker as it is once the button has had its effect, so that a script needs
+ * no second question. What a worker writes to its log may be anything; only UTF-8 can stand in JSON. */
 #include "base/mem.h"
 #include "server/api/body.h"
 #include "server/api/handlers.h"
@@ -17,7 +19,6 @@ static json_t *text_or_null(const char *s)
     return s && *s ? json_string(s) : json_null();
 }
 
-/* Log lines come from another process: what is no UTF-8 is shown as Latin-1 would be, without the rest. */
 static json_t *log_json(struct api *api, enum worker_kind kind)
 {
     const char *lines[LOG_LINES];

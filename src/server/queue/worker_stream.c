@@ -1,3 +1,10 @@
+/* Three states: in a line, in a picture's bytes, at the newline behind a picture. The worker is our own program, but it
+ * links libraries that crash, and a process on its port may be somebody else's: a line has a limit, a picture has one and
+ * says its size before it comes, so that its memory is asked for once and may be refused, and anything that does not
+ * fit is one sentence, after which nothing more is read.
+ *
+ * Rejected: pictures as base64 in the JSON (a third more bytes through two parsers), and a second connection for them
+ * (their order among the events would be lost). */
 #include "server/queue/worker_stream.h"
 
 #include "base/mem.h"
