@@ -236,10 +236,17 @@ static void pack_queries(const struct head *h, const bf16 *q, int64_t pitch, int
 
 /* ---- one block of keys ---- */
 
+/* gcc 12 does not know that tile loads read memory: what vectors stored must be there. */
+INLINE void order_memory(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
 /* s [count][32] = K Q^T; count is a multiple of 32 */
 INLINE void score_block(const struct head *h, const bf16 *k, const bf16 *q, int count,
                         float *s)
 {
+    order_memory();
     for (int key = 0; key < count; key += 32) {
         const bf16 *k0 = k + key / 16 * h->steps * TILE, *k1 = k0 + h->steps * TILE;
 
@@ -387,6 +394,7 @@ INLINE void add_columns(const bf16 *v, int v_step, int n, const bf16 *p, int key
 {
     enum { ROW = 16 * QUERIES };
 
+    order_memory();
     OPEN(0, y);
     OPEN(1, y + 16);
     if (n > 1) {
