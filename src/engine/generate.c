@@ -183,7 +183,7 @@ static int to_bytes(const float *picture, uint8_t *ret_rgb, size_t count)
 
         is_finite = is_finite && isfinite(v);
         v = v < 0 ? 0 : v > 255 ? 255 : v;
-        ret_rgb[i] = is_finite ? (uint8_t)(v + 0.5F) : 0;
+        ret_rgb[i] = is_finite ? (uint8_t)lrintf(v) : 0;
     }
     return is_finite ? 0 : -1;
 }

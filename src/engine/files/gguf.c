@@ -136,9 +136,9 @@ static char *number_text(enum value_type type, uint64_t raw)
 static int read_pair(struct weights_file *file, struct cursor *c, uint64_t *ret_align,
                      struct err *err)
 {
-    const char *key, *value;
-    size_t key_len, value_len;
-    uint64_t type, raw;
+    const char *key = NULL, *value = NULL;
+    size_t key_len = 0, value_len = 0;
+    uint64_t type = 0, raw = 0;
     char *text;
 
     if (take_string(c, &key, &key_len, err) || take_number(c, 4, &type, err))

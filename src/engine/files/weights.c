@@ -179,7 +179,7 @@ int weights_file_add(struct weights_file *file, const struct tensor_entry *entry
             return err_set(err, ERR_BAD_FILE,
                            "tensor %.*s ends at byte %llu, the file has %zu: it is "
                            "truncated",
-                           shown, entry->name, (unsigned long long)(entry->at + bytes),
+                           shown, entry->name, (unsigned long long)entry->at + bytes,
                            file->size);
         w.data = file->map + entry->at;
         w.bytes = (size_t)bytes;

@@ -118,7 +118,7 @@ static void run_task(void *user, int index, int thread)
     int64_t from = (int64_t)(index / p->row_tasks) * TASK_OUTPUTS;
     int64_t to = from + TASK_OUTPUTS < p->outputs ? from + TASK_OUTPUTS : p->outputs;
     float *tile = p->call->scratch + (size_t)thread * p->call->scratch_floats;
-    const float *rows[TILE_ROWS + ROWS];
+    const float *rows[TILE_ROWS + ROWS] = {NULL};
     float sums[ROWS][PANEL];
 
     for (int64_t r = first; r < last; r++) {
@@ -179,10 +179,11 @@ void ref_product(const struct ref_call *call)
 
 size_t ref_scratch_floats(const struct plan *p, const struct node *n)
 {
-    const struct weight *w = n->weight_count ? n->weights[0] : NULL;
+    if (n->op == OP_CONV2D) {
+        const struct weight *w = n->weights[0];
 
-    if (n->op == OP_CONV2D)
         return (size_t)TILE_ROWS * (size_t)(w->dim[1] * w->dim[2] * w->dim[3]);
+    }
     if (n->op == OP_ATTENTION)
         return (size_t)p->tensors[n->in[1]].shape.dim[1];
     return 0;
