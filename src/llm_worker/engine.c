@@ -104,7 +104,7 @@ static void look_around(struct engine *e)
     plugins = first_match(libraries, "ggml/backends*");
     if (plugins)
         e->folder = plugins;
-    if (strcmp(usr, "/usr") && strcmp(usr, "/usr/local")) {
+    if (strcmp(usr, "/usr") != 0 && strcmp(usr, "/usr/local") != 0) {
         e->loader = first_match(libraries, "ld-linux*.so.*");
         e->library_path = mem_printf("%s:%s/llama", libraries, libraries);
     }

@@ -74,7 +74,7 @@ static void variable_name(const char *name, char *out, size_t size)
     size_t n = (size_t)snprintf(out, size, "MYSTI_%s", name);
 
     for (size_t i = 6; i < n && i < size; i++)
-        out[i] = out[i] == '-' ? '_' : (char)toupper((unsigned char)out[i]);
+        out[i] = (char)(out[i] == '-' ? '_' : toupper((unsigned char)out[i]));
 }
 
 static int from_environment(struct config *c, struct err *err)
@@ -222,7 +222,7 @@ static const char *find_config(int argc, char **argv)
                            : !strcmp(argv[i], "--mode") && i + 1 < argc ? argv[i + 1]
                                                                         : NULL;
 
-        if (mode && strcmp(mode, "orchestrator"))
+        if (mode && strcmp(mode, "orchestrator") != 0)
             break; /* what follows is that worker's */
         if (str_has_prefix(argv[i], "--config="))
             path = argv[i] + 9;
@@ -314,7 +314,7 @@ static void find_model(const struct config *c, char **model)
 {
     const char *folders[] = {c->model_dir, c->starters_dir};
 
-    if (**model && strcmp(*model, "none") && !strchr(*model, '/') &&
+    if (**model && strcmp(*model, "none") != 0 && !strchr(*model, '/') &&
         !file_exists(*model)) {
         for (size_t i = 0; i < 2; i++) {
             char *path = file_join(folders[i], *model);
@@ -327,7 +327,7 @@ static void find_model(const struct config *c, char **model)
             free(path);
         }
     }
-    if (strcmp(*model, "none"))
+    if (strcmp(*model, "none") != 0)
         make_absolute(model);
 }
 
@@ -437,8 +437,7 @@ void config_print_help(struct buf *out, const char *program)
         program);
     for (size_t i = 0; i < option_count; i++) {
         const struct option *o = &options[i];
-        size_t start = out->len;
-        size_t used;
+        size_t start, used;
 
         if (o->group)
             buf_printf(out, "\n%s\n", o->group);

@@ -56,7 +56,7 @@ static void sd_arguments(struct words *a, const struct config *c)
 {
     if (c->sd_threads)
         add_number(a, "--threads", c->sd_threads);
-    if (strcmp(c->sd_backend, "auto"))
+    if (strcmp(c->sd_backend, "auto") != 0)
         add_pair(a, "--backend", mem_strdup(c->sd_backend));
 }
 
