@@ -1,7 +1,7 @@
 // What the supervisor does with workers that misbehave while they start or load, and what it remembers over the
 // death of the server. The workers are scripted.
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { startServer, until } from '../support/server.mjs';
@@ -81,6 +81,18 @@ test('what was loaded last comes back after a kill of the server; what failed to
   await server.ready();
   assert.equal((await server.worker('llm')).model, 'second.gguf');
   assert.ok(says(server, 'LLM model restored successfully.'));
+});
+
+test('a model that is gone when the server starts gives way to the starter', async (t) => {
+  const server = await startServer(t, {});
+  const file = writeGguf(join(server.models, 'second.gguf'));
+  assert.equal((await server.post('/v1/llm/load', { model: 'second.gguf' })).status, 200);
+  await until('it is saved', () => lines(server).filter((l) => l.endsWith('Saved LLM model state')).length === 2);
+  rmSync(file);
+  await killAndStart(server);
+  await server.ready(['llm']);
+  assert.equal((await server.worker('llm')).model, 'starter-writer.gguf');
+  assert.ok(says(server, `LLM model ${file} is gone: taking the starter instead`));
 });
 
 test('what was unloaded stays unloaded after a kill of the worker and of the server', async (t) => {

@@ -335,6 +335,35 @@ static void want_starter(struct worker *w)
     log_warning(w->s->log, "No %s model: %s", w->profile->what, w->reason);
 }
 
+/* A starter of any copy of Mysti: what is wanted then is the starter of this one. */
+static bool is_starter(enum worker_kind kind, const char *path)
+{
+    if (!strstr(path, "/models/starter/"))
+        return false;
+    for (const char *const *name = starter_names[kind]; *name; name++)
+        if (strcmp(file_name(path), *name) == 0)
+            return true;
+    return false;
+}
+
+/* The record, as far as it still can be had. */
+static void want_stored(struct worker *w)
+{
+    const struct wish *stored = &w->s->stored[w->kind];
+
+    if (!stored->path) {
+        wish_set(&w->wanted, NULL, NULL);
+    } else if (is_starter(w->kind, stored->path)) {
+        want_starter(w);
+    } else if (file_exists(stored->path)) {
+        wish_set(&w->wanted, stored->path, &stored->options);
+    } else {
+        log_warning(w->s->log, "%s model %s is gone: taking the starter instead",
+                    w->profile->title, stored->path);
+        want_starter(w);
+    }
+}
+
 static void choose_wanted(struct worker *w)
 {
     const struct config *c = w->s->config;
@@ -348,7 +377,7 @@ static void choose_wanted(struct worker *w)
     else if (*given)
         wish_set(&w->wanted, given, NULL);
     else if (stored->known)
-        wish_set(&w->wanted, stored->path, &stored->options);
+        want_stored(w);
     else
         want_starter(w);
 }

@@ -83,7 +83,6 @@ struct worker {
     unsigned missed;
     struct http_fetch *health;
     struct http_fetch *load_call;
-    char *load_body;
 
     char last_exit[128];
     char reason[sizeof(((struct err *)0)->message)];
