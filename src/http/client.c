@@ -83,6 +83,7 @@ static void on_turn_closed(struct turn *turn)
 void http_client_close(struct http_client *client, void (*on_closed)(void *user),
                        void *user)
 {
+    struct http_call *next_call;
     struct client_conn *next;
 
     if (client->is_closing)
@@ -90,8 +91,10 @@ void http_client_close(struct http_client *client, void (*on_closed)(void *user)
     client->is_closing = true;
     client->on_closed = on_closed;
     client->on_closed_user = user;
-    while (client->calls)
-        http_call_cancel(client->calls);
+    for (struct http_call *call = client->calls; call; call = next_call) {
+        next_call = call->next;
+        http_call_cancel(call);
+    }
     for (struct client_conn *c = client->idle; c; c = next) {
         next = c->next;
         client_conn_close(c);
@@ -114,17 +117,12 @@ static void call_free(struct http_call *call)
 /* From here on nobody may call it back. */
 static void call_over(struct http_call *call)
 {
-    struct http_client *client = call->client;
-
     if (call->state == CALL_OVER)
         return;
     call->state = CALL_OVER;
-    if (call->prev)
-        call->prev->next = call->next;
-    else
-        client->calls = call->next;
+    *call->link = call->next;
     if (call->next)
-        call->next->prev = call->prev;
+        call->next->link = call->link;
     if (call->conn)
         client_conn_close(call->conn);
     if (!call->is_in_callback)
@@ -305,7 +303,8 @@ struct http_call *http_call_start(struct http_client *client,
     write_head(call, o);
     call->next = client->calls;
     if (call->next)
-        call->next->prev = call;
+        call->next->link = &call->next;
+    call->link = &client->calls;
     client->calls = call;
     if (!client->is_sweeping) {
         client->is_sweeping = true;
@@ -529,23 +528,29 @@ static void on_turn(struct turn_item *item)
     }
 }
 
+static struct http_call *find_overdue(struct http_client *client, uint64_t now)
+{
+    for (struct http_call *call = client->calls; call; call = call->next)
+        /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what has ended is not in the list */
+        if (call->deadline_ms && now >= call->deadline_ms && !call->has_failed)
+            return call;
+    return NULL;
+}
+
 static void on_sweep(uv_timer_t *timer)
 {
     struct http_client *client = timer->data;
     uint64_t now = uv_now(client->loop);
-    struct http_call *next;
+    struct http_call *call;
 
     pool_sweep(client, now);
-    /* A failing call's handler may cancel others, the next one too: begin anew after each. */
-    for (struct http_call *call = client->calls; call; call = next) {
-        next = call->next;
+    for (call = client->calls; call; call = call->next)
         if (call->state == CALL_SENT && now - call->sent_ms > CROWDED_MS)
             http_client_forget(client, call->host, call->port);
-        if (!call->deadline_ms || now < call->deadline_ms || call->has_failed)
-            continue;
+    /* Look anew after each: its handler may have cancelled others. */
+    while ((call = find_overdue(client, now))) {
         call->uv_error = UV_ETIMEDOUT;
         call_fail(call, call->state == CALL_SENT ? HTTP_SILENT : HTTP_UNREACHED);
-        next = client->calls;
     }
     if (!client->calls && !client->conn_count) {
         uv_timer_stop(timer);

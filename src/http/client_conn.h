@@ -23,8 +23,8 @@ struct http_client {
     uv_timer_t sweep;
     struct turn turn;
     struct client_conn *idle,
-        *busy;               /* doubly linked; idle: the one used last comes first */
-    struct http_call *calls; /* doubly linked */
+        *busy; /* doubly linked; idle: the one used last comes first */
+    struct http_call *calls;
     size_t conn_count, idle_count;
     void (*on_closed)(void *user);
     void *on_closed_user;
@@ -57,7 +57,7 @@ enum call_state { CALL_NEW, CALL_CONNECTING, CALL_SENT, CALL_ANSWERED, CALL_OVER
 
 struct http_call {
     struct http_client *client;
-    struct http_call *prev, *next;
+    struct http_call *next, **link; /* of the client's list; what points here */
     struct client_conn *conn;
     struct turn_item turn;
     const struct http_call_handlers *on;

@@ -106,7 +106,7 @@ bool http_cors_handle(struct http_exchange *x, const struct http_cors *cors)
     http_set_header(x, "access-control-allow-origin", origin);
     http_set_header(x, "vary", "Origin");
     http_set_header(x, "access-control-expose-headers", "x-request-id");
-    if (strcmp(http_method(x), "OPTIONS") || !method)
+    if (strcmp(http_method(x), "OPTIONS") != 0 || !method)
         return false;
     answer_preflight(x, method);
     return true;

@@ -122,7 +122,7 @@ long field_percent_decode(const char *s, size_t len, char *out)
 
 const char *field_number(uint64_t n, char room[FIELD_NUMBER_BYTES])
 {
-    char *at = room + FIELD_NUMBER_BYTES - 1;
+    char *at = &room[FIELD_NUMBER_BYTES - 1];
 
     *at = '\0';
     do

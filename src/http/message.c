@@ -104,8 +104,8 @@ static int on_version(llhttp_t *parser, const char *at, size_t len)
         return 0; /* the rest of it */
     m->has_version = true;
     for (size_t i = 0; i < sizeof(name); i++)
-        name[i] = i + behind >= 5 ? m->fed[i + behind - 5] : m->before[i + behind];
-    if (memcmp(name, "HTTP/", sizeof(name)))
+        name[i] = *(i + behind >= 5 ? &m->fed[i + behind - 5] : &m->before[i + behind]);
+    if (memcmp(name, "HTTP/", sizeof(name)) != 0)
         return refuse(m, ERR_INVALID, "Only HTTP is spoken here.");
     return 0;
 }
@@ -318,11 +318,11 @@ static int check_fields(struct message *m)
             lengths++;
         } else if (field_same(f.name, "transfer-encoding")) {
             encodings++;
-            if (strcasecmp(f.value, "chunked"))
+            if (strcasecmp(f.value, "chunked") != 0)
                 return refuse(m, is_request ? ERR_UNSUPPORTED : ERR_INVALID,
                               "The only transfer encoding here is \"chunked\".");
         } else if (is_request && field_same(f.name, "expect")) {
-            if (strcasecmp(f.value, "100-continue"))
+            if (strcasecmp(f.value, "100-continue") != 0)
                 return refuse(m, ERR_INVALID, "This expectation cannot be met.");
             m->expects_continue = m->parser.http_minor == 1;
         }

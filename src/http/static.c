@@ -301,7 +301,7 @@ void http_static_serve(struct http_static *s, struct http_exchange *x, const cha
     struct serving *v;
     char *name;
 
-    if (strcmp(http_method(x), "GET") && strcmp(http_method(x), "HEAD")) {
+    if (strcmp(http_method(x), "GET") != 0 && strcmp(http_method(x), "HEAD") != 0) {
         http_set_header(x, "allow", "GET, HEAD");
         http_respond_error(x, ERR_METHOD, NULL, "Files are read with GET or HEAD.");
         return;

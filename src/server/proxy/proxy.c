@@ -205,7 +205,7 @@ static void on_drain(struct http_exchange *x, void *user)
 
 static void note_tail(struct proxy *p, const char *data, size_t len)
 {
-    p->tail[0] = len > 1 ? data[len - 2] : p->tail[1];
+    p->tail[0] = *(len > 1 ? &data[len - 2] : &p->tail[1]);
     p->tail[1] = data[len - 1];
 }
 
