@@ -90,6 +90,19 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def children_of(pid):
+    return [int(c) for c in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def same_priority(pid):
+    """A process in a session of its own has a priority of its own where the kernel groups by session."""
+    try:
+        nice = pathlib.Path("/proc/self/autogroup").read_text().split()[-1]
+        pathlib.Path(f"/proc/{pid}/autogroup").write_text(nice)
+    except (OSError, IndexError):
+        pass
+
+
 NGINX = """worker_processes 1; daemon off; pid {d}/nginx.pid; error_log {d}/error.log crit;
 events {{ worker_connections 8192; }}
 http {{
@@ -147,8 +160,7 @@ class Bench:
         conf.write_text(NGINX.format(d=self.folder, up=self.up, port=port))
         p = self.keep(start([self.o.nginx, "-c", conf], CORES[-1]))
         wait_until(lambda: ask(port, "/x"), "nginx answers")
-        children = pathlib.Path(f"/proc/{p.pid}/task/{p.pid}/children").read_text().split()
-        self.stacks["nginx"] = (port, int(children[0]))
+        self.stacks["nginx"] = (port, children_of(p.pid)[0])
 
     def start_proxy_only(self):
         p = self.keep(start([self.tools / "proxy_only", "--upstream-port", self.up], CORES[-1],
@@ -173,6 +185,9 @@ class Bench:
         except SystemExit:
             print((self.folder / "server.log").read_text()[-3000:])
             raise
+        for child in children_of(p.pid):  # the upstream in its place runs where the other one does
+            os.sched_setaffinity(child, {CORES[0]})
+            same_priority(child)
         self.stacks["server"] = (port, p.pid)
 
     def requests(self, name):
