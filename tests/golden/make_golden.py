@@ -3,6 +3,9 @@
 
     make_golden.py [FOLDER]        needs python3-torch, python3-numpy, python3-safetensors; with
                                    python3-transformers the text encoder is also compared with its CLIPTextModel
+    make_golden.py --checkpoint SD15.safetensors VECTORS
+                                   the same for a real file of Stable Diffusion 1.5's sizes, to be looked at with
+                                   test_golden SD15.safetensors VECTORS (not in CI: gigabytes, minutes)
 
 The model is written here from the papers' diagrams in plain PyTorch (channels first, nothing fused, nothing
 joined, one attention at a time), so that it shares no idea with Mysti's graph but the mathematics.
@@ -21,6 +24,7 @@ import sys
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 torch.manual_seed(0)
@@ -391,6 +395,15 @@ def main():
     out["transformer.x"] = last(x)
     out["transformer.out"] = last(transformer(x, context, UNET + "input_blocks.5.1"))
 
+    networks(out, context)
+    for prediction in ("eps", "v"):
+        out["picture." + prediction] = last(picture(context, prediction, 5, 4, 42))
+    with open(folder + "/sd1_small.tensors", "w") as f:
+        f.write("\n".join(listing) + "\n")
+    save(out, folder + "/sd1_small.safetensors")
+
+
+def networks(out, context):
     x = torch.randn(2, 4, 10, 7)
     out["unet.x"], out["unet.t"] = last(x), torch.tensor([700.25])
     out["unet.out"] = last(unet(x, out["unet.t"], context))
@@ -398,15 +411,27 @@ def main():
     z = torch.randn(1, 4, 5, 3)
     out["vae.z"], out["vae.out"] = last(z), last(decode(z))
 
-    for prediction in ("eps", "v"):
-        out["picture." + prediction] = last(picture(context, prediction, 5, 4, 42))
 
+def save(out, path):
     for name, x in out.items():
         print(f"{name:18} {str(tuple(x.shape)):18} rms {x.double().pow(2).mean().sqrt().item():.4g}")
-    with open(folder + "/sd1_small.tensors", "w") as f:
-        f.write("\n".join(listing) + "\n")
-    save_file(out, folder + "/sd1_small.safetensors",
-              metadata={"unet_heads": str(HEADS), "text_heads": str(TEXT_HEADS)})
+    save_file(out, path, metadata={"unet_heads": str(HEADS), "text_heads": str(TEXT_HEADS)})
 
 
-main()
+def check_checkpoint(path, vectors):
+    global WIDTH, MULT, ATTENTION, HEADS, TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS, VAE_WIDTH, VAE_MULT, VAE_BLOCKS
+    WIDTH, MULT, ATTENTION, HEADS = 320, (1, 2, 4, 4), (True, True, True, False), 8
+    TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 768, 12, 12
+    VAE_WIDTH, VAE_MULT, VAE_BLOCKS = 128, (1, 2, 4, 4), 3
+    with safe_open(path, "pt") as f:
+        tensors.update({k: f.get_tensor(k).float() for k in f.keys() if k.startswith((TEXT, UNET, VAE))})
+    out, ids = {}, torch.tensor([frame(PROMPT), frame(NEGATIVE)])
+    out["text.ids"], out["text.out"] = ids.float(), encode_text(ids)
+    networks(out, out["text.out"])
+    save(out, vectors)
+
+
+if sys.argv[1:2] == ["--checkpoint"]:
+    check_checkpoint(*sys.argv[2:])
+else:
+    main()

@@ -12,6 +12,7 @@
  *   which multiplies the difference of two predictions, and so their errors, by seven: 0.3 (a picture of
  *   another prompt is off by more than 1, and the blocks above say where an error is). */
 #include "base/mem.h"
+#include "base/str.h"
 #include "engine/engine.h"
 #include "engine/graph/backend.h"
 #include "engine/text/clip.h"
@@ -27,13 +28,13 @@
 #include <unistd.h>
 
 #define VECTORS "tests/golden/sd1_small.safetensors"
-#define UNET_HEADS 4
-#define TEXT_HEADS 3
 
 struct setup {
     const char *backend_name, *precision;
     double tolerance_block, tolerance_network, tolerance_picture;
+    const char *vectors_path;
     char *path;
+    int unet_heads, text_heads;
     struct weights_file *vectors, *file;
     struct backend *backend;
     struct weight_store *store;
@@ -152,7 +153,7 @@ static int add_text(const struct setup *s, struct build *b)
     struct clip clip;
     struct err err = {0};
 
-    check(clip_open(&clip, s->file, TEXT_HEADS, &err), &err);
+    check(clip_open(&clip, s->file, s->text_heads, &err), &err);
     return clip_build(&clip, b,
                       graph_input(b->graph, "ids", TENSOR_I32, shape2(2, 77)));
 }
@@ -177,7 +178,7 @@ static struct unet *open_unet(const struct setup *s)
     struct err err = {0};
     struct unet *unet;
 
-    check(unet_open(&unet, s->file, UNET_HEADS, &err), &err);
+    check(unet_open(&unet, s->file, s->unet_heads, &err), &err);
     return unet;
 }
 
@@ -388,77 +389,95 @@ static void test_quantised_picture(void **state)
 
 /* ---- once per back end and precision ---- */
 
-static int set_up(void **state)
+static int meta_int(const struct setup *s, const char *key)
 {
-    struct setup *s = *state;
+    const char *text = weights_file_meta(s->vectors, key);
+    int64_t value;
+
+    assert_non_null(text);
+    assert_int_equal(str_to_int(text, key, 1, 1000, &value, NULL), 0);
+    return (int)value;
+}
+
+static void set_up(struct setup *s)
+{
     struct backend_options options = {.threads = 2,
                                       .precision = strcmp(s->precision, "bf16") == 0
                                                        ? PRECISION_BF16
                                                        : PRECISION_F32};
     struct err err = {0};
 
-    s->path = small_model_write(&(struct small_model){0});
-    check(weights_file_open(&s->vectors, VECTORS, &err), &err);
+    check(weights_file_open(&s->vectors, s->vectors_path, &err), &err);
     check(weights_file_open(&s->file, s->path, &err), &err);
+    s->unet_heads = meta_int(s, "unet_heads");
+    s->text_heads = meta_int(s, "text_heads");
     check(backend_open(s->backend_name, &options, &s->backend, &err), &err);
     s->store = s->backend->ops->store_new(s->backend);
-    return 0;
 }
 
-static int tear_down(void **state)
+static void tear_down(struct setup *s)
 {
-    struct setup *s = *state;
-
     s->backend->ops->store_free(s->store);
     backend_close(s->backend);
     weights_file_close(s->file);
     weights_file_close(s->vectors);
-    unlink(s->path);
-    free(s->path);
-    return 0;
 }
 
-static int run_with(struct setup *s)
+/* the small model: everything; a checkpoint of the user's: its networks */
+enum { NETWORK_TESTS = 4 };
+
+static int run_with(struct setup *s, int is_small)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(test_tokens, s),
         cmocka_unit_test_prestate(test_text, s),
-        cmocka_unit_test_prestate(test_res, s),
-        cmocka_unit_test_prestate(test_transformer, s),
         cmocka_unit_test_prestate(test_unet, s),
         cmocka_unit_test_prestate(test_vae, s),
+        cmocka_unit_test_prestate(test_res, s),
+        cmocka_unit_test_prestate(test_transformer, s),
         cmocka_unit_test_prestate(test_pictures, s),
         cmocka_unit_test_prestate(test_quantised_picture, s),
     };
-    void *state = s;
+    struct CMUnitTest networks[NETWORK_TESTS];
     int failures;
 
-    set_up(&state);
-    failures = cmocka_run_group_tests_name(s->backend_name, tests, NULL, NULL);
-    tear_down(&state);
+    set_up(s);
+    memcpy(networks, tests, sizeof(networks));
+    failures = is_small
+                   ? cmocka_run_group_tests_name(s->backend_name, tests, NULL, NULL)
+                   : cmocka_run_group_tests_name(s->backend_name, networks, NULL, NULL);
+    tear_down(s);
     return failures;
 }
 
-int main(void)
+/* test_golden [CHECKPOINT VECTORS] (see make_golden.py) */
+int main(int argc, char **argv)
 {
     struct setup ref = {.backend_name = "ref",
                         .precision = "f32",
                         .tolerance_block = 2e-5,
                         .tolerance_network = 1e-4,
-                        .tolerance_picture = 1e-3};
-    struct setup dnnl = ref, half;
-    int failures;
+                        .tolerance_picture = 1e-3,
+                        .vectors_path = argc == 3 ? argv[2] : VECTORS};
+    struct setup dnnl, half;
+    int failures, is_small = argc != 3;
 
+    ref.path = is_small ? small_model_write(&(struct small_model){0}) : argv[1];
+    dnnl = ref;
     dnnl.backend_name = "dnnl";
     half = dnnl;
     half.precision = "bf16";
     half.tolerance_block = 2e-2;
     half.tolerance_network = 5e-2;
     half.tolerance_picture = 0.3;
-    failures = run_with(&ref);
+    failures = run_with(&ref, is_small);
     if (strstr(backend_names(), "dnnl")) {
-        failures += run_with(&dnnl);
-        failures += run_with(&half);
+        failures += run_with(&dnnl, is_small);
+        failures += run_with(&half, is_small);
+    }
+    if (is_small) {
+        unlink(ref.path);
+        free(ref.path);
     }
     return failures;
 }
