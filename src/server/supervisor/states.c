@@ -218,7 +218,7 @@ static void begin_load(struct worker *w)
     worker_timer_stop(w);
     set_state(w, WORKER_LOADING);
     if (w->kind == WORKER_LLM) {
-        if (is_restore(w) && w->was_lost)
+        if (is_restore(w))
             log_info(w->s->log, "Restoring LLM model...");
         return; /* its health says when */
     }

@@ -388,7 +388,6 @@ void supervisor_begin(struct supervisor *s)
         struct worker *w = &s->workers[i];
 
         choose_wanted(w);
-        w->was_lost = w->s->stored[i].known && w->wanted.path; /* say "Restoring" */
         worker_event(w, EV_START);
     }
 }
