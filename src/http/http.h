@@ -145,7 +145,7 @@ void http_set_header(struct http_exchange *x, const char *name, const char *valu
 void http_respond(struct http_exchange *x, int status, const char *content_type,
                   const void *data, size_t len);
 void http_respond_text(struct http_exchange *x, int status, const char *text);
-/* Takes the reference over. */
+/* Takes the reference over. NULL, as json_pack() makes it of bytes that are not UTF-8, is answered with 500. */
 void http_respond_json(struct http_exchange *x, int status, json_t *body);
 /* OpenAI's error object with all four keys, status from the code. When the answer has
  * started already: an SSE stream ends with the error as an event, any other is cut. */

@@ -241,6 +241,11 @@ static void errors_have_all_four_keys(void **state)
     (void)state;
     BEGIN;
     p = peer_connect(port);
+    /* the handler tries to give back a path that is no UTF-8 */
+    peer_say(p, "GET /%ff HTTP/1.1\r\nHost: a\r\n\r\n");
+    LOOP_UNTIL(peer_has(p, "}}"));
+    assert_int_equal(peer_status(p), 500);
+    buf_clear(&p->got);
     peer_say(p, "GET /error HTTP/1.1\r\nHost: a\r\n\r\n");
     LOOP_UNTIL(peer_has(p, "}}"));
     assert_int_equal(peer_status(p), 409);
