@@ -28,12 +28,14 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <unistd.h>
 #include <uv.h>
 
 #define EXIT_TAKEN 1
 #define EXIT_USAGE 2
-#define GRACE_MS 500 /* for answers that are being sent when the end comes */
+#define MYSTI_DEFAULT_PORT 1234 /* where mysti, the command line, looks by itself */
+#define GRACE_MS 500            /* for answers that are being sent when the end comes */
 
 struct program {
     struct config config;
@@ -41,6 +43,7 @@ struct program {
     struct server server;
     struct api *api;
     uv_signal_t signals[2];
+    bool is_welcomed;
     bool ending;
     int to_close; /* of HTTP server and supervisor, before the parts they use may go */
 };
@@ -136,6 +139,30 @@ static void on_signal(uv_signal_t *handle, int number)
 
 /* ---- the beginning ---- */
 
+/* What to do now, once, when both workers have their models: a newcomer reads the log and nothing else. */
+static void welcome(void *user, enum worker_kind kind)
+{
+    struct program *p = user;
+    struct log *log = p->server.log;
+    char at[48] = "";
+    char *folder;
+
+    (void)kind;
+    if (p->is_welcomed || !supervisor_is_ready(p->server.supervisor, WORKER_SD) ||
+        !supervisor_is_ready(p->server.supervisor, WORKER_LLM))
+        return;
+    p->is_welcomed = true;
+    folder = file_program_folder();
+    if (p->server.port != MYSTI_DEFAULT_PORT)
+        snprintf(at, sizeof(at), " --server http://localhost:%d", p->server.port);
+    log_info(log, "Ready. Open http://localhost:%d, or try in another terminal:",
+             p->server.port);
+    log_info(log, "  %s/mysti write%s \"a boat at night\"", folder, at);
+    log_info(log, "  %s/mysti draw%s \"a red circle on a blue background\"", folder,
+             at);
+    free(folder);
+}
+
 static int listen_on(struct program *p, struct err *err)
 {
     const struct config *c = &p->config;
@@ -182,6 +209,7 @@ static int make_parts(struct program *p, struct err *err)
     s->queue = job_queue_new(&queue);
     s->events = events_new(&p->loop, s->queue);
     p->api = api_new(s);
+    supervisor_listen(s->supervisor, welcome, p);
     return 0;
 }
 
