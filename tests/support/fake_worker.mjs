@@ -13,6 +13,7 @@
 //   health    ok | hang | garbage
 //   load      ok | crash | hang | out_of_memory | bad_file             load_ms
 //   generate  ok | crash | crash_mid | crash_second (in the second picture) | stall | garbage | out_of_memory | error_mid | truncate | unauthorized
+//             think (computes for think_ms without a word)
 //             step_ms, picture_bytes (extra bytes in the picture)
 //   chat      ok | crash | crash_mid | stall | garbage | error | slow  tokens, token_ms, first_ms
 import { createServer } from 'node:http';
@@ -151,6 +152,7 @@ async function sdGenerate(req, res, job) {
       if (how === 'crash_second' && image === 1) return die();
       if (how === 'crash_mid' && step === Math.ceil(steps / 2)) return die();
       if (how === 'stall' && step === 1) return;
+      if (how === 'think' && step === 1) await think(plan('think_ms', 3000));
       if (how === 'error_mid' && step === 2) {
         say({ event: 'error', error: { message: 'the engine gave up', type: 'server_error', param: null, code: 'internal_error' } });
         return stop();
@@ -170,6 +172,14 @@ async function sdGenerate(req, res, job) {
   say({ event: 'done', elapsed_ms: 5 * steps });
   record({ event: 'job_done' });
   stop();
+}
+
+// Uses the processor, but leaves health checks their turn.
+async function think(ms) {
+  for (const end = Date.now() + ms; Date.now() < end;) {
+    for (const slice = Date.now() + 40; Date.now() < slice;);
+    await sleep(10);
+  }
 }
 
 function parametersText(job, { width, height, steps, seed }) {

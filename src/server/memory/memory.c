@@ -167,6 +167,24 @@ uint64_t memory_of_process(const char *root, int pid)
     return resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+uint64_t memory_cpu_ms_of_process(const char *root, int pid)
+{
+    char path[48];
+    struct buf b = {0};
+    unsigned long long user = 0, system = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    /* the second field is the program's name in brackets and may hold anything, brackets too */
+    const char *after_name = strrchr(read_text(&b, root, path), ')');
+
+    if (!after_name ||
+        sscanf(after_name, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu",
+               &user, &system) != 2)
+        user = system = 0;
+    buf_release(&b);
+    return (user + system) * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
+}
+
 /* ---- the processor ---- */
 
 /* The value of the first "key : value" line at or after `text`, cut at the line's end; "" when absent. */

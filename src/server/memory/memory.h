@@ -18,6 +18,8 @@ struct memory_now {
 int memory_read(const char *root, struct memory_now *ret);
 /* Resident bytes of a process, 0 when there is none. */
 uint64_t memory_of_process(const char *root, int pid);
+/* Processor time that a process has used so far, 0 when there is none. */
+uint64_t memory_cpu_ms_of_process(const char *root, int pid);
 /* docs/openapi.yaml, System.processor and System.gpus. New references. */
 json_t *memory_processor_json(const char *root);
 json_t *memory_gpus_json(const char *root);

@@ -10,8 +10,9 @@
  * - the worker dies, or talks nonsense: the job is run again once, for the pictures that are still missing. Seeds are
  *   drawn here, not in the worker, so the second run draws the same pictures. A second death ends the job: a job
  *   that kills its worker must not be fed to it for ever.
- * - the worker says nothing for long: it is taken for hung and restarted; the job fails. It is not run again, for
- *   the limit is minutes and the client has waited them once.
+ * - the worker says nothing for long and uses no processor time either: it is hung and is restarted; the job fails.
+ *   It is not run again, for the limit is minutes and the client has waited them once. As long as it computes it
+ *   may take any time: one step of a large picture on a small machine can take longer than the limit.
  * - another load is under way when this job wants its own: waited for, then asked again.
  *
  * Cancelling closes the connection to the worker, which is its sign to stop. Rejected: POST /internal/cancel and
@@ -26,6 +27,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "server/log/log.h"
+#include "server/memory/memory.h"
 #include "server/store/store.h"
 
 #include <stdio.h>
@@ -36,6 +38,7 @@
 #define ATTEMPTS 2
 #define ASK_AGAIN_MS 50
 #define CONFLICTS_MAX 100
+#define COMPUTING_PERCENT 5 /* of the silent time spent on the processor: not hung */
 #define ERROR_ANSWER_MAX ((size_t)64 * 1024)
 
 static void prepare(struct job_queue *q);
@@ -374,18 +377,35 @@ static void worker_refused(struct job_queue *q)
     }
 }
 
+/* A hung process uses no processor time; one that computes a large step on a small machine does nothing else. */
+static bool is_computing(struct job_queue *q)
+{
+    uint64_t before = q->run.cpu_ms;
+
+    q->run.cpu_ms = memory_cpu_ms_of_process("", q->run.pid);
+    return q->run.cpu_ms > before + q->o.silence_limit_ms / 100 * COMPUTING_PERCENT;
+}
+
 static void on_silence(uv_timer_t *timer)
 {
     struct job_queue *q = timer->data;
     struct err err = {0};
 
+    if (is_computing(q))
+        return; /* the timer repeats: looked at again after as long a time */
     err_set(&err, ERR_GATEWAY_TIMEOUT,
-            "the picture worker said nothing for %u s and was restarted",
-            q->o.silence_limit_ms / 1000);
+            "the picture worker said nothing for %llu s and was restarted",
+            (unsigned long long)(clock_ms() - q->run.heard_ms) / 1000);
     drop_call(q);
     (void)!supervisor_restart(q->o.supervisor, WORKER_SD, SUPERVISOR_FORCE, NULL, NULL,
                               NULL);
     fail(q, &err);
+}
+
+static void heard(struct job_queue *q)
+{
+    q->run.heard_ms = clock_ms();
+    uv_timer_again(q->silence);
 }
 
 /* ---- the call ---- */
@@ -395,7 +415,7 @@ static void on_head(void *user, const struct http_answer *head)
     struct job_queue *q = user;
 
     q->run.status = head->status;
-    uv_timer_again(q->silence);
+    heard(q);
 }
 
 static void on_data(void *user, const char *data, size_t len)
@@ -404,7 +424,7 @@ static void on_data(void *user, const char *data, size_t len)
     struct run *r = &q->run;
     struct err err = {0};
 
-    uv_timer_again(q->silence);
+    heard(q);
     if (r->status != 200) {
         if (r->answer.len + len <= ERROR_ANSWER_MAX)
             buf_append(&r->answer, data, len);
@@ -505,6 +525,9 @@ static void send_job(struct job_queue *q)
     };
 
     r->stage = RUN_SENT;
+    r->pid = worker.pid;
+    r->cpu_ms = memory_cpu_ms_of_process("", worker.pid);
+    r->heard_ms = clock_ms();
     r->generation = supervisor_work_begin(q->o.supervisor, WORKER_SD);
     r->call = http_call_start(q->o.client, &o);
     uv_timer_start(q->silence, on_silence, q->o.silence_limit_ms,

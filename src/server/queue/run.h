@@ -62,6 +62,9 @@ struct run {
     char *body;
     char authorization[192];
     unsigned generation; /* of the worker that has the job */
+    int pid;             /* its process */
+    uint64_t heard_ms;   /* when it last said something */
+    uint64_t cpu_ms;     /* its processor time when that was last looked at */
     int status;          /* of its answer */
     struct buf answer;   /* of an answer that is an error */
     struct worker_stream stream;

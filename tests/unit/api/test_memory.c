@@ -145,6 +145,17 @@ static void this_process_has_a_size(void **state)
     assert_true(bytes > 100 * 1024 && bytes < 4 * GIB);
 }
 
+static void processor_time_whatever_the_program_is_called(void **state)
+{
+    (void)state;
+    put("/proc/7/stat",
+        "7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 1 0 9 1 1\n");
+    uint64_t tick = 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
+
+    assert_int_equal(memory_cpu_ms_of_process(root, 7), 200 * tick);
+    assert_int_equal(memory_cpu_ms_of_process(root, 8), 0);
+}
+
 int main(void)
 {
 #define ON_A_MACHINE(test)                                                             \
@@ -154,6 +165,7 @@ int main(void)
         ON_A_MACHINE(a_limit_of_a_parent_group_counts),
         ON_A_MACHINE(the_older_control_groups),
         ON_A_MACHINE(cores_are_counted_once_per_package),
+        ON_A_MACHINE(processor_time_whatever_the_program_is_called),
         ON_A_MACHINE(cards_say_what_their_drivers_say),
         cmocka_unit_test(a_machine_that_says_nothing),
         cmocka_unit_test(this_process_has_a_size),
