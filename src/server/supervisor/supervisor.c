@@ -18,6 +18,9 @@
 #include "server/supervisor/worker.h"
 
 #include <assert.h>
+#include <time.h>
+
+#define PORT_WAIT_MS 1000
 
 static const struct worker_profile profiles[WORKER_KINDS] = {
     [WORKER_SD] = {"sd", "SD", "mysti_sd_worker", "picture", "/v1/models/load", LOG_SD},
@@ -236,6 +239,20 @@ void supervisor_store(struct worker *w)
 
 /* ---- beginning and end ---- */
 
+/* A worker of a server that was just killed may need a moment to die. */
+static bool becomes_free(int port)
+{
+    const struct timespec nap = {.tv_nsec = 20 * 1000 * 1000};
+    uint64_t until = clock_ms() + PORT_WAIT_MS;
+
+    while (!process_port_is_free(port)) {
+        if (clock_ms() > until)
+            return false;
+        nanosleep(&nap, NULL);
+    }
+    return true;
+}
+
 static int check_ports(const struct config *c, struct err *err)
 {
     const struct {
@@ -244,7 +261,7 @@ static int check_ports(const struct config *c, struct err *err)
     } ports[] = {{"--sd-port", c->sd_port}, {"--llm-port", c->llm_port}};
 
     for (size_t i = 0; i < 2; i++) {
-        if (ports[i].port && !process_port_is_free((int)ports[i].port))
+        if (ports[i].port && !becomes_free((int)ports[i].port))
             return err_set(err, ERR_CONFLICT,
                            "port %d is taken by another program: stop it, or choose "
                            "another with %s (0: any free one)",
