@@ -329,9 +329,10 @@ static void silence_has_a_limit(void **state)
     /* the head came in time: the body may take longer */
     answer_release(&a);
     answer_text = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+    o.first_byte_timeout_ms = 1000;
     http_call_start(client, &o);
     LOOP_UNTIL(a.heads);
-    loop_for_ms(500);
+    loop_for_ms(1500);
     assert_false(a.is_done);
     peer_say(script.peers, "ok");
     LOOP_UNTIL(a.is_done);
@@ -494,8 +495,9 @@ static void fetch_collects(void **state)
     assert_string_equal(f.body, "loading");
 
     o.max_bytes = 3;
+    buf_clear(&script.peers->got);
     http_fetch_start(client, &o, on_fetched, &f);
-    loop_for_ms(10);
+    LOOP_UNTIL(peer_has(script.peers, "{}"));
     peer_say(script.peers, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ntoolong");
     LOOP_UNTIL(f.count == 2);
     assert_int_equal(f.err.code, ERR_TOO_LARGE);

@@ -259,7 +259,7 @@ static void comments_come_after_the_head_too(void **state)
 
     (void)state;
     begin(NULL);
-    options.comment_after_ms = 150;
+    options.comment_after_ms = 700;
     p = ask(STREAM);
     w = wait_request();
     peer_say(w, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-W: 1\r\n"
