@@ -30,12 +30,16 @@ test('the shortest request draws with the model\'s own defaults', async () => {
 });
 
 test('every setting reaches the worker, under any of its names', async () => {
-  await draw({ prompt: 'p', negative_prompt: 'n', size: '256x192', steps: 7, seed: 11, cfg_scale: 3.5, sampler: 'euler_a', scheduler: 'karras' });
-  const want = { prompt: 'p', negative_prompt: 'n', width: 256, height: 192, steps: 7, seed: 11, count: 1, cfg_scale: 3.5, sampler: 'euler_a', scheduler: 'karras' };
+  await draw({ prompt: 'p', negative_prompt: 'n', size: '256x192', steps: 7, seed: 11, cfg_scale: 3.5,
+    sampler: 'euler_a', scheduler: 'karras' });
+  const want = { prompt: 'p', negative_prompt: 'n', width: 256, height: 192, steps: 7, seed: 11, count: 1, cfg_scale: 3.5,
+    sampler: 'euler_a', scheduler: 'karras' };
   assert.deepEqual(jobs().at(-1), want);
-  await draw({ prompt: 'p', negative_prompt: 'n', width: 256, height: 192, sample_steps: 7, seed: 11, guidance_scale: 3.5, sampling_method: 'Euler a', scheduler: 'Karras' });
+  await draw({ prompt: 'p', negative_prompt: 'n', width: 256, height: 192, sample_steps: 7, seed: 11,
+    guidance_scale: 3.5, sampling_method: 'Euler a', scheduler: 'Karras' });
   assert.deepEqual(jobs().at(-1), want);
-  await draw({ prompt: 'p', sampler: 'DPM++ 2M Karras', quality: 'high', style: 'vivid', user: 'me', moderation: 'low', size: 'auto', extra: { a: 1 } });
+  await draw({ prompt: 'p', sampler: 'DPM++ 2M Karras', quality: 'high', style: 'vivid', user: 'me', moderation: 'low',
+    size: 'auto', extra: { a: 1 } });
   const { sampler, scheduler, width } = jobs().at(-1);
   assert.deepEqual([sampler, scheduler, width], ['dpmpp_2m', 'karras', undefined]);
 });

@@ -29,7 +29,8 @@ test('a listener sees the state as it is, then every step of every picture, then
   await done;
   for (const state of seen) checkSchema('Progress', state);
   const phases = seen.map((s) => s.phase).filter((p, i, all) => p !== all[i - 1]);
-  assert.deepEqual(phases, ['idle', 'preparing', 'encoding', 'sampling', 'decoding', 'saving', 'encoding', 'sampling', 'decoding', 'saving', 'done', 'idle']);
+  assert.deepEqual(phases, ['idle', 'preparing', 'encoding', 'sampling', 'decoding', 'saving',
+    'encoding', 'sampling', 'decoding', 'saving', 'done', 'idle']);
   const steps = seen.filter((s) => s.phase === 'sampling' && s.step > 0).map((s) => `${s.image}:${s.step}/${s.steps}`);
   for (const image of [0, 1])
     for (const step of [1, 2, 3, 4]) assert.ok(steps.includes(`${image}:${step}/4`), `${image}:${step} in ${steps}`);

@@ -62,7 +62,8 @@ for (const [name, prepare, options] of troubles) {
 }
 
 const text = 'a red boat, on a lake\nin the evening\nNegative prompt: people,\nrain\n'
-  + 'Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 123, Size: 512x768, Model hash: abc, Model: "a, b", Version: v1.10.1';
+  + 'Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 123, Size: 512x768, Model hash: abc, '
+  + 'Model: "a, b", Version: v1.10.1';
 
 test('history: newest first, with what the pictures say of themselves', async (t) => {
   const server = await startServer(t, { prepare: (s) => {
@@ -133,8 +134,9 @@ before(async (t) => (server = await startServer(t, { prepare: (s) => {
 } })));
 
 test('nothing outside the output folder can be read, however it is written', async () => {
-  const paths = ['/outputs/../secret.txt', '/outputs/..%2fsecret.txt', '/outputs/%2e%2e/secret.txt', '/outputs/%2e%2e%2fsecret.txt', '/outputs/....//secret.txt',
-    '/outputs//etc/passwd', '/outputs/%2fetc%2fpasswd', '/outputs/..\\secret.txt', '/outputs/a.png/../../secret.txt', '/outputs/link.png', '/outputs/.env',
+  const paths = ['/outputs/../secret.txt', '/outputs/..%2fsecret.txt', '/outputs/%2e%2e/secret.txt',
+    '/outputs/%2e%2e%2fsecret.txt', '/outputs/....//secret.txt', '/outputs//etc/passwd', '/outputs/%2fetc%2fpasswd', '/outputs/..\\secret.txt',
+    '/outputs/a.png/../../secret.txt', '/outputs/link.png', '/outputs/.env',
     '/outputs/%00', '/outputs/a.png%00.txt', '/outputs/', '/outputs', '/outputs/./a.png/..', '/outputs/%252e%252e/secret.txt',
     '/../secret.txt', '/..%2f..%2fsecret.txt', '/public/../../secret.txt'];
   for (const path of paths) {

@@ -184,7 +184,8 @@ test('a request that names another model has it loaded, behind the work that run
   assert.equal(two.res.status, 200);
   assert.ok(two.comments.length > 0, 'it was told that it waits');
   assert.equal((await third).text, ' x'.repeat(12), 'and the one after it got its own model back');
-  const models = server.records('llm').filter((r) => r.event === 'start').map((r) => r.options[r.options.indexOf('--model') + 1].split('/').at(-1));
+  const models = server.records('llm').filter((r) => r.event === 'start')
+    .map((r) => r.options[r.options.indexOf('--model') + 1].split('/').at(-1));
   assert.deepEqual(models, ['starter-writer.gguf', 'other.gguf', 'starter-writer.gguf']);
 });
 
