@@ -15,9 +15,11 @@
  * SCHED_BATCH keeps a waking thread from cutting in. SCHED_IDLE (weight 3) would leave a picture 0.3 % of a core for
  * as long as somebody computes, which is standing still; it can be asked for.
  *
- * Where the kernel groups by session (autogroup, Debian's default), nice only counts inside a session and each
- * session gets an equal share: the group's own nice value has to be set, which is done when this process leads its
- * own session, as it does under mysti_server. */
+ * Where the kernel groups by session (autogroup, Debian's default), nice only counts inside a session, and each
+ * session gets an equal share. In one session with the server and the text worker that is just right: pictures give
+ * way to text, and the three together hold their own beside anything else the machine does. As the leader of a session
+ * of its own this process sets the group's nice value, or text would get half; the price is that everybody else on
+ * a busy machine goes before pictures, too. */
 #include "sd_worker/cage.h"
 
 #include "base/cores.h"
@@ -76,6 +78,7 @@ int cage_enter(struct err *err)
     prctl(PR_SET_NAME, "mysti_sd_worker"); /* exec through /proc names it "exe" */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    (void)setpgid(0, 0); /* Ctrl-C in the server's terminal is the server's to answer */
     close_doors();
     if (!server)
         return 0;
