@@ -27,6 +27,22 @@ def is_kept(subject, answer):
     return f" {squeeze(subject)} " in f" {squeeze(answer)} "
 
 
+# What a user says about the time, and what the answer then should not say.  Reported, not part of the limits.
+CLASH = [
+    (r"\b(night|midnight|moonlight|full moon|under the stars)\b", r"\b(sunny|sunlight|daylight|sun|morning|evening light)\b"),
+    (r"\b(dawn|sunrise|morning)\b", r"\b(moon|moonlight|night|evening|sunset|setting)\b"),
+    (r"\b(sunset|dusk|evening|twilight|golden hour)\b", r"\b(moon|moonlight|night|morning|sunny|rising)\b"),
+    (r"\b(rain|rainy|storm|thunderstorm)\b", r"\b(sunny|cloudless|moon|moonlight|starry)\b"),
+]
+
+
+def light_fits(idea, answer):
+    """True or False for an idea that names a time of the list above, else None."""
+    text, rest = idea.lower(), answer.lower().replace(idea.lower(), "")
+    named = [bad for said, bad in CLASH if re.search(said, text)]
+    return not any(re.search(bad, rest) for bad in named) if named else None
+
+
 def is_ended(finish_reason, answer):
     return finish_reason == "stop" and 0 < len(answer.split()) <= MAX_WORDS
 
@@ -58,13 +74,14 @@ def main():
     with open(a.ideas, encoding="utf-8") as f:
         rows = json.load(f)
     options = {} if a.temperature is None else {"temperature": a.temperature}
-    kept, ended, words, began = {}, 0, [], time.time()
+    kept, ended, words, light, began = {}, 0, [], [], time.time()
     for i, row in enumerate(rows):
         reason, text = ask(a.url, row, a.key, seed=a.seed + i, **options)
         good, done = is_kept(row["subject"], text), is_ended(reason, text)
         kept.setdefault(row["kind"], []).append(good)
         ended += done
         words.append(len(text.split()))
+        light.append(light_fits(row["idea"], text))
         if i < a.show or (a.misses and not (good and done)):
             print(f"{'kept' if good else 'LOST'} {'ended' if done else reason} {row['user']!r}\n    {text}")
     every = [g for v in kept.values() for g in v]
@@ -75,6 +92,9 @@ def main():
         print(f"  subject kept, {kind}: {sum(v)}/{len(v)} = {sum(v) / len(v):.1%}")
     print(f"subject kept: {share_kept:.2%} (at least {LIMIT_KEPT:.0%})")
     print(f"ended by itself within {MAX_WORDS} words: {share_ended:.2%} (at least {LIMIT_ENDED:.0%})")
+    named = [x for x in light if x is not None]
+    if named:
+        print(f"light fits the time named (no limit): {sum(named)}/{len(named)} = {sum(named) / len(named):.1%}")
     return 0 if share_kept >= LIMIT_KEPT and share_ended >= LIMIT_ENDED else 1
 
 

@@ -15,9 +15,10 @@ import time
 import torch
 import torch.nn.functional as F
 
+import words
 from chat import sample
 from model import CONFIG, Writer
-from tokenizer import Tokenizer, train as train_tokenizer
+from tokenizer import SPACE, Tokenizer, train as train_tokenizer
 
 SEED = 20260
 BLOCK = 1536
@@ -31,6 +32,13 @@ def get_tokenizer(path):
         texts = [t for _ in range(15000) for _, t in sample(rng)]
         Tokenizer(train_tokenizer(texts, CONFIG["vocab"])).save(path)
     return Tokenizer.load(path)
+
+
+def offer_pieces(tokenizer):
+    """Lets words.invent() build words from the vocabulary's own pieces."""
+    plain = [p for p in tokenizer.pieces if p.strip(SPACE).isalpha() and p.isprintable()]
+    words.PIECES["first"] = [p[1:] for p in plain if p[0] == SPACE and p[1:].islower()]
+    words.PIECES["later"] = [p for p in plain if p[0] != SPACE and p.islower()]
 
 
 def padded(length):
@@ -66,7 +74,10 @@ def block_batches(tokenizer, number):
         yield x, torch.tensor(index + [0] * spare), torch.tensor(target + [-100] * spare)
 
 
-def rate(step, steps):
+def rate(step, steps, start=0, peak=PEAK_RATE):
+    """Warm-up and cosine; with start, a second and shorter round that falls straight to nothing."""
+    if start:
+        return peak * max(0.02, (steps - step) / (steps - start)) * min(1.0, (step - start + 1) / 8)
     if step < WARM_STEPS:
         return PEAK_RATE * (step + 1) / WARM_STEPS
     done = (step - WARM_STEPS) / max(1, steps - WARM_STEPS)
@@ -81,15 +92,18 @@ def save(path, **state):
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     p = argparse.ArgumentParser()
-    p.add_argument("--steps", type=int, default=4200)
+    p.add_argument("--steps", type=int, default=2600)
     p.add_argument("--out", default=os.path.join(here, "out"))
     p.add_argument("--threads", type=int, default=0, help="0: as PyTorch chooses")
+    p.add_argument("--start", type=int, default=0, help="first step of a second round (with --peak)")
+    p.add_argument("--peak", type=float, default=PEAK_RATE)
     a = p.parse_args()
     os.makedirs(a.out, exist_ok=True)
     if a.threads:
         torch.set_num_threads(a.threads)
     torch.manual_seed(SEED)
     tokenizer = get_tokenizer(os.path.join(a.out, "tokenizer.json"))
+    offer_pieces(tokenizer)
     model = Writer()
     plain = [q for q in model.parameters() if q.dim() < 2]
     matrices = [q for q in model.parameters() if q.dim() == 2]
@@ -109,7 +123,7 @@ def main():
             if number < skip:
                 continue
             for group in optimizer.param_groups:
-                group["lr"] = rate(step, a.steps)
+                group["lr"] = rate(step, a.steps, a.start, a.peak)
             with torch.autocast("cpu", torch.bfloat16):
                 hidden = model(x).reshape(-1, CONFIG["width"])
                 logits = model.logits(hidden[index])

@@ -186,8 +186,19 @@ def syllables(rng, count):
     return word
 
 
+# The tokenizer's pieces, once there is one (train.py): a piece that only ever stood in the same few words of
+# the prose would never be copied, and the writer would stumble over it in a word it does not know.
+PIECES = {"first": [], "later": []}
+
+
+def from_pieces(rng):
+    return rng.choice(PIECES["first"]) + "".join(rng.choice(PIECES["later"]) for _ in range(rng.choice((1, 1, 2, 2, 3))))
+
+
 def invent(rng):
     """A word that no list knows; lower case mostly, so that it can stand in a sentence."""
+    if PIECES["first"] and rng.random() < 0.55:
+        return from_pieces(rng)
     kind = rng.random()
     if kind < 0.42:
         return syllables(rng, rng.choice((1, 2, 2, 2, 3, 3, 4)))
