@@ -112,6 +112,15 @@ test('a stream while the model loads gets 200 and comments, a whole answer waits
   assert.equal((await whole).status, 200);
 });
 
+test('a long step is not a dead connection: something is heard every few seconds', async (t) => {
+  const slow = await startServer(t, { sd: { step_ms: 6500 } });
+  const begun = Date.now();
+  const heard = [];
+  for await (const event of sseEvents(await slow.post('/v1/images/generations', { prompt: 'x', steps: 1, stream: true })))
+    if (event.comment) heard.push(event.at - begun);
+  assert.ok(heard.some((at) => at > 4500 && at < 6500), `heard after ${heard} ms`);
+});
+
 test('after all of it nothing is running and nothing waits', async () => {
   await until('idle', async () => (await server.getJson('/v1/progress')).json.phase === 'idle');
   assert.equal((await server.worker('sd')).busy, false);

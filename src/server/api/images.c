@@ -91,8 +91,10 @@ static void on_change(void *user, const struct job_progress *now)
         snprintf(text, sizeof(text), "%s", now->detail);
         break;
     case JOB_SAMPLING:
-        if (!now->sample_step)
-            return;
+        if (!now->sample_step) {
+            snprintf(text, sizeof(text), "sampling");
+            break;
+        }
         snprintf(text, sizeof(text), "picture %d/%d step %d/%d", now->image + 1,
                  now->images, now->sample_step, now->sample_steps);
         break;

@@ -23,6 +23,7 @@
 #include <string.h>
 
 #define TICK_MS 1000
+#define KEEP_ALIVE_MS 5000
 
 /* ---- life of the queue ---- */
 
@@ -108,6 +109,7 @@ static void tell_client(struct job *job)
     if (job->ended || !job->on.on_change)
         return;
     job_progress_get(job, &now);
+    job->told_ms = clock_ms();
     job->on.on_change(job->user, &now);
 }
 
@@ -126,6 +128,7 @@ void job_changed(struct job *job)
         tell_listener(q);
 }
 
+/* Those who wait hear of it every second; a long step must not look like a dead connection either. */
 static void on_tick(uv_timer_t *timer)
 {
     struct job_queue *q = timer->data;
@@ -134,7 +137,8 @@ static void on_tick(uv_timer_t *timer)
         supervisor_progress_text(q->o.supervisor, WORKER_SD, q->first->detail,
                                  sizeof(q->first->detail));
     for (struct job *j = q->first; j; j = j->next)
-        if (j->step == JOB_WAITING || j->step == JOB_PREPARING)
+        if (j->step == JOB_WAITING || j->step == JOB_PREPARING ||
+            clock_ms() - j->told_ms >= KEEP_ALIVE_MS)
             tell_client(j);
     if (!q->first)
         uv_timer_stop(q->tick);

@@ -36,6 +36,7 @@ struct job {
     int sample_steps;
     int64_t eta_ms;
     uint64_t begun_ms;
+    uint64_t told_ms; /* when its client last heard of it */
     char detail[160];
     struct job_slot *slots; /* [request.count] */
     int received;           /* pictures that came from the worker */
@@ -79,7 +80,7 @@ struct job_queue {
     struct run run;
     uv_timer_t
         *silence; /* a worker that says nothing; also the pause before asking again */
-    uv_timer_t *tick; /* while somebody waits: once a second */
+    uv_timer_t *tick; /* while there are jobs: once a second */
     void (*changed)(void *user);
     void *changed_user;
     void (*on_closed)(void *user);
