@@ -1,0 +1,55 @@
+// A quick version of the starter models' cards through the real server: twenty held-out ideas, and twelve held-out
+// pictures judged by the colours of their middle and of their border. The whole cards are measured by
+// training/writer/evaluate.py and training/painter/score.py.
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import test from 'node:test';
+import { middleAndBorder, nearestColor } from '../support/colors.mjs';
+import { decodePng } from '../support/decode_png.mjs';
+import { startReal } from './real.mjs';
+
+const read = (path) => JSON.parse(readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8'));
+
+test('the writer keeps the subject and ends by itself', async (t) => {
+  const server = await startReal(t, { ready: ['llm'] });
+  const ideas = read('training/writer/heldout_small.json').filter((idea) => idea.subject).slice(0, 20);
+  const squeeze = (text) => ` ${text.toLowerCase().replace(/["'.,!?;:()]/g, ' ').split(/\s+/).filter(Boolean).join(' ')} `;
+  const lost = [];
+  for (const { user, subject } of ideas) {
+    const res = await server.post('/v1/chat/completions',
+      { messages: [{ role: 'user', content: user }], temperature: 0, seed: 1 });
+    const { choices: [{ message, finish_reason: reason }] } = await res.json();
+    assert.equal(reason, 'stop', `"${user}" did not end by itself: ${message.content}`);
+    assert.ok(message.content.split(/\s+/).length <= 90, `"${user}": more than 90 words`);
+    if (!squeeze(message.content).includes(squeeze(subject))) lost.push(`${user} -> ${message.content}`);
+  }
+  assert.ok(ideas.length === 20 && lost.length <= 2, `lost the subject:\n${lost.join('\n')}`);
+});
+
+test('the painter paints the colours that were asked for', async (t) => {
+  const server = await startReal(t, { ready: ['sd'] });
+  const prompts = read('training/painter/heldout.json')
+    .filter((p) => p.count === 1 && p.place === 'center' && p.style === 'flat' && p.shape !== 'star').slice(0, 12);
+  const wrong = [];
+  for (const { prompt, seed, color, background } of prompts) {
+    const res = await server.post('/v1/images/generations', { prompt, seed });
+    const { middle, border } = middleAndBorder(decodePng(Buffer.from((await res.json()).data[0].b64_json, 'base64')));
+    const got = [nearestColor(middle), nearestColor(border)];
+    if (got[0] !== color || got[1] !== background) wrong.push(`${prompt}: ${got}`);
+  }
+  assert.ok(prompts.length === 12 && wrong.length <= 1, wrong.join('\n'));
+});
+
+test('the negative prompt and the guidance scale work', async (t) => {
+  const server = await startReal(t, { ready: ['sd'] });
+  const draw = async (body) => {
+    const res = await server.post('/v1/images/generations', { prompt: 'a large red circle on a white background', seed: 5, ...body });
+    assert.equal(res.status, 200);
+    return decodePng(Buffer.from((await res.json()).data[0].b64_json, 'base64')).rgb;
+  };
+  const difference = (a, b) => a.reduce((sum, v, i) => sum + Math.abs(v - b[i]), 0) / a.length;
+  const plain = await draw({});
+  assert.ok(difference(plain, await draw({ negative_prompt: 'a red circle' })) > 1, 'the negative prompt changed nothing');
+  assert.ok(difference(plain, await draw({ cfg_scale: 1 })) > 1, 'the guidance scale changed nothing');
+  assert.equal(difference(plain, await draw({})), 0);
+});
