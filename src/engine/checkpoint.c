@@ -1,13 +1,16 @@
-/* checkpoint: is this file a model we can draw with, and what is there to know about it?
+/* checkpoint: is this file a model we can draw with, and what is there to know about
+ * it?
  *
- * The sizes come from the tensors (text/clip.c, unet/unet.c, vae/vae.c read their own); what tensors cannot
- * say comes from the metadata, with SD 1.x's values when it is silent: the number of heads, eps or v, and
- * the size, steps, guidance scale, sampler and schedule that suit the model.
+ * The sizes come from the tensors (text/clip.c, unet/unet.c, vae/vae.c read their own);
+ * what tensors cannot say comes from the metadata, with SD 1.x's values when it is
+ * silent: the number of heads, eps or v, and the size, steps, guidance scale, sampler
+ * and schedule that suit the model.
  *
- * Opening builds all three graphs once, at the default size, and throws them away. That is the check: every
- * missing tensor and every misfit is a sentence of the graph builder, and every tensor of the three networks
- * that no graph asked for makes the file refused, because it means that the model does something we would
- * silently leave out (SDXL's label_emb, an adapter merged into the file). Tensors outside of them (EMA
+ * Opening builds all three graphs once, at the default size, and throws them away. That
+ * is the check: every missing tensor and every misfit is a sentence of the graph
+ * builder, and every tensor of the three networks that no graph asked for makes the
+ * file refused, because it means that the model does something we would silently leave
+ * out (SDXL's label_emb, an adapter merged into the file). Tensors outside of them (EMA
  * copies, the VAE's encoder, schedule tables) are let be. */
 #include "engine/checkpoint.h"
 

@@ -1,5 +1,6 @@
-/* checkpoint: a model file of the SD 1.x family, opened, understood and checked, and the three graphs that
- * make a picture with it. Private to the engine. Reads no weights: opening is quick. */
+/* checkpoint: a model file of the SD 1.x family, opened, understood and checked, and
+ * the three graphs that make a picture with it. Private to the engine. Reads no
+ * weights: opening is quick. */
 #ifndef MYSTI_ENGINE_CHECKPOINT_H
 #define MYSTI_ENGINE_CHECKPOINT_H
 

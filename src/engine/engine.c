@@ -1,15 +1,17 @@
 /* engine: opening, loading, checking and estimating. Drawing itself is generate.c.
  *
- * A loaded model is a checkpoint (the mapped file and what was read from its names), a store of packed
- * weights, and the stages (encode, step, decode) compiled for the size that was asked for last. Loading
- * compiles for the model's default size and packs everything, so that the first picture does not pay for it
- * and a file that cannot be packed is refused at once; the mapped pages are given back afterwards. Another
- * size compiles the three graphs again and finds its weights in the store.
+ * A loaded model is a checkpoint (the mapped file and what was read from its names), a
+ * store of packed weights, and the stages (encode, step, decode) compiled for the size
+ * that was asked for last. Loading compiles for the model's default size and packs
+ * everything, so that the first picture does not pay for it and a file that cannot be
+ * packed is refused at once; the mapped pages are given back afterwards. Another size
+ * compiles the three graphs again and finds its weights in the store.
  *
- * Memory: resident is the store. A job adds one block (job_memory: the arena of the largest stage and the
- * buffers between the stages), mapped when the job starts and gone when it ends, and little else, so that
- * engine_estimate() is a sum of numbers that are known. Keeping the block between jobs was rejected: it would
- * have to appear in the server's ledger as resident while it does nothing. */
+ * Memory: resident is the store. A job adds one block (job_memory: the arena of the
+ * largest stage and the buffers between the stages), mapped when the job starts and
+ * gone when it ends, and little else, so that engine_estimate() is a sum of numbers
+ * that are known. Keeping the block between jobs was rejected: it would have to appear
+ * in the server's ledger as resident while it does nothing. */
 #include "engine/engine.h"
 
 #include "base/mem.h"

@@ -1,14 +1,17 @@
 /* generate: one job from prompt to PNG.
  *
- * encode: both prompts through the text encoder and the U-Net's keys and values, once per job. Then per
- * picture: noise, the sampler's walk along the sigmas (each step one U-Net run over the batch of "with the
- * prompt" and "with the negative prompt"), decode, PNG.
+ * encode: both prompts through the text encoder and the U-Net's keys and values, once
+ * per job. Then per picture: noise, the sampler's walk along the sigmas (each step one
+ * U-Net run over the batch of "with the prompt" and "with the negative prompt"),
+ * decode, PNG.
  *
- * Guidance is applied to what the model predicts rather than to the denoised latents; both are the same,
- * because denoised = skip x + out prediction is linear in the prediction.
+ * Guidance is applied to what the model predicts rather than to the denoised latents;
+ * both are the same, because denoised = skip x + out prediction is linear in the
+ * prediction.
  *
- * Cancelling: the back end asks before every operation, so a job ends within one of them, and the arena, the
- * contexts and everything else of the job lie in one mapped block that goes away in one place. */
+ * Cancelling: the back end asks before every operation, so a job ends within one of
+ * them, and the arena, the contexts and everything else of the job lie in one mapped
+ * block that goes away in one place. */
 #include "base/mem.h"
 #include "engine/image/parameters.h"
 #include "engine/image/png.h"

@@ -44,7 +44,8 @@ struct plan_of_job {
 int job_understand(const struct engine_model *model, const struct engine_job *job,
                    struct plan_of_job *ret_plan, struct err *err) MUST_CHECK;
 
-/* Everything that a running job keeps in memory beside the packed weights, as offsets into one block. */
+/* Everything that a running job keeps in memory beside the packed weights, as offsets
+ * into one block. */
 struct job_memory {
     size_t arena;     /* all stages' */
     size_t ids;       /* [batch, positions] i32 */
@@ -57,8 +58,8 @@ struct job_memory {
     size_t picture;    /* [height, width, 3] f32 */
     size_t rgb;        /* [height, width, 3] bytes */
     size_t total;
-    size_t
-        beside; /* what the sampler and the PNG encoder allocate for themselves, at most */
+    size_t beside; /* what the sampler and the PNG encoder allocate for themselves, at
+                      most */
 };
 
 void job_memory_lay_out(struct job_memory *ret_memory,

@@ -1,5 +1,6 @@
-/* Model files, both formats (the corpus decides which is met more): whatever opens must have readable values,
- * and must be either understood or refused as a model, down to the graphs made from it. */
+/* Model files, both formats (the corpus decides which is met more): whatever opens must
+ * have readable values, and must be either understood or refused as a model, down to
+ * the graphs made from it. */
 #include "engine/files/reader.h"
 #include "engine/graph/plan.h"
 #include "engine/text/clip.h"

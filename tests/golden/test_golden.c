@@ -1,16 +1,21 @@
-/* The engine against PyTorch, stage by stage: text encoder, one residual block, one transformer block, the
- * whole U-Net, the VAE decoder, two whole pictures. Vectors: sd1_small.safetensors, made by make_golden.py.
+/* The engine against PyTorch, stage by stage: text encoder, one residual block, one
+ * transformer block, the whole U-Net, the VAE decoder, two whole pictures. Vectors:
+ * sd1_small.safetensors, made by make_golden.py.
  *
- * The measure is the root mean square of the difference over that of the expected values. What to expect:
- * - f32: a sum of K products rounds about sqrt(K) times at 2^-24; K is at most 1,152 here, so 2e-6 per
- *   operation, and some forty to a hundred of them follow each other, their errors adding as random numbers
- *   do: 2e-5. Softmax and the norms can magnify it a few times. Allowed: 2e-5 for blocks, 1e-4 for networks.
- * - bf16: eight bits, so each stored activation and each weight is off by up to 2^-9, about 1e-3 as an rms.
- *   A residual block stores some ten of them (times sqrt(10), 4e-3), the U-Net some two hundred, of which a
- *   residual network adds the later ones to what is there rather than multiplying: about 2e-2 by that count.
- *   Allowed: 2e-2 for blocks, 5e-2 for whole networks. A picture passes through four U-Nets with guidance 5,
- *   which multiplies the difference of two predictions, and so their errors, by seven: 0.3 (a picture of
- *   another prompt is off by more than 1, and the blocks above say where an error is). */
+ * The measure is the root mean square of the difference over that of the expected
+ * values. What to expect:
+ * - f32: a sum of K products rounds about sqrt(K) times at 2^-24; K is at most 1,152
+ * here, so 2e-6 per operation, and some forty to a hundred of them follow each other,
+ * their errors adding as random numbers do: 2e-5. Softmax and the norms can magnify it
+ * a few times. Allowed: 2e-5 for blocks, 1e-4 for networks.
+ * - bf16: eight bits, so each stored activation and each weight is off by up to 2^-9,
+ * about 1e-3 as an rms. A residual block stores some ten of them (times sqrt(10),
+ * 4e-3), the U-Net some two hundred, of which a residual network adds the later ones to
+ * what is there rather than multiplying: about 2e-2 by that count. Allowed: 2e-2 for
+ * blocks, 5e-2 for whole networks. A picture passes through four U-Nets with guidance
+ * 5, which multiplies the difference of two predictions, and so their errors, by seven:
+ * 0.3 (a picture of another prompt is off by more than 1, and the blocks above say
+ * where an error is). */
 #include "base/mem.h"
 #include "base/str.h"
 #include "engine/engine.h"

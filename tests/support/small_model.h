@@ -1,5 +1,6 @@
-/* small_model: writes the checkpoint that tests/golden/sd1_small.tensors describes: SD 1.x's shape at reduced
- * widths, 5 million weights that are a hash of their name and index, so that no weights need committing. */
+/* small_model: writes the checkpoint that tests/golden/sd1_small.tensors describes:
+ * SD 1.x's shape at reduced widths, 5 million weights that are a hash of their name and
+ * index, so that no weights need committing. */
 #ifndef MYSTI_TESTS_SMALL_MODEL_H
 #define MYSTI_TESTS_SMALL_MODEL_H
 
@@ -7,7 +8,8 @@
 
 enum small_model_format {
     SMALL_MODEL_SAFETENSORS, /* all F32 */
-    SMALL_MODEL_GGUF, /* Q8_0 where rows allow it, else F16; kernels BF16, vectors F32 */
+    SMALL_MODEL_GGUF, /* Q8_0 where rows allow it, else F16; kernels BF16, vectors F32
+                       */
 };
 
 struct small_model {

@@ -1,12 +1,15 @@
-/* gguf: "GGUF", version, two counts, key-value pairs, tensor descriptions, padding, the tensors' bytes.
+/* gguf: "GGUF", version, two counts, key-value pairs, tensor descriptions, padding, the
+ * tensors' bytes.
  *
- * All numbers little endian; strings are a 64-bit length and bytes; a tensor's dimensions are stored
- * fastest first, the reverse of what the rest of the engine uses. Source: the format's description in
- * ggml's docs/gguf.md. Versions 2 and 3 (they differ in byte order, and we read little endian only).
+ * All numbers little endian; strings are a 64-bit length and bytes; a tensor's
+ * dimensions are stored fastest first, the reverse of what the rest of the engine uses.
+ * Source: the format's description in ggml's docs/gguf.md. Versions 2 and 3 (they
+ * differ in byte order, and we read little endian only).
  *
- * Every read goes through a cursor that knows the end, so a count of 2^60 ends at the end of the file and
- * costs nothing: nothing is allocated by a count alone. Arrays among the metadata are stepped over, nobody
- * asks for one; an array of arrays is refused. Numbers are kept as text, as safetensors has them.
+ * Every read goes through a cursor that knows the end, so a count of 2^60 ends at the
+ * end of the file and costs nothing: nothing is allocated by a count alone. Arrays
+ * among the metadata are stepped over, nobody asks for one; an array of arrays is
+ * refused. Numbers are kept as text, as safetensors has them.
  *
  * Tensor types that we cannot read are kept without values (see weights.h). */
 #include "engine/files/reader.h"

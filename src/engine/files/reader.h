@@ -1,4 +1,5 @@
-/* reader: what the two formats share while they fill a struct weights_file. Private to files/. */
+/* reader: what the two formats share while they fill a struct weights_file. Private to
+ * files/. */
 #ifndef MYSTI_ENGINE_FILES_READER_H
 #define MYSTI_ENGINE_FILES_READER_H
 
@@ -20,7 +21,8 @@ struct weights_file {
     size_t meta_count, meta_cap;
 };
 
-/* A tensor as a format describes it; `at` and `bytes` are checked against the file here. */
+/* A tensor as a format describes it; `at` and `bytes` are checked against the file
+ * here. */
 struct tensor_entry {
     const char *name;
     size_t name_len;
@@ -30,12 +32,14 @@ struct tensor_entry {
     uint64_t at; /* bytes from the beginning of the file */
 };
 
-/* Adds a tensor: name sane, no overflow, data within the file. WEIGHT_OTHER gets no data. */
+/* Adds a tensor: name sane, no overflow, data within the file. WEIGHT_OTHER gets no
+ * data. */
 int weights_file_add(struct weights_file *file, const struct tensor_entry *entry,
                      struct err *err) MUST_CHECK;
 void weights_file_add_meta(struct weights_file *file, const char *key, size_t key_len,
                            const char *value, size_t value_len);
-/* Bytes of a tensor of this type and shape; -1 on overflow or when rows do not divide into blocks. */
+/* Bytes of a tensor of this type and shape; -1 on overflow or when rows do not divide
+ * into blocks. */
 int weight_size(enum weight_type type, int rank, const int64_t *dim,
                 uint64_t *ret_bytes);
 

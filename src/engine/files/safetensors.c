@@ -1,14 +1,16 @@
-/* safetensors: eight bytes of header length (little endian), a JSON object, the tensors' bytes.
+/* safetensors: eight bytes of header length (little endian), a JSON object, the
+ * tensors' bytes.
  *
- * {"__metadata__": {"k": "text"}, "name": {"dtype": "F16", "shape": [2, 3], "data_offsets": [0, 12]}, ...}
- * with offsets relative to the end of the header. Source: the format's description,
- * https://github.com/huggingface/safetensors.
+ * {"__metadata__": {"k": "text"}, "name": {"dtype": "F16", "shape": [2, 3],
+ * "data_offsets": [0, 12]}, ...} with offsets relative to the end of the header.
+ * Source: the format's description, https://github.com/huggingface/safetensors.
  *
- * What is refused: a header longer than the file or than MAX_HEADER, JSON that is none or repeats a key,
- * offsets that run backwards, past the end, over each other (weights.c) or do not have the length that
- * dtype and shape ask for. Holes between tensors are accepted: they hurt nobody. A dtype that the format
- * has and we cannot read (integers, F64, F8) is kept as a tensor without values, because checkpoints carry
- * counters and ids that nothing asks for. */
+ * What is refused: a header longer than the file or than MAX_HEADER, JSON that is none
+ * or repeats a key, offsets that run backwards, past the end, over each other
+ * (weights.c) or do not have the length that dtype and shape ask for. Holes between
+ * tensors are accepted: they hurt nobody. A dtype that the format has and we cannot
+ * read (integers, F64, F8) is kept as a tensor without values, because checkpoints
+ * carry counters and ids that nothing asks for. */
 #include "engine/files/reader.h"
 
 #include <jansson.h>

@@ -1,17 +1,19 @@
 /* weights: opening a model file, finding its tensors, reading their values.
  *
- * The format is told from the first bytes, never from the name: "GGUF" begins one, and a safetensors file
- * begins with a header length whose header begins with '{'. The format's reader then calls
- * weights_file_add() for each tensor; that one function holds every check that both formats need (rank,
- * overflow, bounds), so that a struct weight which exists is safe to read.
+ * The format is told from the first bytes, never from the name: "GGUF" begins one, and
+ * a safetensors file begins with a header length whose header begins with '{'. The
+ * format's reader then calls weights_file_add() for each tensor; that one function
+ * holds every check that both formats need (rank, overflow, bounds), so that a struct
+ * weight which exists is safe to read.
  *
- * The file is mapped private and read-only. Rejected: reading it into memory (twice the memory while
- * packing), and reading tensor by tensor with pread (the packer would need a staging buffer of the largest
- * tensor per thread). The price: a file that somebody truncates in place while it is being packed raises
- * SIGBUS. Replacing it by rename, as every downloader does, is safe.
+ * The file is mapped private and read-only. Rejected: reading it into memory (twice the
+ * memory while packing), and reading tensor by tensor with pread (the packer would need
+ * a staging buffer of the largest tensor per thread). The price: a file that somebody
+ * truncates in place while it is being packed raises SIGBUS. Replacing it by rename, as
+ * every downloader does, is safe.
  *
- * Names are sorted once and found by bisection; two tensors of one name, or two that share bytes, make the
- * file refused. */
+ * Names are sorted once and found by bisection; two tensors of one name, or two that
+ * share bytes, make the file refused. */
 #include "engine/files/reader.h"
 
 #include "base/mem.h"
@@ -71,8 +73,9 @@ static float float_from_bits(uint32_t bits)
     return value;
 }
 
-/* Branch-free, so that it vectorises: shifting the fields into place leaves an exponent that is 112 too
- * small, which one multiplication repairs, denormals included; infinities and NaN keep theirs. */
+/* Branch-free, so that it vectorises: shifting the fields into place leaves an exponent
+ * that is 112 too small, which one multiplication repairs, denormals included;
+ * infinities and NaN keep theirs. */
 static float float_from_half(uint16_t half)
 {
     uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13;

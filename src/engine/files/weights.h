@@ -63,8 +63,9 @@ size_t weight_count(const struct weight *w); /* elements */
 /* Elements [first, first + count) as f32. The type must not be WEIGHT_OTHER. */
 void weight_to_f32(const struct weight *w, size_t first, size_t count,
                    float *ret_values);
-/* Tells the kernel that this tensor's pages are not needed any more; nothing for a weight that is not
- * mapped. The values can still be read: then they come from disk again. */
+/* Tells the kernel that this tensor's pages are not needed any more; nothing for a
+ * weight that is not mapped. The values can still be read: then they come from disk
+ * again. */
 void weight_forget(const struct weight *w);
 const char *weight_type_name(enum weight_type type);
 

@@ -3,8 +3,9 @@
  *   struct build b = {.graph = g, .file = file, .used = used};
  *   int h = build_conv(&b, x, NAME("%s.in_layers.2", block));
  *
- * finds "<name>.weight" and "<name>.bias", notes both as used, and adds the operation. What is missing
- * becomes the graph's sticky sentence, so a model is written without an `if` per line. */
+ * finds "<name>.weight" and "<name>.bias", notes both as used, and adds the operation.
+ * What is missing becomes the graph's sticky sentence, so a model is written without an
+ * `if` per line. */
 #ifndef MYSTI_ENGINE_GRAPH_BUILD_H
 #define MYSTI_ENGINE_GRAPH_BUILD_H
 
@@ -38,7 +39,8 @@ int build_linear_joined(struct build *b, int x, const char *const *names, int co
 /* A square kernel with padding that keeps the size; a 1x1 kernel becomes a linear. */
 int build_conv(struct build *b, int x, const char *name);
 int build_conv_stride2(struct build *b, int x, const char *name); /* pad 1 */
-/* 32 groups at every real width; at small ones the largest divisor of C that is at most C / 4 */
+/* 32 groups at every real width; at small ones the largest divisor of C that is at most
+ * C / 4 */
 int build_group_norm(struct build *b, int x, const char *name, float eps);
 int build_layer_norm(struct build *b, int x, const char *name);
 

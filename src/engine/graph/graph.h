@@ -60,25 +60,26 @@ struct tensor {
 };
 
 /* op, what it does. Shapes: x is in[0], y is out. */
-#define GRAPH_OPS(X)                                                                                      \
+#define GRAPH_OPS(X)                                                                     \
     X(INPUT) /* y is bound by the caller; nothing to do unless types differ (see      \
-                 backend.h) */                   \
-    X(OUTPUT) /* x is handed to the caller */                                                             \
-    X(LINEAR) /* x [.., I] -> y [.., O]; weights [O_k, I] joined over O, see node */                      \
-    X(CONV2D) /* x [N, H, W, I] -> y [N, H', W', O]; weight [O, I, KH, KW] */                             \
-    X(GROUP_NORM) /* x [N, H, W, C] */                                                                    \
-    X(LAYER_NORM) /* x [.., C] over C */                                                                  \
-    X(ATTENTION)  /* q [N, T, heads*D], k, v [N, S, heads*D] -> y [N, T, heads*D] */                      \
-    X(ACTIVATE)   /* y = act(x) */                                                                        \
-    X(GEGLU)      /* x [.., 2C] -> y [.., C] = x[..C] * gelu(x[C..]), exact gelu */                       \
+                  backend.h) */  \
+    X(OUTPUT) /* x is handed to the caller */                                            \
+    X(LINEAR) /* x [.., I] -> y [.., O]; weights [O_k, I] joined over O, see node */     \
+    X(CONV2D) /* x [N, H, W, I] -> y [N, H', W', O]; weight [O, I, KH, KW] */            \
+    X(GROUP_NORM) /* x [N, H, W, C] */                                                   \
+    X(LAYER_NORM) /* x [.., C] over C */                                                 \
+    X(ATTENTION)  /* q [N, T, heads*D], k, v [N, S, heads*D] -> y [N, T, heads*D] */     \
+    X(ACTIVATE)   /* y = act(x) */                                                       \
+    X(GEGLU)      /* x [.., 2C] -> y [.., C] = x[..C] * gelu(x[C..]), exact gelu */      \
     X(ADD) /* y = x + b; b like x, or [1 or N, C] added to every pixel (channel add)   \
-            */                  \
-    X(CONCAT)     /* a [.., A], b [.., B] -> y [.., A+B] */                                               \
-    X(SLICE)      /* y = x[.., from : from + C] of the last dimension */                                  \
-    X(UPSAMPLE2X) /* nearest: x [N, H, W, C] -> y [N, H', W', C] = x[h / 2, w / 2]; H' is 2H or 2H - 1 */ \
+            */ \
+    X(CONCAT)     /* a [.., A], b [.., B] -> y [.., A+B] */                              \
+    X(SLICE)      /* y = x[.., from : from + C] of the last dimension */                 \
+    X(UPSAMPLE2X) /* nearest: x [N, H, W, C] -> y [N, H', W', C] = x[h / 2, w / 2]; H' \
+                     is 2H or 2H - 1 */ \
     X(EMBEDDING) /* ids [N, T] i32, table [V, C] -> y [N, T, C]; plus positions [T',  \
-                     C], T <= T' */                   \
-    X(RESHAPE)   /* the same elements under another shape; the last dimension stays */                    \
+                      C], T <= T' */  \
+    X(RESHAPE)   /* the same elements under another shape; the last dimension stays */   \
     X(TIMESTEP) /* t [N] f32 -> y [N, C] = cos(t f_i), sin(t f_i), f_i = 10000^(-i /   \
                    (C/2)) */
 
@@ -207,7 +208,8 @@ int graph_geglu(struct graph *g, int x);
 int graph_add(struct graph *g, int x, int b);
 int graph_concat(struct graph *g, int a, int b);
 int graph_slice(struct graph *g, int x, int64_t from, int64_t channels);
-/* high, wide: 2H or 2H - 1, 2W or 2W - 1 (the size of the skip that an odd level was made from) */
+/* high, wide: 2H or 2H - 1, 2W or 2W - 1 (the size of the skip that an odd level was
+ * made from) */
 int graph_upsample2x(struct graph *g, int x, int64_t high, int64_t wide);
 int graph_embedding(struct graph *g, int ids, const char *name,
                     const struct weight *table, const struct weight *positions);

@@ -1,21 +1,24 @@
 /* plan: from the graph as a model wrote it to what a back end runs.
  *
- * The flow: copy the nodes and tensors -> fold neighbours together (fuse) -> turn reshapes and slices into
- * views -> let operations write over an input that dies there -> drop what is gone -> life times -> places.
+ * The flow: copy the nodes and tensors -> fold neighbours together (fuse) -> turn
+ * reshapes and slices into views -> let operations write over an input that dies there
+ * -> drop what is gone -> life times -> places.
  *
- * Why fusing is decided here and not in the back ends: both then run the same list, so a tensor that exists
- * in one exists in the other and can be compared; and the peak is computed from the same list. Why by
- * patterns and not by richer operations in the models: a model reads like its diagram, and a test can run
- * the unfused plan against the fused one.
+ * Why fusing is decided here and not in the back ends: both then run the same list, so
+ * a tensor that exists in one exists in the other and can be compared; and the peak is
+ * computed from the same list. Why by patterns and not by richer operations in the
+ * models: a model reads like its diagram, and a test can run the unfused plan against
+ * the fused one.
  *
- * Places: tensors sorted by size, largest first, each at the lowest offset where it overlaps no tensor that
- * is placed already and alive at the same time (the "greedy by size" of Pisarchyk and Lee 2020). First fit in
- * order of time was rejected: it leaves holes below the skip tensors of a U-Net. Scratch of a node is one
- * more block that lives during that node only.
+ * Places: tensors sorted by size, largest first, each at the lowest offset where it
+ * overlaps no tensor that is placed already and alive at the same time (the "greedy by
+ * size" of Pisarchyk and Lee 2020). First fit in order of time was rejected: it leaves
+ * holes below the skip tensors of a U-Net. Scratch of a node is one more block that
+ * lives during that node only.
  *
- * Invariants: a view's base is no view. A tensor with memory of its own is written by exactly one node,
- * except that in-place results share their base's block, whose life then covers both. Inputs bound by the
- * caller are never written. */
+ * Invariants: a view's base is no view. A tensor with memory of its own is written by
+ * exactly one node, except that in-place results share their base's block, whose life
+ * then covers both. Inputs bound by the caller are never written. */
 #include "engine/graph/plan.h"
 
 #include "base/mem.h"
@@ -40,7 +43,8 @@ static bool is_product(const struct node *n)
     return n->op == OP_LINEAR || n->op == OP_CONV2D;
 }
 
-/* The node that writes tensor t, if t has this one reader only and is not bound from outside. */
+/* The node that writes tensor t, if t has this one reader only and is not bound from
+ * outside. */
 static struct node *sole_maker(const struct fuser *f, int t)
 {
     if (f->readers[t] != 1 || f->maker[t] < 0)
@@ -59,7 +63,8 @@ static void take_over(struct fuser *f, struct node *into, struct node *node)
     f->is_gone[node - f->plan->nodes] = true;
 }
 
-/* A fused node runs where the later of the two stood, so that everything it reads exists. */
+/* A fused node runs where the later of the two stood, so that everything it reads
+ * exists. */
 static void move_to(struct fuser *f, struct node *from, struct node *to)
 {
     *to = *from;
@@ -89,8 +94,8 @@ static struct node *product_to_ride_on(const struct fuser *f, const struct node 
     return made;
 }
 
-/* Of two products the later one takes the addition: it then runs where it stood, while the
- * earlier one, moved down to the addition, would keep its input alive. */
+/* Of two products the later one takes the addition: it then runs where it stood, while
+ * the earlier one, moved down to the addition, would keep its input alive. */
 static void fuse_add(struct fuser *f, struct node *add)
 {
     struct node *first = product_to_ride_on(f, add, 0);
@@ -249,7 +254,8 @@ static void replace(int *tensor, int from, int to)
         *tensor = to;
 }
 
-/* An f32 picture or latent is first brought into a tensor of our own, `input` fills it. */
+/* An f32 picture or latent is first brought into a tensor of our own, `input` fills it.
+ */
 static void own_input(struct plan *p, struct node *input)
 {
     int bound = input->out, own = p->tensor_count++; /* room was made in plan_new */
@@ -277,7 +283,8 @@ static void own_input(struct plan *p, struct node *input)
     input->out = own;
 }
 
-/* Memory bound by the caller is what the graph reads wherever that can be (see plan.h). */
+/* Memory bound by the caller is what the graph reads wherever that can be (see plan.h).
+ */
 static void bind_memory(struct plan *p, const struct graph *g)
 {
     for (int i = 0; i < g->output_count; i++) {
@@ -500,7 +507,8 @@ static int by_offset(const void *a, const void *b)
     return (*x)->offset < (*y)->offset ? -1 : (*x)->offset > (*y)->offset;
 }
 
-/* The lowest gap that is wide enough between the placed blocks that are alive together with `b`. */
+/* The lowest gap that is wide enough between the placed blocks that are alive together
+ * with `b`. */
 static size_t lowest_gap(const struct block *placed, size_t count,
                          const struct block *b, const struct block **alive)
 {

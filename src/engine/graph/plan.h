@@ -70,7 +70,8 @@ void plan_free(struct plan *p);
 /* Gives every tensor, and every node's scratch, its place. scratch may be NULL (none
  * wanted). May be called again with other numbers. */
 void plan_place(struct plan *p, const size_t *scratch);
-/* Where tensor t begins (a view's own beginning). inputs, outputs: the bound memory of the run. */
+/* Where tensor t begins (a view's own beginning). inputs, outputs: the bound memory of
+ * the run. */
 void *plan_address(const struct plan *p, int t, void *arena, void *const *inputs,
                    void *const *outputs);
 size_t plan_element_bytes(const struct plan *p, enum tensor_type type);

@@ -1,17 +1,21 @@
 /* unet: from the names in a file to two graphs.
  *
- * unet_open walks the names (input_blocks.1.0.in_layers.0.weight ...) in the order in which the network
- * runs and writes down a flat list of layers: convolution, residual block, transformer, down, up, "keep
- * this for later" and "join what was kept". Which levels have attention, how many blocks a level has and
- * where it halves is thus whatever the file says; nothing assumes SD 1.5's 12 + 1 + 12 blocks. Both graphs
- * are made from the list. Rejected: a table of sizes per known model (channels, multipliers, attention
- * levels), because small models of the same shape would each need a row.
+ * unet_open walks the names (input_blocks.1.0.in_layers.0.weight ...) in the order in
+ * which the network runs and writes down a flat list of layers: convolution, residual
+ * block, transformer, down, up, "keep this for later" and "join what was kept". Which
+ * levels have attention, how many blocks a level has and where it halves is thus
+ * whatever the file says; nothing assumes SD 1.5's 12 + 1 + 12 blocks. Both graphs are
+ * made from the list. Rejected: a table of sizes per known model (channels,
+ * multipliers, attention levels), because small models of the same shape would each
+ * need a row.
  *
- * Two products are joined over the whole network: the time embedding's projections of all residual blocks
- * (one product per step, the blocks take slices), and per cross-attention its keys and values.
+ * Two products are joined over the whole network: the time embedding's projections of
+ * all residual blocks (one product per step, the blocks take slices), and per
+ * cross-attention its keys and values.
  *
- * The keys and values come in as inputs in the order in which the transformers stand in the list; that
- * order is the contract between unet_build_context and unet_build_step. */
+ * The keys and values come in as inputs in the order in which the transformers stand in
+ * the list; that order is the contract between unet_build_context and unet_build_step.
+ */
 #include "engine/unet/unet.h"
 
 #include "base/mem.h"
@@ -67,7 +71,8 @@ static bool has(const struct weights_file *file, const char *name, const char *p
     return weights_file_find(file, NAME("%s%s", name, part)) != NULL;
 }
 
-/* What block `name` ("...input_blocks.4") consists of: its parts .0, .1, .2 each by the tensors it has. */
+/* What block `name` ("...input_blocks.4") consists of: its parts .0, .1, .2 each by the
+ * tensors it has. */
 static int add_block(struct unet *u, const struct weights_file *file, const char *name)
 {
     int parts = 0;
@@ -359,7 +364,8 @@ static void add_transformer(struct step *s, const char *name)
     s->x = graph_add(s->graph, s->x, build_conv(b, h, NAME("%s.proj_out", name)));
 }
 
-/* To the size of the skip that will be joined next: an odd size was halved rounding up. */
+/* To the size of the skip that will be joined next: an odd size was halved rounding up.
+ */
 static void add_up(struct step *s, const char *name)
 {
     const struct shape *target;
@@ -410,7 +416,8 @@ static void add_layer(struct step *s, const struct layer *layer)
     }
 }
 
-/* t -> sinusoids -> two linears -> silu -> the projections of all residual blocks as one product */
+/* t -> sinusoids -> two linears -> silu -> the projections of all residual blocks as
+ * one product */
 static int build_times(const struct unet *u, struct build *b, int t)
 {
     struct name *names = mem_alloc((size_t)u->layer_count * sizeof(*names));

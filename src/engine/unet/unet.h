@@ -1,11 +1,13 @@
-/* unet: the denoiser of the SD 1.x family (Rombach et al. 2022), every size read from the file.
+/* unet: the denoiser of the SD 1.x family (Rombach et al. 2022), every size read from
+ * the file.
  *
  *   unet_open(&unet, file, heads, &err);
- *   unet_build_context(unet, &b, context);      once per prompt: keys and values of all cross-attentions
- *   unet_build_step(unet, &b, &size);           once per denoise step
+ *   unet_build_context(unet, &b, context);      once per prompt: keys and values of all
+ * cross-attentions unet_build_step(unet, &b, &size);           once per denoise step
  *   unet_free(unet);
  *
- * What depends on the prompt alone is a graph of its own, so that a step never computes it again. */
+ * What depends on the prompt alone is a graph of its own, so that a step never computes
+ * it again. */
 #ifndef MYSTI_ENGINE_UNET_UNET_H
 #define MYSTI_ENGINE_UNET_UNET_H
 
@@ -24,8 +26,8 @@ int unet_context_count(const struct unet *unet);       /* cross-attentions, 16 *
 /* channels of context output i: keys and values side by side */
 int64_t unet_context_channels(const struct unet *unet, int i);
 
-/* context [N, T, context_width] -> one output per cross-attention, [N, T, context_channels(i)], in the
- * graph's outputs from its next free one on */
+/* context [N, T, context_width] -> one output per cross-attention, [N, T,
+ * context_channels(i)], in the graph's outputs from its next free one on */
 void unet_build_context(const struct unet *unet, struct build *b, int context);
 
 struct unet_size {
@@ -34,8 +36,8 @@ struct unet_size {
     int64_t tokens;     /* of the context */
 };
 
-/* Inputs, in this order: "latent" [N, H, W, 4] f32, "t" [1] f32, then the context outputs. Output 0:
- * what the model predicts, [N, H, W, 4] f32. */
+/* Inputs, in this order: "latent" [N, H, W, 4] f32, "t" [1] f32, then the context
+ * outputs. Output 0: what the model predicts, [N, H, W, 4] f32. */
 void unet_build_step(const struct unet *unet, struct build *b,
                      const struct unet_size *size);
 

@@ -1,5 +1,6 @@
-/* vae: the decoder of SD's variational autoencoder (Rombach et al. 2022): a latent to a picture. Every size
- * is read from the file. The encoder's tensors are known and left alone. */
+/* vae: the decoder of SD's variational autoencoder (Rombach et al. 2022): a latent to a
+ * picture. Every size is read from the file. The encoder's tensors are known and left
+ * alone. */
 #ifndef MYSTI_ENGINE_VAE_VAE_H
 #define MYSTI_ENGINE_VAE_VAE_H
 
@@ -13,8 +14,8 @@ struct vae {
 
 int vae_open(struct vae *ret_vae, const struct weights_file *file,
              struct err *err) MUST_CHECK;
-/* Input 0: the latent divided by VAE_SCALE, [N, H, W, 4] f32. Output 0: [N, H * scale, W * scale, 3] f32,
- * -1..1 and a little beyond. */
+/* Input 0: the latent divided by VAE_SCALE, [N, H, W, 4] f32. Output 0: [N, H * scale,
+ * W * scale, 3] f32, -1..1 and a little beyond. */
 void vae_build_decoder(const struct vae *vae, struct build *b, int64_t batch,
                        int64_t high, int64_t wide);
 

@@ -1,5 +1,6 @@
-/* The engine's own door: what loads, what is refused and with which sentence, what a job may say, what an
- * estimate is worth, how a job ends early. On the reference back end, with the small model. */
+/* The engine's own door: what loads, what is refused and with which sentence, what a
+ * job may say, what an estimate is worth, how a job ends early. On the reference back
+ * end, with the small model. */
 #include "base/mem.h"
 #include "engine/model.h"
 
@@ -65,8 +66,10 @@ static void test_info(void **state)
     assert_string_equal(info.default_scheduler, "karras");
     assert_int_equal(info.default_width, 64);
     assert_int_equal(info.default_steps, 3);
-    assert_int_equal(info.parameters, 5111675); /* every tensor of the listing is used */
-    /* packed: all but the 49,408 x 48 + 77 x 48 numbers of the tables, in f32, a little padded */
+    assert_int_equal(info.parameters,
+                     5111675); /* every tensor of the listing is used */
+    /* packed: all but the 49,408 x 48 + 77 x 48 numbers of the tables, in f32, a little
+     * padded */
     assert_true(info.resident_bytes > 4 * (info.parameters - 49485 * 48));
     assert_true(info.resident_bytes < 5 * (info.parameters - 49485 * 48));
     engine_job_defaults(model, &job);
@@ -408,8 +411,9 @@ static bool watch(void *user)
     return false;
 }
 
-/* The block is mapped whole but touched only as far as it is used, so what was measured between operations is
- * at most the estimate; the largest stage touches nearly all of it. (Sanitizers have memory of their own.) */
+/* The block is mapped whole but touched only as far as it is used, so what was measured
+ * between operations is at most the estimate; the largest stage touches nearly all of
+ * it. (Sanitizers have memory of their own.) */
 static void test_estimate(void **state)
 {
     struct engine_job job = a_job();

@@ -1,5 +1,6 @@
-/* The plan: nothing that is still wanted is written over, known little graphs need what they need, and what
- * should be fused is. The graphs of a whole small model serve as the hard case. */
+/* The plan: nothing that is still wanted is written over, known little graphs need what
+ * they need, and what should be fused is. The graphs of a whole small model serve as
+ * the hard case. */
 #include "engine/graph/plan.h"
 #include "engine/text/clip.h"
 #include "engine/unet/unet.h"
@@ -202,7 +203,8 @@ static void test_works_in_place(void **state)
     graph_output(g, "y", TENSOR_ACT, graph_add(g, x, h));
     p = plan_new(g, &(struct plan_options){2, PLAN_FUSE});
     walk(p);
-    /* INPUT, norm+silu, linear, norm (over the linear's result), linear+add (over x), OUTPUT */
+    /* INPUT, norm+silu, linear, norm (over the linear's result), linear+add (over x),
+     * OUTPUT */
     assert_int_equal(p->node_count, 6);
     assert_int_equal(p->arena_bytes, 3 * 4 * 4 * 32 * 2);
     assert_int_equal(root(p, p->nodes[3].out), root(p, p->nodes[3].in[0]));
@@ -213,8 +215,9 @@ static void test_works_in_place(void **state)
     graph_free(g);
 }
 
-/* A block with a shortcut: the addition rides on the later product, so that the input dies at the norm and
- * the norm works over it: shortcut, input, one result; not four. */
+/* A block with a shortcut: the addition rides on the later product, so that the input
+ * dies at the norm and the norm works over it: shortcut, input, one result; not four.
+ */
 static void test_later_product_takes_the_addition(void **state)
 {
     struct graph *g = graph_new("shortcut");

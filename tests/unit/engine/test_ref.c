@@ -1,6 +1,7 @@
-/* The reference back end, operation by operation, against the formulas written out in double, on shapes drawn
- * at random from a fixed seed; and fused plans against plain ones. Tolerance: 1e-5 of the largest expected
- * value, for sums of at most 600 products in f32. */
+/* The reference back end, operation by operation, against the formulas written out in
+ * double, on shapes drawn at random from a fixed seed; and fused plans against plain
+ * ones. Tolerance: 1e-5 of the largest expected value, for sums of at most 600 products
+ * in f32. */
 #include "base/mem.h"
 #include "engine/graph/backend.h"
 

@@ -1,4 +1,5 @@
-/* Model files: what is read from good ones, and the one sentence that each kind of broken one gets. */
+/* Model files: what is read from good ones, and the one sentence that each kind of
+ * broken one gets. */
 #include "base/buf.h"
 #include "engine/files/reader.h"
 

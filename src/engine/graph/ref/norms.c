@@ -1,9 +1,10 @@
 /* norms and attention of the reference back end, written as their formulas stand.
  *
- * Statistics: the mean first, then the mean of squared distances from it, both in double: E[x^2] - E[x]^2
- * loses everything when the mean is large (and it is, in a VAE's deep levels). Softmax subtracts the
- * largest score. Attention goes one query at a time with one row of scores; a score matrix is never made,
- * which at 512x512 would be 4,096 x 4,096 per head. */
+ * Statistics: the mean first, then the mean of squared distances from it, both in
+ * double: E[x^2] - E[x]^2 loses everything when the mean is large (and it is, in a
+ * VAE's deep levels). Softmax subtracts the largest score. Attention goes one query at
+ * a time with one row of scores; a score matrix is never made, which at 512x512 would
+ * be 4,096 x 4,096 per head. */
 #include "engine/graph/ref/ref.h"
 
 #include <assert.h>

@@ -1,6 +1,7 @@
 /* pool: a few threads that share one loop. Private to graph/ref.
  *
- *   pool_run(pool, count, fn, user);     fn(user, i, thread) for each i in 0..count-1, in any order
+ *   pool_run(pool, count, fn, user);     fn(user, i, thread) for each i in 0..count-1,
+ * in any order
  *
  * The caller takes part as thread 0; pool_run returns when all are done. */
 #ifndef MYSTI_ENGINE_GRAPH_REF_POOL_H

@@ -1,16 +1,19 @@
 /* product: linear and conv2d of the reference back end.
  *
- * Both are one thing: rows of K numbers times a packed matrix. For a linear the rows are x's own; for a
- * convolution a tile of TILE_ROWS output pixels is gathered first (K = KH * KW * channels, zeros where the
- * kernel hangs over the edge), so that border, stride and upsampling are said once, in gather(), and the
- * arithmetic is the same loop for both.
+ * Both are one thing: rows of K numbers times a packed matrix. For a linear the rows
+ * are x's own; for a convolution a tile of TILE_ROWS output pixels is gathered first (K
+ * = KH * KW * channels, zeros where the kernel hangs over the edge), so that border,
+ * stride and upsampling are said once, in gather(), and the arithmetic is the same loop
+ * for both.
  *
- * The inner loop holds 8 rows x 16 outputs in registers over all of K: one panel (K x 16 floats) is read
- * from L2 for every 8 rows, sums run in the order of k. A tile is one task of the pool; wide outputs are
- * split too, so that a deep level's few pixels keep all threads busy.
+ * The inner loop holds 8 rows x 16 outputs in registers over all of K: one panel (K x
+ * 16 floats) is read from L2 for every 8 rows, sums run in the order of k. A tile is
+ * one task of the pool; wide outputs are split too, so that a deep level's few pixels
+ * keep all threads busy.
  *
- * y = act(x W + bias + channel_add + residual): the additions happen where the sum leaves the registers,
- * each element of the residual is read before its y is written, so y may lie over the residual. */
+ * y = act(x W + bias + channel_add + residual): the additions happen where the sum
+ * leaves the registers, each element of the residual is read before its y is written,
+ * so y may lie over the residual. */
 #include "engine/graph/ref/ref.h"
 
 #include "base/mem.h"
@@ -211,7 +214,8 @@ size_t ref_packed_floats(const struct node *n, size_t *ret_bias_floats)
     return (outputs + PANEL - 1) / PANEL * PANEL * k;
 }
 
-/* One output channel's row of the file, [I, KH, KW], to its column of a panel, (ky, kx, i). */
+/* One output channel's row of the file, [I, KH, KW], to its column of a panel, (ky, kx,
+ * i). */
 static void pack_row(const struct weight *w, const float *values, float *column)
 {
     int64_t channels = w->dim[1], taps = w->rank == 4 ? w->dim[2] * w->dim[3] : 1;

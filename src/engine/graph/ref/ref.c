@@ -1,14 +1,14 @@
-/* ref: the back end that defines what is right. Plain C, f32 throughout, and still quick
- * enough to draw the starter's pictures: the only blocking is in product.c.
+/* ref: the back end that defines what is right. Plain C, f32 throughout, and still
+ * quick enough to draw the starter's pictures: the only blocking is in product.c.
  *
- * A store keeps each node's weights packed once, keyed by the first weight, its bias and
- * how many are joined: two programs of one model (another size, another batch) read the
- * same entry. The embedding table is not packed: 77 rows of 49,408 are read per prompt,
- * straight from the mapped file.
+ * A store keeps each node's weights packed once, keyed by the first weight, its bias
+ * and how many are joined: two programs of one model (another size, another batch) read
+ * the same entry. The embedding table is not packed: 77 rows of 49,408 are read per
+ * prompt, straight from the mapped file.
  *
- * A program is the plan and, per node, its store entry. The only scratch is per thread (a
- * gathered tile, a row of scores) and lies in the arena, so the arena and the store are
- * all the memory there is. */
+ * A program is the plan and, per node, its store entry. The only scratch is per thread
+ * (a gathered tile, a row of scores) and lies in the arena, so the arena and the store
+ * are all the memory there is. */
 #include "engine/graph/ref/ref.h"
 
 #include "base/mem.h"

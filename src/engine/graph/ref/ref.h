@@ -1,8 +1,8 @@
 /* ref: what the files of the reference back end share. Private to graph/ref.
  *
- * Everything is f32. A weight matrix is packed into panels of PANEL output channels: element [k][o] of a
- * panel lies at k * PANEL + o, the last panel is filled up with zeros; a convolution's k runs over
- * (ky, kx, input channel). */
+ * Everything is f32. A weight matrix is packed into panels of PANEL output channels:
+ * element [k][o] of a panel lies at k * PANEL + o, the last panel is filled up with
+ * zeros; a convolution's k runs over (ky, kx, input channel). */
 #ifndef MYSTI_ENGINE_GRAPH_REF_REF_H
 #define MYSTI_ENGINE_GRAPH_REF_REF_H
 
@@ -41,7 +41,8 @@ void ref_layer_norm(const struct ref_call *call);
 void ref_simple(const struct ref_call *call); /* everything else */
 
 /* Compiled for newer instruction sets too, chosen when the program starts. Sanitizers
- * cannot run before main, where that choice is made; clang does not know these names. */
+ * cannot run before main, where that choice is made; clang does not know these names.
+ */
 #if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&    \
     !defined(__SANITIZE_THREAD__)
 #define REF_CLONES                                                                     \

@@ -150,7 +150,8 @@ static void embed(const struct ref_call *call)
     }
 }
 
-/* Cosines first, as SD's U-Net has them (Vaswani et al. 2017 with the order swapped). */
+/* Cosines first, as SD's U-Net has them (Vaswani et al. 2017 with the order swapped).
+ */
 static void timestep(const struct ref_call *call)
 {
     const struct shape *s = &ref_tensor(call, call->node->out)->shape;
