@@ -16,9 +16,8 @@ def merges():
     path = ROOT / ".deps" / "clip" / "merges.txt"
     if not path.exists():
         raise SystemExit(f"{path} is missing: run deps/clip_merges.py first")
-    lines = [line.split() for line in path.read_text("utf-8").splitlines()]
-    lines = [tuple(line) for line in lines if len(line) == 2 and not line[0].startswith("#")]
-    return lines[: 49152 - 256 - 2]
+    lines = path.read_text("utf-8").split("\n")[1:]  # the first says what it is; "# #" further down is a merge
+    return [tuple(line.split(" ")) for line in lines[: 49152 - 256 - 2]]
 
 
 def byte_letters():

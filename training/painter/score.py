@@ -5,7 +5,8 @@
     score.py latent                  the drawings through the autoencoder: the ceiling of the card
     score.py torch  [options]        sampled by PyTorch from out/ (while training)
     score.py file   FILE [options]   sampled by PyTorch from a finished safetensors file
-    score.py server URL  [options]   drawn by Mysti, over HTTP: the card's numbers
+    score.py server URL  [options]   drawn by a running Mysti, over HTTP: the card's numbers
+    score.py worker URL  [options]   drawn by a mysti_sd_worker alone (its token in MYSTI_WORKER_TOKEN, model loaded)
   options: --count N  --steps 20  --scale 5  --save SHEET.png
 
 The background is the median of the border. What is far from it is the thing; its colour is the median of the
@@ -23,6 +24,7 @@ import functools
 import io
 import json
 import math
+import os
 import pathlib
 import random
 import urllib.request
@@ -234,7 +236,26 @@ def from_server(prompts, options):
     return out
 
 
-PAINTERS = {"truth": from_truth, "latent": from_latent, "torch": from_torch, "file": from_file, "server": from_server}
+def from_worker(prompts, options):
+    """The worker answers with lines of JSON; the one that announces an image is followed by the PNG's bytes."""
+    out = []
+    for a in prompts:
+        job = dict(prompt=a["prompt"], negative_prompt=a.get("negative", ""), width=128, height=128, seed=a["seed"],
+                   steps=options.steps, cfg_scale=options.scale)
+        request = urllib.request.Request(options.source.rstrip("/") + "/internal/generate", json.dumps(job).encode(),
+                                         {"Authorization": "Bearer " + os.environ["MYSTI_WORKER_TOKEN"]})
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            for line in answer:
+                event = json.loads(line)
+                if event["event"] == "error":
+                    raise SystemExit(event["error"]["message"])
+                if event["event"] == "image":
+                    out.append(np.asarray(Image.open(io.BytesIO(answer.read(event["bytes"]))).convert("RGB")))
+                    answer.read(1)
+    return out
+
+
+PAINTERS = {"truth": from_truth, "latent": from_latent, "torch": from_torch, "file": from_file, "server": from_server, "worker": from_worker}
 
 
 def sheet(pictures, path, across=16):

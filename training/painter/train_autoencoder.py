@@ -234,5 +234,5 @@ if __name__ == "__main__":
     elif what == "look":
         look(argument[0])
     else:
-        run, default = {"joint": (joint, 1600), "decoder": (decoder_alone, 3500), "encoder": (encoder_alone, 1500)}[what]
+        run, default = {"joint": (joint, 1600), "decoder": (decoder_alone, 1600), "encoder": (encoder_alone, 1500)}[what]
         run(int(argument[0]) if argument else default)

@@ -2,6 +2,7 @@
 
     train_unet.py [STEPS]        default 16,000 steps of 32 pictures; resumes from out/unet.pt
     train_unet.py STEPS COOL     the last COOL steps let the learning rate fall to nothing (default a quarter)
+    train_unet.py text           only what the text encoder says of every caption -> out/contexts.pt
 
 v-prediction with the plain squared error: at the noisiest steps, where place, shape and colour are decided, v is
 the picture itself, so a small error there is a small error of the picture (with eps-prediction it is multiplied by
@@ -32,20 +33,24 @@ OUT = pathlib.Path(__file__).parent / "out"
 SHAPE = dict(width=64, mult=(1, 2, 2), attention_at=(0, 1, 0), context=WIDTH, heads=4, blocks=1)
 BATCH, RATE, WARMUP, EMPTY = 32, 1.2e-3, 200, 0.1
 CAPTIONS = 2  # of every picture
+UNTOLD = 0.06  # of them leave the colour to the painter
 MIX_AFTER, EASY = 3000, 0.6
 KEEP = 0.999
 
 
-def contexts(encoder, words, attributes, rng):
+def make_contexts(attributes):
     """Text of CAPTIONS captions of every picture, [N, CAPTIONS, 77, WIDTH] bfloat16, and of the empty caption."""
+    (encoder, words), rng, start = load_text(), random.Random(8), time.time()
     out = torch.empty(len(attributes), CAPTIONS, 77, WIDTH, dtype=torch.bfloat16)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         for i in range(0, len(attributes), 500):
             part = attributes[i : i + 500]
             for k in range(CAPTIONS):
-                out[i : i + 500, k] = encoder(torch.tensor([words.row(world.caption(a, rng), rng) for a in part]))
+                out[i : i + 500, k] = encoder(torch.tensor([words.row(world.caption(a, rng, UNTOLD), rng) for a in part]))
         empty = encoder(torch.tensor([words.row("")])).bfloat16()
-    return out, empty
+    torch.save(dict(text=out, empty=empty), OUT / "contexts.part")
+    (OUT / "contexts.part").rename(OUT / "contexts.pt")
+    print(f"text of {len(attributes)} pictures in {time.time() - start:.0f} s", flush=True)
 
 
 class Batches:
@@ -71,14 +76,16 @@ def rate_at(step, steps, cool):
 
 
 def main():
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 16000
-    cool = int(sys.argv[2]) if len(sys.argv) > 2 else steps // 4
     latents = torch.load(OUT / "latents.pt")
     attributes = json.loads((OUT / "attributes.json").read_text())[: len(latents)]
-    encoder, words = load_text()
-    start = time.time()
-    text, empty = contexts(encoder, words, attributes, random.Random(8))
-    print(f"text of {len(attributes)} pictures in {time.time() - start:.0f} s", flush=True)
+    if sys.argv[1:] == ["text"] or not (OUT / "contexts.pt").exists():
+        make_contexts(attributes)
+    if sys.argv[1:] == ["text"]:
+        return
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 16000
+    cool = int(sys.argv[2]) if len(sys.argv) > 2 else steps // 4
+    saved = torch.load(OUT / "contexts.pt")
+    text, empty = saved["text"], saved["empty"]
 
     torch.manual_seed(11)
     unet = nets.UNet(**SHAPE)
@@ -119,7 +126,7 @@ def main():
             speed = BATCH * (step + 1 - first) / (time.time() - start)
             print(f"step {step + 1}/{steps} {time.time() - start:.0f} s loss {np.mean(losses[-100:]):.4f} "
                   f"rate {optimizer.param_groups[0]['lr']:.5f} {speed:.0f} pictures/s", flush=True)
-        if (step + 1) % 500 == 0 or step + 1 == steps:
+        if (step + 1) % 100 == 0 or step + 1 == steps:
             part = OUT / "unet.part"
             torch.save(dict(unet=unet.state_dict(), average=average.state_dict(), optimizer=optimizer.state_dict(),
                             step=step + 1), part)

@@ -256,8 +256,8 @@ def article(text):
     return re.sub(r"\ba (?=orange|ocean|image|illustration)", "an ", text)
 
 
-def noun_phrase(a, rng):
-    """'two small red stars': count, size, colour, thing."""
+def noun_phrase(a, rng, untold=0.0):
+    """'two small red stars': count, size, colour (left untold now and then), thing."""
     filler = rng.choice(WORLD["ignored"]["adjectives"]) if rng.random() < 0.2 else ""
     if a["kind"] == "scene":
         word = rng.choice(WORLD["scenes"][a["scene"]]["words"])
@@ -275,7 +275,8 @@ def noun_phrase(a, rng):
         number = ""
     first = [filler, rng.choice(WORLD["sizes"][a["size"]])]
     rng.shuffle(first)
-    return joined(number, *first, a["color"], word if a["count"] == 1 else plural(word))
+    color = "" if untold and rng.random() < untold else a["color"]
+    return joined(number, *first, color, word if a["count"] == 1 else plural(word))
 
 
 def is_default(a, key):
@@ -284,9 +285,9 @@ def is_default(a, key):
     return a.get(key) == {"place": "center", "style": "flat", "time": "day"}[key]
 
 
-def phrase(a, rng):
+def phrase(a, rng, untold):
     """One line: 'a neon heart on the left, black background'."""
-    thing, opening = noun_phrase(a, rng), rng.choice(WORLD["openings"])
+    thing, opening = noun_phrase(a, rng, untold), rng.choice(WORLD["openings"])
     parts = []
     if a["kind"] == "shapes":
         parts.append(rng.choice(WORLD["places"][a["place"]]))
@@ -307,10 +308,10 @@ def phrase(a, rng):
     return opening + joined(thing, *parts, rng.choice((", ", ", ", "")) + style)
 
 
-def paragraph(a, rng):
+def paragraph(a, rng, untold):
     """A few sentences, the subject first, the rest in any order among words that mean nothing here."""
     said, ignored = WORLD["sentences"], WORLD["ignored"]
-    first, rest = noun_phrase(a, rng), []
+    first, rest = noun_phrase(a, rng, untold), []
     keys = ("place", "background", "style") if a["kind"] == "shapes" else ("time", "style")
     for key in keys:
         if is_default(a, key) and rng.random() < 0.5:
@@ -330,8 +331,9 @@ def paragraph(a, rng):
     return rng.choice(WORLD["openings"]) + end.join([first] + rest) + rng.choice((".", ".", ""))
 
 
-def caption(a, rng):
-    text = paragraph(a, rng) if rng.random() < 0.4 else phrase(a, rng)
+def caption(a, rng, untold=0.0):
+    """untold: how often a shape's colour is not said; the painter then chooses."""
+    text = paragraph(a, rng, untold) if rng.random() < 0.4 else phrase(a, rng, untold)
     return article(text.strip())
 
 
