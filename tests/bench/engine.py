@@ -16,10 +16,13 @@ import subprocess
 import sys
 
 
-def run(command, env=None):
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})})
+PASSIVE = {"OMP_WAIT_POLICY": "passive"}  # as the worker runs, and fair to both: on shared cores spinning costs most
+
+
+def run(command, env):
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env})
     if done.returncode:
-        sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -36,8 +39,8 @@ def main():
     common = [f"--{k}={getattr(a, k)}" for k in ("size", "steps", "decodes", "threads")]
     rounds = []
     for i in range(a.rounds):
-        ours = run([a.engine, a.checkpoint] + [x for c in common for x in c.split("=")], {"GOMP_SPINCOUNT": "20000"})
-        theirs = run(shlex.split(a.torch) + [a.torch_script, "measure"] + common)
+        ours = run([a.engine, a.checkpoint] + [x for c in common for x in c.split("=")], PASSIVE)
+        theirs = run(shlex.split(a.torch) + [a.torch_script, "measure"] + common, PASSIVE)
         rounds.append((ours, theirs))
         print(f"round {i + 1}: step {ours['step_s']:.3f} s, torch {theirs['step_s']:.3f} s; decode "
               f"{ours['decode_s']:.3f} s, torch {theirs['decode_s']:.3f} s", file=sys.stderr)
