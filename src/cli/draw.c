@@ -73,6 +73,7 @@ static int save(struct draw *d, const json_t *event, struct err *err)
     const char *text = json_string_value(json_object_get(event, "b64_json"));
     const json_t *index = json_object_get(event, "index");
     const json_t *seed = json_object_get(event, "seed");
+    const char *warning = json_string_value(json_object_get(event, "warning"));
     int number = index ? (int)json_integer_value(index) : d->pictures;
     struct buf png = {0};
     char *path;
@@ -94,6 +95,8 @@ static int save(struct draw *d, const json_t *event, struct err *err)
     if (rc == 0 && !d->quiet && strcmp(d->out, "-") != 0)
         printf("%s  seed %lld\n", path, (long long)json_integer_value(seed));
     fflush(stdout);
+    if (warning && !d->quiet) /* the server could not keep its own copy */
+        fprintf(stderr, "mysti draw: %s\n", warning);
     buf_release(&png);
     free(path);
     d->pictures++;

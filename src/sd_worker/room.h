@@ -1,5 +1,5 @@
-/* room: is there memory for what a job is going to allocate? Asked before it starts, so that the answer is a sentence and
- * not the kernel's out-of-memory killer. */
+/* room: is there memory for what a job is going to allocate? Asked before it starts, so that the answer is a
+ * sentence and not the kernel's out-of-memory killer. */
 #ifndef MYSTI_SD_WORKER_ROOM_H
 #define MYSTI_SD_WORKER_ROOM_H
 

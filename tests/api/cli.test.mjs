@@ -1,7 +1,7 @@
 // The command line against the real server with scripted workers.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,7 +18,7 @@ function start(args, { server, env = {}, input } = {}) {
   const run = { child, out: Buffer.alloc(0), err: '' };
   child.stdout.on('data', (d) => (run.out = Buffer.concat([run.out, d])));
   child.stderr.setEncoding('utf8').on('data', (d) => (run.err += d));
-  child.stdin.end(input ?? '');
+  child.stdin.on('error', () => {}).end(input ?? ''); // it may end without reading
   run.end = new Promise((done) => child.on('close', (code, signal) => done({ code, signal, out: run.out.toString(), err: run.err, raw: run.out })));
   return run;
 }
@@ -123,6 +123,17 @@ test('draw tells what the server refused', async (t) => {
   const nowhere = await mysti(['draw', 'x', '-o', join(folder, 'no/such/folder.png')], { server });
   assert.equal(nowhere.code, 1);
   assert.match(nowhere.err, /no\/such/);
+});
+
+test('draw passes on that the server could not keep its own copy', async (t) => {
+  const server = await startServer(t);
+  rmSync(server.outputs, { recursive: true });
+  writeFileSync(server.outputs, 'in the way');
+  const out = join(folder, 'unsaved.png');
+  const run = await mysti(['draw', 'x', '-o', out], { server });
+  assert.equal(run.code, 0, run.err);
+  assert.ok(existsSync(out));
+  assert.match(run.err, /^mysti draw: .*outputs/);
 });
 
 test('Ctrl-C cancels the job', async (t) => {
