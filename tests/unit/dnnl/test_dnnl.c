@@ -395,6 +395,27 @@ static void test_transformer_block(void **state)
     case_check(c, graph_reshape(g, y, shape4(2, 7, 9, C)), 8);
 }
 
+/* Every pass over memory at a size that is worth several threads (small ones take one). */
+static void test_several_threads(void **state)
+{
+    enum { C = 32, SIDE = 96 };
+    struct test_case *c = case_new(870);
+    struct graph *g = c->graph;
+    int x = case_input(c, shape4(2, SIDE, SIDE, C)), y, z;
+
+    (void)state;
+    y = conv_of(c, x, &(struct conv_shape){2, SIDE, SIDE, C, C, 3, 1, 1, 0});
+    y = norm_silu(c, y, C);
+    y = graph_reshape(g, y, shape3(2, SIDE * SIDE, C));
+    y = layer_norm_of(c, y, C);
+    z = graph_geglu(g, y);
+    z = graph_concat(g, z, z);
+    z = graph_slice(g, graph_concat(g, y, z), 7, C);
+    y = graph_add(g, graph_activate(g, z, ACT_GELU), y);
+    y = graph_reshape(g, y, shape4(2, SIDE, SIDE, C));
+    case_check(c, graph_add(g, y, case_input(c, shape2(2, C))), 9);
+}
+
 /* ---- the store, and being stopped ---- */
 
 static struct graph *small_model(struct test_case *c, int size,
@@ -556,6 +577,7 @@ int main(void)
         cmocka_unit_test(test_timestep),
         cmocka_unit_test(test_residual_block),
         cmocka_unit_test(test_transformer_block),
+        cmocka_unit_test(test_several_threads),
         cmocka_unit_test(test_programs_share_weights),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_load_without_memory),

@@ -28,8 +28,8 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* less work than this is not worth waking threads for */
-enum { PARALLEL_FROM = 8192 };
+/* elements: less is not worth waking threads for (see threads_for) */
+enum { PARALLEL_FROM = 1 << 18 };
 
 INLINE float bf16_to_f32(uint16_t h)
 {
@@ -332,7 +332,7 @@ INLINE void scale_pixels(const void *x, void *y, enum elem type, int64_t from,
 INLINE void group_norm_typed(const struct group_norm_args *g, enum elem type)
 {
     int64_t channels = g->channels, per_picture = g->pixels * channels;
-    int threads = per_picture < PARALLEL_FROM ? 1 : g->threads;
+    int threads = g->pictures * per_picture < PARALLEL_FROM ? 1 : g->threads;
     double *sums = g->scratch; /* [threads][2][C] */
     float *blocks = (float *)(sums + (size_t)g->threads * 2 * (size_t)channels);
     float *a = blocks + (size_t)g->threads * 2 * (size_t)channels;

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { PARALLEL_FROM = 32 << 10 }; /* bytes: below, waking threads costs more */
+enum { PARALLEL_FROM = 1 << 20 }; /* bytes: below, waking threads costs more */
 
 void move_concat(const void *a, size_t a_bytes, const void *b, size_t b_bytes, void *y,
                  int64_t rows)

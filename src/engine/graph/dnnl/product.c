@@ -45,6 +45,7 @@ struct product {
     struct packed *bias_values;           /* NULL: the file has none */
     int64_t channels;                     /* of y */
     int runs;                             /* 1, or one per picture (see above) */
+    int threads;                          /* the primitive was made for */
     size_t x_step, y_step, residual_step; /* bytes between the pictures of two runs */
     bool adds_in_place;
     int residual_index;              /* of its post-op, -1: none or in place */
@@ -317,6 +318,20 @@ static bool can_be_transposed(const struct node *n)
            n->pad_right == 1;
 }
 
+/* Each weight is used once per y pixel; and all of them must come from memory. */
+static int find_threads(const struct product *p, const struct plan *plan)
+{
+    const struct node *n = p->node;
+    double weights = 0;
+
+    for (int i = 0; i < n->weight_count; i++)
+        weights += (double)weight_count(n->weights[i]);
+    return threads_for(p->backend,
+                       2 * weights * (double)shape_rows(&plan->tensors[n->out].shape) /
+                               p->runs / product_rate(p->backend) +
+                           weights * (double)p->backend->base.act_bytes / 10e9);
+}
+
 /* Everything of one kind; -1 when oneDNN has no kernel (a transposed one must be quick). */
 static int build(struct product *p, struct weight_store *store, const struct plan *plan)
 {
@@ -326,6 +341,8 @@ static int build(struct product *p, struct weight_store *store, const struct pla
     int result = -1;
 
     find_shape(p, plan);
+    p->threads = find_threads(p, plan);
+    omp_set_num_threads(p->threads); /* oneDNN asks OpenMP, now and when it runs */
     if (describe_operands(p, plan, &o) || make_attributes(p, &o, &attr) ||
         make_desc(p, &o, o.weights_desc, attr, &p->desc))
         goto out;
@@ -345,6 +362,7 @@ static int build(struct product *p, struct weight_store *store, const struct pla
         p->scratch += round_up((size_t)p->channels * sizeof(float));
     result = 0;
 out:
+    omp_set_num_threads(p->backend->threads);
     if (attr)
         dnnl_primitive_attr_destroy(attr);
     release_operands(&o);
@@ -468,8 +486,10 @@ static int execute(struct product *p, void *x, void *y, void *bias, void *residu
             DNNL_ARG_ATTR_MULTIPLE_POST_OP(p->residual_index) | DNNL_ARG_SRC_1,
             p->residual};
     }
+    omp_set_num_threads(p->threads);
     failed |= dnnl_primitive_execute(p->primitive, p->backend->stream, count, args);
     failed |= dnnl_stream_wait(p->backend->stream);
+    omp_set_num_threads(p->backend->threads);
     return failed ? -1 : 0;
 }
 

@@ -110,6 +110,9 @@ static struct attend_args attend_args(const struct dnnl_backend *b,
 {
     const struct tensor *q = &plan->tensors[n->in[0]], *k = &plan->tensors[n->in[1]];
 
+    double operations =
+        4.0 * (double)shape_elements(&q->shape) * (double)k->shape.dim[1];
+
     return (struct attend_args){
         .type = elem_of(b, plan, n->in[0]),
         .pictures = q->shape.dim[0],
@@ -122,7 +125,7 @@ static struct attend_args attend_args(const struct dnnl_backend *b,
         .v_pitch = plan->tensors[n->in[2]].pitch,
         .y_pitch = plan->tensors[n->out].pitch,
         .is_causal = n->is_causal,
-        .threads = b->threads,
+        .threads = threads_for(b, operations / (product_rate(b) / 2)),
     };
 }
 
@@ -326,7 +329,7 @@ size_t step_scratch(const struct dnnl_backend *b, const struct plan *plan,
         return group_norm_scratch(y->dim[0], y->dim[3], b->threads);
     case OP_ATTENTION:
         a = attend_args(b, plan, n);
-        return (size_t)b->threads *
+        return (size_t)a.threads *
                (uses_amx(b, &a) ? attention_amx_scratch(&a) : attention_scratch(&a));
     case OP_EMBEDDING:
     case OP_TIMESTEP:
