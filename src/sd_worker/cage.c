@@ -26,6 +26,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
@@ -144,15 +145,23 @@ static void schedule_session(int nice)
     close(fd);
 }
 
-void cage_schedule_thread(enum cage_scheduling scheduling)
+void cage_schedule_compute(enum cage_scheduling scheduling)
 {
     const struct sched_param none = {0};
     const bool is_idle = scheduling == CAGE_IDLE;
     const int nice = is_idle ? IDLE_NICE : BATCH_NICE;
+    DIR *tasks = scheduling == CAGE_NORMAL ? NULL : opendir("/proc/self/task");
 
-    if (scheduling == CAGE_NORMAL)
+    for (struct dirent *entry; tasks && (entry = readdir(tasks));) {
+        pid_t thread = (pid_t)strtol(entry->d_name, NULL, 10);
+
+        if (thread <= 0 || thread == getpid()) /* "." and the loop's own thread */
+            continue;
+        sched_setscheduler(thread, is_idle ? SCHED_IDLE : SCHED_BATCH, &none);
+        setpriority(PRIO_PROCESS, (id_t)thread, nice); /* of one thread, on Linux */
+    }
+    if (!tasks)
         return;
-    sched_setscheduler(0, is_idle ? SCHED_IDLE : SCHED_BATCH, &none);
-    setpriority(PRIO_PROCESS, 0, nice); /* of this thread, on Linux */
+    closedir(tasks);
     schedule_session(nice);
 }

@@ -22,7 +22,8 @@ int cage_enter(struct err *err) MUST_CHECK;
 int cage_threads(int threads, char **argv);
 /* The secret, cleared from the environment's memory; NULL when there is none. Free it. */
 char *cage_take_token(void);
-/* For the calling thread and every thread that it starts from then on. */
-void cage_schedule_thread(enum cage_scheduling scheduling);
+/* For every thread of this process but the main one, and for those that they start from then on. Without
+ * privileges there is no way back, so it is left until the first picture: models load at full weight. */
+void cage_schedule_compute(enum cage_scheduling scheduling);
 
 #endif

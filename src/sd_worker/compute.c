@@ -52,6 +52,7 @@ struct compute {
     struct engine *engine;
     struct engine_model *model;
     struct err open_err;
+    bool gives_way; /* its threads have their place in the scheduler */
 };
 
 /* one job's view for the engine's callbacks */
@@ -230,6 +231,10 @@ static int run_generate(struct compute *c, struct task *task)
     request_job(&task->request, c->model, &job);
     if (admit(c, &job, &task->err))
         return -1;
+    if (!c->gives_way) {
+        cage_schedule_compute(c->options.scheduling);
+        c->gives_way = true;
+    }
     run.count = job.count;
     run.steps = job.steps;
     struct message *started = mem_zalloc(sizeof(*started));
@@ -335,7 +340,6 @@ static void *compute_main(void *user)
     struct compute *c = user;
 
     pthread_setname_np(pthread_self(), "compute");
-    cage_schedule_thread(c->options.scheduling);
     for (;;) {
         struct message *done = mem_zalloc(sizeof(*done));
         uint64_t began = clock_ns();
