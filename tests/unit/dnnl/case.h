@@ -45,7 +45,7 @@ const struct weight *case_halves(struct test_case *c, int64_t out, int64_t in);
 const struct weight *case_gamma(struct test_case *c, int64_t channels);
 
 /* Makes y the output, runs `ref` in f32 and `dnnl` in f32 and (where the processor has it)
- * bf16, fused and plain, with 1 and 3 threads, and compares; frees the case. */
+ * bf16, fused and plain, with 1, 2 and 3 threads, and compares; frees the case. */
 void case_check(struct test_case *c, int y, int roundings);
 
 #endif

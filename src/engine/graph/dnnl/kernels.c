@@ -12,12 +12,11 @@ const struct kernels *kernels_for(enum isa isa)
     return &kernels_base;
 }
 
-/* Per thread: double sums and squares [2, C], float ones of the running block [2, C]; per
- * picture: factor and offset [2, C], shared. */
-size_t group_norm_scratch(int64_t pictures, int64_t channels, int threads)
+/* Per thread: double sums and squares [2, C], float ones of the running block [2, C],
+ * factor and offset [2, C]. */
+size_t group_norm_scratch(int64_t channels, int threads)
 {
-    (void)pictures;
-    return (size_t)channels * ((size_t)threads * 24 + 8) + 64;
+    return (size_t)channels * (size_t)threads * 32;
 }
 
 /* Packed keys and values [S, D] each, transposed queries and result [D, 16], a block of

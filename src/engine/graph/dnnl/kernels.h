@@ -80,7 +80,7 @@ extern const struct kernels kernels_avx2, kernels_avx512;
 
 const struct kernels *kernels_for(enum isa isa);
 
-size_t group_norm_scratch(int64_t pictures, int64_t channels, int threads);
+size_t group_norm_scratch(int64_t channels, int threads);
 size_t attention_scratch(const struct attend_args *a); /* per thread */
 
 static inline size_t elem_bytes(enum elem type)

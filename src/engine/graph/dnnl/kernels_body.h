@@ -329,42 +329,93 @@ INLINE void scale_pixels(const void *x, void *y, enum elem type, int64_t from,
     }
 }
 
+/* One thread's share of the scratch. */
+struct norm_space {
+    double *sums;  /* [2][C] */
+    float *block;  /* [2][C] */
+    float *factor; /* [2][C]: a and b of y = act(x a + b) */
+};
+
+INLINE struct norm_space norm_space(const struct group_norm_args *g, int64_t thread)
+{
+    double *sums = (double *)g->scratch + thread * 4 * g->channels;
+
+    return (struct norm_space){sums, (float *)(sums + 2 * g->channels),
+                               (float *)(sums + 3 * g->channels)};
+}
+
+INLINE void add_up(const struct group_norm_args *g, const void *x, enum elem type,
+                   int64_t from, int64_t to, const struct norm_space *s)
+{
+    sums_of_pixels(x, type, from, to, g->channels, s->sums, s->sums + g->channels,
+                   s->block);
+}
+
+INLINE void scale(const struct group_norm_args *g, const void *x, void *y,
+                  enum elem type, int64_t from, int64_t to, const struct norm_space *s)
+{
+    const float *a = s->factor, *b = a + g->channels;
+
+    if (g->act == ACT_SILU)
+        scale_pixels(x, y, type, from, to, g->channels, a, b, ACT_SILU);
+    else
+        scale_pixels(x, y, type, from, to, g->channels, a, b, ACT_NONE);
+}
+
+/* As many pictures as threads (cond and uncond on two cores): nobody waits for anybody. */
+INLINE void norm_whole_pictures(const struct group_norm_args *g, enum elem type,
+                                int threads)
+{
+    int64_t per_picture = g->pixels * g->channels;
+
+#pragma omp parallel for num_threads(threads)
+    for (int64_t n = 0; n < g->pictures; n++) {
+        const void *x = at(g->x, n * per_picture, type);
+        struct norm_space s = norm_space(g, omp_get_thread_num());
+
+        add_up(g, x, type, 0, g->pixels, &s);
+        group_factors(g, x, type, s.sums, s.sums + g->channels, s.factor,
+                      s.factor + g->channels);
+        scale(g, x, at_mut(g->y, n * per_picture, type), type, 0, g->pixels, &s);
+    }
+}
+
+/* All threads on one picture: each sums its pixels, then each scales them. */
+INLINE void norm_shared_picture(const struct group_norm_args *g, const void *x, void *y,
+                                enum elem type)
+{
+    int64_t channels = g->channels, shares = g->threads;
+    struct norm_space all = norm_space(g, 0);
+
+#pragma omp parallel for num_threads(g->threads)
+    for (int64_t i = 0; i < shares; i++) {
+        struct norm_space s = norm_space(g, i);
+
+        add_up(g, x, type, g->pixels * i / shares, g->pixels * (i + 1) / shares, &s);
+    }
+    for (int64_t i = 1; i < shares; i++)
+        for (int64_t c = 0; c < 2 * channels; c++)
+            all.sums[c] += norm_space(g, i).sums[c];
+    group_factors(g, x, type, all.sums, all.sums + channels, all.factor,
+                  all.factor + channels);
+#pragma omp parallel for num_threads(g->threads)
+    for (int64_t i = 0; i < shares; i++)
+        scale(g, x, y, type, g->pixels * i / shares, g->pixels * (i + 1) / shares,
+              &all);
+}
+
 INLINE void group_norm_typed(const struct group_norm_args *g, enum elem type)
 {
-    int64_t channels = g->channels, per_picture = g->pixels * channels;
-    int threads = g->pictures * per_picture < PARALLEL_FROM ? 1 : g->threads;
-    double *sums = g->scratch; /* [threads][2][C] */
-    float *blocks = (float *)(sums + (size_t)g->threads * 2 * (size_t)channels);
-    float *a = blocks + (size_t)g->threads * 2 * (size_t)channels;
-    float *b = a + channels;
+    int64_t per_picture = g->pixels * g->channels;
 
-#pragma omp parallel num_threads(threads)
-    {
-        int64_t me = omp_get_thread_num(), all = omp_get_num_threads();
-        int64_t from = g->pixels * me / all, to = g->pixels * (me + 1) / all;
-        double *mine = sums + me * 2 * channels;
-
-        for (int64_t n = 0; n < g->pictures; n++) {
-            const void *x = at(g->x, n * per_picture, type);
-            void *y = at_mut(g->y, n * per_picture, type);
-
-            sums_of_pixels(x, type, from, to, channels, mine, mine + channels,
-                           blocks + me * 2 * channels);
-#pragma omp barrier
-#pragma omp single
-            {
-                for (int64_t t = 1; t < all; t++)
-                    for (int64_t c = 0; c < 2 * channels; c++)
-                        sums[c] += sums[t * 2 * channels + c];
-                group_factors(g, x, type, sums, sums + channels, a, b);
-            }
-            if (g->act == ACT_SILU)
-                scale_pixels(x, y, type, from, to, channels, a, b, ACT_SILU);
-            else
-                scale_pixels(x, y, type, from, to, channels, a, b, ACT_NONE);
-#pragma omp barrier
-        }
-    }
+    if (g->pictures * per_picture < PARALLEL_FROM)
+        norm_whole_pictures(g, type, 1);
+    else if (g->pictures % g->threads == 0)
+        norm_whole_pictures(g, type, g->threads);
+    else
+        for (int64_t n = 0; n < g->pictures; n++)
+            norm_shared_picture(g, at(g->x, n * per_picture, type),
+                                at_mut(g->y, n * per_picture, type), type);
 }
 
 static void activate(const void *x, void *y, enum elem type, int64_t count,

@@ -326,7 +326,7 @@ size_t step_scratch(const struct dnnl_backend *b, const struct plan *plan,
 
     switch (n->op) {
     case OP_GROUP_NORM:
-        return group_norm_scratch(y->dim[0], y->dim[3], b->threads);
+        return group_norm_scratch(y->dim[3], b->threads);
     case OP_ATTENTION:
         a = attend_args(b, plan, n);
         return (size_t)a.threads *
