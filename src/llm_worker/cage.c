@@ -35,7 +35,7 @@ void cage_close(void)
     struct rlimit none = {0, 0};
     int fd;
 
-    (void)setpgid(0, 0); /* fails when the server has made it a leader already */
+    (void)setpgid(0, 0); /* Ctrl-C in the terminal is the server's to answer */
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     setrlimit(RLIMIT_CORE, &none); /* a core would hold prompts and the token */
     umask(077);

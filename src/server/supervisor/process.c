@@ -1,10 +1,15 @@
 /* Child processes.
  *
- * uv_spawn with UV_PROCESS_DETACHED puts the child into a session and group of its own: Ctrl+C in the terminal
- * then reaches the server alone, which ends its workers in order, and one kill() reaches whatever a worker
- * has started itself. What uv_spawn cannot do is to set the parent-death signal between fork and exec; the
- * workers do that first thing and compare getppid() with MYSTI_SERVER_PID, which closes the moment in
- * which the server may have died already. A trampoline program was rejected: both workers are ours.
+ * Groups and sessions: each worker makes itself the leader of a process group (first thing, like the parent-death
+ * signal): Ctrl+C in the terminal then reaches the server alone, which ends its workers in order, and one kill()
+ * reaches whatever a worker has started itself. A session of its own (uv_spawn's UV_PROCESS_DETACHED) was tried and
+ * rejected: Linux shares processor time between sessions first (autogroup), so the niceness of the painting threads
+ * would not count against text, and when the painter's whole session was made nice instead, its health checks starved
+ * on a busy machine and it was taken for hung.
+ *
+ * What uv_spawn cannot do is to set the parent-death signal between fork and exec; the workers ask for it themselves and
+ * compare getppid() with MYSTI_SERVER_PID, which closes the moment in which the server may have died already. A
+ * trampoline program was rejected: both workers are ours.
  *
  * Output is read through two pipes and never blocks the child for long: the loop takes what is there, and
  * the log drops rather than waits. When the process ends, what is still in the pipes is read at once, so that its
@@ -146,7 +151,6 @@ int process_start(const struct process_options *o, struct process **ret,
         .file = o->program,
         .args = o->argv,
         .env = o->env,
-        .flags = UV_PROCESS_DETACHED,
         .stdio = stdio,
         .stdio_count = 3,
         .exit_cb = on_ended,
@@ -188,7 +192,7 @@ void process_signal(struct process *p, int signal)
     if (p->exited)
         return;
     p->signalled = true;
-    /* the group may not exist yet when the child has not come to setsid(): then the child itself */
+    /* no group yet when the child has not come to making it: then the child itself */
     if (kill(-p->handle.pid, signal))
         uv_process_kill(&p->handle, signal);
 }

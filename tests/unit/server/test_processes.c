@@ -43,7 +43,8 @@ static void see_exit(void *data, const struct process_exit *how)
 static void run_shell(uv_loop_t *loop, struct seen *s, const char *script)
 {
     char *argv[] = {mem_strdup("sh"), mem_strdup("-c"), mem_strdup(script), NULL};
-    char *env[] = {NULL};
+    char path[] = "PATH=/usr/bin:/bin";
+    char *env[] = {path, NULL};
     struct process_options o = {.loop = loop,
                                 .program = "/bin/sh",
                                 .argv = argv,
@@ -90,7 +91,7 @@ static void the_whole_group_ends(void **state)
 
     (void)state;
     uv_loop_init(&loop);
-    run_shell(&loop, &s, "sleep 1000 & echo $!; wait");
+    run_shell(&loop, &s, "exec setsid sh -c 'sleep 1000 & echo $!; wait'");
     while (s.lines.len == 0)
         uv_run(&loop, UV_RUN_ONCE);
     grandchild = (int)strtol(buf_str(&s.lines) + 2, NULL, 10);
