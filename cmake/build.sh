@@ -35,8 +35,10 @@ step "mysti_sd_worker" build/build_sd_worker.log cmake --build build -j "$jobs" 
 step "mysti_llm_worker" build/build_llm_worker.log cmake --build build -j "$jobs" --target mysti_llm_worker
 
 page() {
+    # Not `npm ci`: newer ones refuse a lock file that lacks optional packages of other platforms, and a
+    # registry mirror may not have those. `install` keeps to the locked versions as well.
     [ -d web/node_modules ] && [ web/node_modules -nt web/package-lock.json ] ||
-        npm --prefix web ci --no-audit --no-fund
+        npm --prefix web install --no-audit --no-fund --no-save
     touch web/node_modules
     npm --prefix web run build
 }

@@ -123,7 +123,7 @@ def node(folder, log, options=()):
 
 def page(log, _):
     if not (ROOT / "web/node_modules").is_dir():
-        out, status = run(["npm", "--prefix", "web", "ci", "--no-audit", "--no-fund"], log)
+        out, status = run(["npm", "--prefix", "web", "install", "--no-audit", "--no-fund", "--no-save"], log)
         if status:
             return 0, 1, out
     out, status = run(["npm", "--prefix", "web", "test"], log, env={**os.environ, "NO_COLOR": "1"})
