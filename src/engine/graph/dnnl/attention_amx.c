@@ -22,8 +22,9 @@
  * product itself adds up the sums.
  *
  * Rejected: oneDNN's micro-kernels (dnnl_brgemm_*), which compute S and want P packed
- * between the products; its graph SDPA and matmul + softmax primitives, which
- * write the score matrix. docs/bench-engine.md has the numbers.
+ * between the products; its graph API, which would not compile the pattern for a joined
+ * q, k, v; matmul, softmax and matmul as primitives, which write the score matrix and take
+ * four times as long. docs/bench-engine.md has the numbers, and what did not help here.
  *
  * Tile configuration is per thread: set at the beginning of each thread's part, released
  * at its end, as oneDNN's own kernels do. */

@@ -20,9 +20,9 @@
  * Threads: oneDNN is built on OpenMP, and our passes use the same pool: the number is set
  * on the calling thread at every entry, because OpenMP keeps it per thread.
  *
- * Rejected: oneDNN's graph API (it fuses less of a U-Net than plan.c does, and
- * hides its memory), blocked activation layouts (channels last costs nothing here and frees
- * the borders to attention from reorders). */
+ * Rejected: oneDNN's graph API (it decides on fusing and memory by itself, both of which
+ * plan.c must know), blocked activation layouts (channels last frees the borders to
+ * attention from reorders). */
 #include "engine/graph/dnnl/dnnl_backend.h"
 
 #include "base/mem.h"
