@@ -56,8 +56,14 @@ int err_wrap(struct err *err, const char *format, ...)
     va_start(args, format);
     n = vsnprintf(err->message, sizeof(err->message), format, args);
     va_end(args);
-    if (n >= 0 && (size_t)n < sizeof(err->message))
-        snprintf(err->message + n, sizeof(err->message) - (size_t)n, ": %s", old);
+    if (n >= 0 && (size_t)n + sizeof(": ") <= sizeof(err->message)) {
+        char *at = err->message + n;
+        size_t len = strnlen(old, sizeof(err->message) - (size_t)n - sizeof(": "));
+
+        memcpy(at, ": ", 2);
+        memcpy(at + 2, old, len);
+        at[2 + len] = '\0';
+    }
     return -1;
 }
 

@@ -35,6 +35,7 @@
 #define NAME "mysti_llm_worker"
 #define STANDARD_PORT 1236
 #define STANDARD_CONTEXT 4096
+#define HTTP_THREADS "256"
 #define PROMPT_CACHE_MIB                                                               \
     "256" /* llama-server's own default is 8192, more than many machines have */
 #define LOG_VERBOSITY 4 /* its --verbose would print every token */
@@ -303,6 +304,9 @@ static void set_environment(const struct request *r, const struct engine *e)
     setenv("LLAMA_ARG_WEBUI", "0", 1); /* its older name */
     setenv("LLAMA_ARG_CACHE_RAM", PROMPT_CACHE_MIB, 1);
     setenv("LLAMA_ARG_OFFLINE", "1", 1);
+    /* It keeps a thread for each open connection; with its own number of them (about 24 on two cores) 40 clients
+     * waited for 5 s, and /health would wait with them, which looks like a hang. */
+    setenv("LLAMA_ARG_THREADS_HTTP", HTTP_THREADS, 1);
     if (r->model)
         set_alias(r->model);
 }
