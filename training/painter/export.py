@@ -36,7 +36,7 @@ METADATA = {
     "mysti.default_width": "128",
     "mysti.default_height": "128",
     "mysti.default_steps": "20",
-    "mysti.default_cfg_scale": "5",
+    "mysti.default_cfg_scale": "3",
     "mysti.default_sampler": "euler",
     "mysti.default_scheduler": "normal",
 }

@@ -1,7 +1,7 @@
 """Trains the U-Net on the frozen latents and the frozen text: out/unet.pt.
 
-    train_unet.py [STEPS]        default 16,000 steps of 32 pictures; resumes from out/unet.pt
-    train_unet.py STEPS COOL     the last COOL steps let the learning rate fall to nothing (default a quarter)
+    train_unet.py [STEPS]        default 9,000 steps of 32 pictures; resumes from out/unet.pt
+    train_unet.py STEPS COOL     the last COOL steps let the learning rate fall to nothing (default 2,500)
     train_unet.py text           only what the text encoder says of every caption -> out/contexts.pt
 
 v-prediction with the plain squared error: at the noisiest steps, where place, shape and colour are decided, v is
@@ -82,8 +82,8 @@ def main():
         make_contexts(attributes)
     if sys.argv[1:] == ["text"]:
         return
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 16000
-    cool = int(sys.argv[2]) if len(sys.argv) > 2 else steps // 4
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 9000
+    cool = int(sys.argv[2]) if len(sys.argv) > 2 else 2500
     saved = torch.load(OUT / "contexts.pt")
     text, empty = saved["text"], saved["empty"]
 
