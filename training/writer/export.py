@@ -31,6 +31,9 @@ def interleave(rows, heads):
     return rows.reshape(heads, 2, -1, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
 
 
+TEMPERATURE = 0.3
+
+
 def add_tokenizer(w, tokenizer):
     kinds = gguf.TokenType
     tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)] + MARKS + tokenizer.pieces
@@ -77,6 +80,8 @@ def main():
     w.add_layer_norm_rms_eps(c["eps"])
     w.add_vocab_size(c["vocab"])
     w.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    # What llama.cpp samples with when a request does not say: cooler than its 0.8, subjects are kept better.
+    w.add_float32("general.sampling.temp", TEMPERATURE)
     add_tokenizer(w, tokenizer)
 
     def matrix(name, value):
