@@ -1,7 +1,7 @@
 #!/bin/bash
-# Makes a throw-away Debian root with PyTorch in it, for the two trainings. Needs root, debootstrap and about 2.5 GB.
+# Makes a throw-away Debian root with PyTorch in it, for the two trainings. Needs root, debootstrap and about 2 GB of disk.
 #
-#   training/torch_root.sh FOLDER            a root at FOLDER (about five minutes), this checkout visible inside
+#   training/torch_root.sh FOLDER            a root at FOLDER (about four minutes), this checkout visible inside
 #   chroot FOLDER python3 "$PWD/training/painter/score.py" truth     runs a script of ours inside
 #   training/torch_root.sh --unmount FOLDER  before deleting it: rm -rf on a root with mounts deletes what is mounted
 #
