@@ -1,8 +1,9 @@
 /* The public side of the supervisor: what may be asked of it, who waits for an answer, who listens.
  *
  * The states live in states.c, what may be asked in wishes.c. Answers travel through one place: a wait is marked
- * as due, an uv_async wakes the loop, and the next turn calls back. So no callback ever runs inside the call
- * that asked, several changes of one turn are told once, and a callback may ask for anything again.
+ * as due, an idle handle keeps the loop from sleeping, and the next turn calls back (an uv_async would cost two
+ * system calls for each text request). So no callback ever runs inside the call that asked, several changes of
+ * one turn are told once, and a callback may ask for anything again.
  *
  * Waiting for "ready" is not marked but looked at again in that turn: what was ready when it was noted may be
  * dead by then, and the one who waits wants to know about now.
@@ -57,10 +58,17 @@ int worker_kind_from_name(const char *name, enum worker_kind *ret, struct err *e
 
 /* ---- those who wait ---- */
 
+static void on_wake(uv_idle_t *idle);
+
+static void wake(struct supervisor *s)
+{
+    uv_idle_start(&s->wake, on_wake); /* again: nothing */
+}
+
 void supervisor_changed(struct worker *w)
 {
     w->changed = true;
-    uv_async_send(&w->s->wake);
+    wake(w->s);
 }
 
 void supervisor_settle(struct worker *w, enum wait_type type, const struct err *err)
@@ -73,7 +81,7 @@ void supervisor_settle(struct worker *w, enum wait_type type, const struct err *
         if (err)
             wait->err = *err;
     }
-    uv_async_send(&w->s->wake);
+    wake(w->s);
 }
 
 struct supervisor_wait *supervisor_wait_add(struct worker *w, enum wait_type type,
@@ -89,7 +97,7 @@ struct supervisor_wait *supervisor_wait_add(struct worker *w, enum wait_type typ
     while (*end) /* first come, first called */
         end = &(*end)->next;
     *end = wait;
-    uv_async_send(&w->s->wake);
+    wake(w->s);
     return wait;
 }
 
@@ -183,11 +191,12 @@ static void finish_shutdown(struct supervisor *s)
     done(s->shut_data, NULL);
 }
 
-static void on_wake(uv_async_t *wake)
+static void on_wake(uv_idle_t *idle)
 {
-    struct supervisor *s = wake->data;
+    struct supervisor *s = idle->data;
     struct supervisor_wait *wait;
 
+    uv_idle_stop(idle);
     for (int i = 0; i < WORKER_KINDS; i++) {
         if (!s->workers[i].changed)
             continue;
@@ -225,7 +234,7 @@ static void on_stored(void *data, const struct err *err)
             log_info(s->log, "Saved %s model state", s->workers[i].profile->title);
         s->workers[i].to_announce = false;
     }
-    uv_async_send(&s->wake);
+    wake(s);
 }
 
 void supervisor_store(struct worker *w)
@@ -325,7 +334,7 @@ int supervisor_new(const struct supervisor_options *o, struct supervisor **ret,
         log_error(s->log, "%s; starting without it", damaged.message);
     s->desired = desired_new(s->loop, record);
     free(record);
-    uv_async_init(s->loop, &s->wake, on_wake);
+    uv_idle_init(s->loop, &s->wake);
     s->wake.data = s;
     s->open_handles = 1;
     worker_init(s, WORKER_SD);
@@ -424,14 +433,14 @@ void supervisor_shutdown(struct supervisor *s, supervisor_done_fn *done, void *d
         wish_release(&s->workers[i].next);
         worker_event(&s->workers[i], EV_STOP);
     }
-    uv_async_send(&s->wake);
+    wake(s);
 }
 
 static void on_handle_closed(uv_handle_t *handle)
 {
     struct worker *w = handle->data;
     struct supervisor *s =
-        handle->type == UV_ASYNC ? (struct supervisor *)handle->data : w->s;
+        handle->type == UV_IDLE ? (struct supervisor *)handle->data : w->s;
 
     if (--s->open_handles == 0)
         free(s);

@@ -123,7 +123,7 @@ struct supervisor {
         void *data;
     } listeners[LISTENERS_MAX];
     size_t listener_count;
-    uv_async_t wake;
+    uv_idle_t wake;
     bool shutting_down;
     supervisor_done_fn *shut_done;
     void *shut_data;
