@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct command {
@@ -46,8 +47,28 @@ static int unknown(const char *word)
     return CLI_USAGE;
 }
 
+/* --server before the command means the same as behind it; the variable is where both look. */
+static int take_server(int argc, char **argv)
+{
+    static const char flag[] = "--server=";
+
+    if (argc > 2 && strcmp(argv[1], "--server") == 0) {
+        setenv("MYSTI_SERVER", argv[2], 1);
+        return 2;
+    }
+    if (argc > 1 && str_has_prefix(argv[1], flag)) {
+        setenv("MYSTI_SERVER", argv[1] + strlen(flag), 1);
+        return 1;
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    int taken = take_server(argc, argv);
+
+    argc -= taken;
+    argv += taken;
     if (argc < 2) {
         help(stderr);
         return CLI_USAGE;

@@ -183,6 +183,8 @@ test('status, models, load and unload', async (t) => {
   assert.match(status.out, /^text +ready +.*starter-writer/m);
   assert.match(status.out, /^memory +[\d.]+ GiB available/m);
   assert.equal(JSON.parse((await mysti(['status', '--json'], { server })).out).status, 'ok');
+  for (const before of [['--server', server.base], [`--server=${server.base}`]]) // before the command as well as behind it
+    assert.equal((await mysti([...before, 'status'], { env: { MYSTI_SERVER: 'http://127.0.0.1:9' } })).code, 0);
 
   const models = await mysti(['models'], { server });
   assert.match(models.out, /^\* pictures .*starter-painter/m);
