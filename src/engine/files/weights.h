@@ -2,8 +2,8 @@
  * into the same struct weights_file; the rest of the engine never asks which it was.
  *
  *   if (weights_file_open(&file, path, &err)) return -1;
- *   const struct weight *w = weights_file_find(file,
- * "model.diffusion_model.out.2.weight"); weight_to_f32(w, 0, weight_count(w), floats);
+ *   const struct weight *w = weights_file_find(file, "model.diffusion_model.out.2.weight");
+ *   weight_to_f32(w, 0, weight_count(w), floats);
  *   weights_file_close(file);
  *
  * The file is mapped, never read into memory as a whole. Everything in it was checked

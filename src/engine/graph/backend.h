@@ -2,10 +2,11 @@
  * quick one.
  *
  *   backend_open("dnnl", &(struct backend_options){.threads = 2}, &backend, &err);
- *   store = backend->ops->store_new(backend);              packed weights, one store
- * per loaded model backend->ops->compile(backend, graph, store, &program, &err);   no
- * weights touched yet, bytes known arena = ... program->arena_bytes, 64-aligned ...
- *   backend->ops->load(program, &err);                     packs what the store lacks
+ *   store = backend->ops->store_new(backend);     packed weights, one store per loaded model
+ *   backend->ops->compile(backend, graph, store, &program, &err);
+ *                                                 no weights touched yet, bytes known
+ *   arena = ... program->arena_bytes, 64-aligned ...
+ *   backend->ops->load(program, &err);            packs what the store lacks
  *   backend->ops->run(program, &(struct program_run){...}, &err);
  *
  * Memory: all of a run is store bytes + arena + what the caller binds; a back end

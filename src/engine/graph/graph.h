@@ -2,8 +2,9 @@
  *
  *   struct graph *g = graph_new("vae decode");
  *   int z = graph_input(g, "latent", TENSOR_F32, shape4(1, 64, 64, 4));
- *   int h = graph_conv2d(g, z, "decoder.conv_in", w, b, &(struct conv_args){.stride =
- * 1, .pad = 1}); graph_output(g, "image", h); if (graph_check(g, &err)) ...
+ *   int h = graph_conv2d(g, z, "decoder.conv_in", w, b, &(struct conv_args){.stride = 1, .pad = 1});
+ *   graph_output(g, "image", h);
+ *   if (graph_check(g, &err)) ...
  *
  * A tensor is an int handle. Layout is channels last throughout: pictures [N, H, W, C],
  * tokens [N, T, C], vectors [N, C]; the last dimension is the fastest and every

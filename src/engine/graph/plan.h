@@ -3,20 +3,23 @@
  *
  *   struct plan *p = plan_new(graph, &(struct plan_options){.act_bytes = 2});
  *   ... the back end makes its primitives, asks each how much scratch it wants ...
- *   plan_place(p, scratch);              now p->arena_bytes is the peak of this graph,
- * known before it runs void *at = plan_address(p, tensor, arena, inputs, outputs);
+ *   plan_place(p, scratch);     now p->arena_bytes is the peak of this graph, known before it runs
+ *   void *at = plan_address(p, tensor, arena, inputs, outputs);
  *
- * Fusing (PLAN_FUSE, the default), each only when the tensor in between has no other
- * reader: group_norm, then silu                            -> GROUP_NORM.act linear or
- * conv2d, then add of a like tensor       -> .residual linear or conv2d, then add of [1
- * or N, C]         -> .channel_add linear or conv2d, then an activation              ->
- * .act upsample2x to exactly twice the size, then conv2d -> CONV2D.upsample = 2 linear
- * or conv2d, then an f32 output              -> the tensor between is TENSOR_F32, no
- * rounding on the way Views instead of copies: reshape always; slice when every reader
- * is an attention or a channel_add. So only ATTENTION's q, k, v and channel_add have to
- * cope with pitch != last dimension. In place, when the input dies there: LINEAR,
- * CONV2D over their residual; ADD, ACTIVATE, GROUP_NORM, LAYER_NORM over in[0]. Then
- * tensors[out].base is that input (or what it is a view of).
+ * Fusing (PLAN_FUSE, the default), each only when the tensor in between has no other reader:
+ *   group_norm, then silu                               -> GROUP_NORM.act
+ *   linear or conv2d, then add of a like tensor         -> .residual
+ *   linear or conv2d, then add of [1 or N, C]           -> .channel_add
+ *   linear or conv2d, then an activation                -> .act
+ *   upsample2x to exactly twice the size, then conv2d   -> CONV2D.upsample = 2
+ *   linear or conv2d, then an f32 output                -> the tensor between is TENSOR_F32, no
+ *                                                          rounding on the way
+ *
+ * Views instead of copies: reshape always; slice when every reader is an attention or a channel_add.
+ * So only ATTENTION's q, k, v and channel_add have to cope with pitch != last dimension.
+ *
+ * In place, when the input dies there: LINEAR, CONV2D over their residual; ADD, ACTIVATE,
+ * GROUP_NORM, LAYER_NORM over in[0]. Then tensors[out].base is that input (or what it is a view of).
  *
  * What the plan leaves: no RESHAPE node, no fused-away node. INPUT nodes stay: a
  * TENSOR_F32 input that is read by anything but TIMESTEP gets a second tensor of

@@ -1,8 +1,8 @@
 /* proxy: passes one exchange through to a worker and its answer back as it comes.
  *
- *   struct proxy_options o = {.client = client, .acquire = ask, .release = forget,
- * .source = worker}; proxy_forward(x, &o);          // from here on the exchange
- * belongs to the proxy
+ *   struct proxy_options o = {
+ *       .client = client, .acquire = ask, .release = forget, .source = worker};
+ *   proxy_forward(x, &o);             // from here on the exchange belongs to the proxy
  *
  *   static void ask(void *source, struct proxy *p)   // "give me a ready worker"
  *   {
