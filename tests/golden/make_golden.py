@@ -291,7 +291,7 @@ def unet(x, t, context):
     return conv(F.silu(group_norm(x, UNET + "out.0", 1e-5)), UNET + "out.2")
 
 
-# ---- VAE decoder ---------------------------------------------------------------------------------------
+# ---- VAE -----------------------------------------------------------------------------------------------
 
 VAE = "first_stage_model."
 
@@ -305,14 +305,17 @@ def make_vae():
         if i != o:
             kernel(name + ".nin_shortcut", o, i, 1)
 
+    def middle(name, c):
+        block(name + ".mid.block_1", c, c)
+        scale_shift(name + ".mid.attn_1.norm", c)
+        for part in ("q", "k", "v", "proj_out"):
+            kernel(f"{name}.mid.attn_1.{part}", c, c, 1)
+        block(name + ".mid.block_2", c, c)
+
     kernel(VAE + "post_quant_conv", 4, 4, 1)
     d, c = VAE + "decoder", VAE_WIDTH * VAE_MULT[-1]
     kernel(d + ".conv_in", c, 4, 3)
-    block(d + ".mid.block_1", c, c)
-    scale_shift(d + ".mid.attn_1.norm", c)
-    for part in ("q", "k", "v", "proj_out"):
-        kernel(f"{d}.mid.attn_1.{part}", c, c, 1)
-    block(d + ".mid.block_2", c, c)
+    middle(d, c)
     for level in reversed(range(len(VAE_MULT))):
         for i in range(VAE_BLOCKS):
             block(f"{d}.up.{level}.block.{i}", c, VAE_WIDTH * VAE_MULT[level])
@@ -322,22 +325,54 @@ def make_vae():
     scale_shift(d + ".norm_out", c)
     kernel(d + ".conv_out", 3, c, 3)
 
+    e, c = VAE + "encoder", VAE_WIDTH
+    kernel(e + ".conv_in", c, 3, 3)
+    for level, factor in enumerate(VAE_MULT):
+        for i in range(VAE_BLOCKS - 1):
+            block(f"{e}.down.{level}.block.{i}", c, VAE_WIDTH * factor)
+            c = VAE_WIDTH * factor
+        if level < len(VAE_MULT) - 1:
+            kernel(f"{e}.down.{level}.downsample.conv", c, c, 3)
+    middle(e, c)
+    scale_shift(e + ".norm_out", c)
+    kernel(e + ".conv_out", 8, c, 3)
+    kernel(VAE + "quant_conv", 8, 8, 1)
+
+
+def vae_block(x, name):
+    h = conv(F.silu(group_norm(x, name + ".norm1", 1e-6)), name + ".conv1")
+    h = conv(F.silu(group_norm(h, name + ".norm2", 1e-6)), name + ".conv2")
+    return h + (conv(x, name + ".nin_shortcut") if name + ".nin_shortcut.weight" in tensors else x)
+
+
+def vae_middle(x, name):
+    x = vae_block(x, name + ".mid.block_1")
+    h = group_norm(x, name + ".mid.attn_1.norm", 1e-6)
+    q, k, v = (conv(h, f"{name}.mid.attn_1.{part}").flatten(2).transpose(1, 2) for part in "qkv")
+    h = attention(q, k, v, 1).transpose(1, 2).reshape(x.shape)
+    return vae_block(x + conv(h, name + ".mid.attn_1.proj_out"), name + ".mid.block_2")
+
+
+def encode_picture(x):
+    """[N, 3, H, W] in -1..1 -> mean and log variance of the latent"""
+    e = VAE + "encoder"
+    x = conv(x, e + ".conv_in")
+    for level in range(len(VAE_MULT)):
+        for i in range(VAE_BLOCKS - 1):
+            x = vae_block(x, f"{e}.down.{level}.block.{i}")
+        if level < len(VAE_MULT) - 1:
+            name = f"{e}.down.{level}.downsample.conv"
+            x = F.conv2d(F.pad(x, (0, 1, 0, 1)), tensors[name + ".weight"], tensors[name + ".bias"], 2)
+    x = vae_middle(x, e)
+    return conv(conv(F.silu(group_norm(x, e + ".norm_out", 1e-6)), e + ".conv_out"), VAE + "quant_conv")
+
 
 def decode(z):
-    def block(x, name):
-        h = conv(F.silu(group_norm(x, name + ".norm1", 1e-6)), name + ".conv1")
-        h = conv(F.silu(group_norm(h, name + ".norm2", 1e-6)), name + ".conv2")
-        return h + (conv(x, name + ".nin_shortcut") if name + ".nin_shortcut.weight" in tensors else x)
-
     d = VAE + "decoder"
-    x = block(conv(conv(z, VAE + "post_quant_conv"), d + ".conv_in"), d + ".mid.block_1")
-    h = group_norm(x, d + ".mid.attn_1.norm", 1e-6)
-    q, k, v = (conv(h, f"{d}.mid.attn_1.{part}").flatten(2).transpose(1, 2) for part in "qkv")
-    h = attention(q, k, v, 1).transpose(1, 2).reshape(x.shape)
-    x = block(x + conv(h, d + ".mid.attn_1.proj_out"), d + ".mid.block_2")
+    x = vae_middle(conv(conv(z, VAE + "post_quant_conv"), d + ".conv_in"), d)
     for level in reversed(range(len(VAE_MULT))):
         for i in range(VAE_BLOCKS):
-            x = block(x, f"{d}.up.{level}.block.{i}")
+            x = vae_block(x, f"{d}.up.{level}.block.{i}")
         if level:
             x = conv(F.interpolate(x, scale_factor=2, mode="nearest"), f"{d}.up.{level}.upsample.conv")
     return conv(F.silu(group_norm(x, d + ".norm_out", 1e-6)), d + ".conv_out")
@@ -410,6 +445,8 @@ def networks(out, context):
 
     z = torch.randn(1, 4, 5, 3)
     out["vae.z"], out["vae.out"] = last(z), last(decode(z))
+    x = torch.rand(1, 3, 40, 24) * 2 - 1
+    out["vae.picture"], out["vae.moments"] = last(x), last(encode_picture(x))
 
 
 def save(out, path):

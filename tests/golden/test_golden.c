@@ -1,5 +1,5 @@
 /* The engine against PyTorch, stage by stage: text encoder, one residual block, one
- * transformer block, the whole U-Net, the VAE decoder, two whole pictures. Vectors:
+ * transformer block, the whole U-Net, the VAE both ways, two whole pictures. Vectors:
  * sd1_small.safetensors, made by make_golden.py.
  *
  * The measure is the root mean square of the difference over that of the expected
@@ -305,6 +305,26 @@ static void test_vae(void **state)
     free(z);
 }
 
+static void test_encoder(void **state)
+{
+    const struct setup *s = *state;
+    struct build b = {graph_new("encoder"), s->file, NULL};
+    struct shape in = vector_shape(s, "vae.picture");
+    struct shape out = vector_shape(s, "vae.moments");
+    struct err err = {0};
+    struct vae vae;
+    size_t count;
+    float *x = vector(s, "vae.picture", &count), *got;
+
+    check(vae_open(&vae, s->file, &err), &err);
+    assert_true(vae.has_encoder);
+    vae_build_encoder(&vae, &b, 1, in.dim[1], in.dim[2]);
+    got = run_graph(s, b.graph, (void *[]){x}, (size_t)shape_elements(&out));
+    compare(s, "vae.moments", got, s->tolerance_network);
+    free(got);
+    free(x);
+}
+
 /* ---- whole pictures, through the engine's own door ---- */
 
 struct received {
@@ -429,7 +449,7 @@ static void tear_down(struct setup *s)
 }
 
 /* the small model: everything; a checkpoint of the user's: its networks */
-enum { NETWORK_TESTS = 4 };
+enum { NETWORK_TESTS = 5 };
 
 static int run_with(struct setup *s, int is_small)
 {
@@ -438,6 +458,7 @@ static int run_with(struct setup *s, int is_small)
         cmocka_unit_test_prestate(test_text, s),
         cmocka_unit_test_prestate(test_unet, s),
         cmocka_unit_test_prestate(test_vae, s),
+        cmocka_unit_test_prestate(test_encoder, s),
         cmocka_unit_test_prestate(test_res, s),
         cmocka_unit_test_prestate(test_transformer, s),
         cmocka_unit_test_prestate(test_pictures, s),

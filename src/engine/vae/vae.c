@@ -2,6 +2,7 @@
 
 #define PREFIX "first_stage_model."
 #define DECODER PREFIX "decoder."
+#define ENCODER PREFIX "encoder."
 #define EPS 1e-6F
 
 int vae_open(struct vae *ret_vae, const struct weights_file *file, struct err *err)
@@ -26,6 +27,7 @@ int vae_open(struct vae *ret_vae, const struct weights_file *file, struct err *e
         return err_set(err, ERR_BAD_FILE, "tensor %s has rank %d, 4 was expected",
                        first->name, first->rank);
     vae.latent_channels = first->dim[1];
+    vae.has_encoder = weights_file_find(file, ENCODER "conv_in.weight") != NULL;
     *ret_vae = vae;
     return 0;
 }
@@ -83,6 +85,32 @@ static int upsample(struct build *b, int x, const char *name)
                       name);
 }
 
+/* Between the ways down and up: two blocks and, in every SD, attention between them. */
+static int middle(struct build *b, int x, const char *name)
+{
+    struct name attn = name_format("%smid.attn_1", name);
+
+    x = residual(b, x, NAME("%smid.block_1", name));
+    if (build_has(b, attn.text, ".norm.weight"))
+        x = attention(b, x, attn.text);
+    return residual(b, x, NAME("%smid.block_2", name));
+}
+
+/* The blocks of one level: "<name>.block.0", 1, ... as many as the file has. */
+static int blocks(struct build *b, int x, const char *name)
+{
+    for (int i = 0; build_has(b, NAME("%s.block.%d", name, i), ".norm1.weight"); i++)
+        x = residual(b, x, NAME("%s.block.%d", name, i));
+    return x;
+}
+
+static int end(struct build *b, int x, const char *name)
+{
+    x = graph_activate(b->graph, build_group_norm(b, x, NAME("%snorm_out", name), EPS),
+                       ACT_SILU);
+    return build_conv(b, x, NAME("%sconv_out", name));
+}
+
 void vae_build_decoder(const struct vae *vae, struct build *b, int64_t batch,
                        int64_t high, int64_t wide)
 {
@@ -91,23 +119,37 @@ void vae_build_decoder(const struct vae *vae, struct build *b, int64_t batch,
 
     if (build_has(b, PREFIX "post_quant_conv", ".weight"))
         x = build_conv(b, x, PREFIX "post_quant_conv");
-    x = build_conv(b, x, DECODER "conv_in");
-    x = residual(b, x, DECODER "mid.block_1");
-    if (build_has(b, DECODER "mid.attn_1", ".norm.weight"))
-        x = attention(b, x, DECODER "mid.attn_1");
-    x = residual(b, x, DECODER "mid.block_2");
+    x = middle(b, build_conv(b, x, DECODER "conv_in"), DECODER);
     for (int level = vae->levels - 1; level >= 0; level--) {
-        for (int i = 0;; i++) {
-            struct name name = name_format(DECODER "up.%d.block.%d", level, i);
-
-            if (!build_has(b, name.text, ".norm1.weight"))
-                break;
-            x = residual(b, x, name.text);
-        }
+        x = blocks(b, x, NAME(DECODER "up.%d", level));
         if (build_has(b, NAME(DECODER "up.%d.upsample.conv", level), ".weight"))
             x = upsample(b, x, NAME(DECODER "up.%d.upsample.conv", level));
     }
-    x = graph_activate(b->graph, build_group_norm(b, x, DECODER "norm_out", EPS),
-                       ACT_SILU);
-    graph_output(b->graph, "picture", TENSOR_F32, build_conv(b, x, DECODER "conv_out"));
+    graph_output(b->graph, "picture", TENSOR_F32, end(b, x, DECODER));
+}
+
+/* Half the size; SD's own training code pads below and on the right only. */
+static int downsample(struct build *b, int x, const char *name)
+{
+    static const struct conv_args args = {.stride = 2, .pad_extra_bottom_right = 1};
+
+    return graph_conv2d(b->graph, x, name, build_find(b, name, ".weight"),
+                        build_find(b, name, ".bias"), &args);
+}
+
+void vae_build_encoder(const struct vae *vae, struct build *b, int64_t batch,
+                       int64_t high, int64_t wide)
+{
+    int x = graph_input(b->graph, "picture", TENSOR_F32, shape4(batch, high, wide, 3));
+
+    x = build_conv(b, x, ENCODER "conv_in");
+    for (int level = 0; level < vae->levels; level++) {
+        x = blocks(b, x, NAME(ENCODER "down.%d", level));
+        if (build_has(b, NAME(ENCODER "down.%d.downsample.conv", level), ".weight"))
+            x = downsample(b, x, NAME(ENCODER "down.%d.downsample.conv", level));
+    }
+    x = end(b, middle(b, x, ENCODER), ENCODER);
+    if (build_has(b, PREFIX "quant_conv", ".weight"))
+        x = build_conv(b, x, PREFIX "quant_conv");
+    graph_output(b->graph, "moments", TENSOR_F32, x);
 }
