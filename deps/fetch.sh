@@ -30,8 +30,9 @@ done
 suite_of() { case $1 in stable) echo trixie ;; testing) echo forky ;; esac; }
 packages_of() {
     case $1 in
-    # libuv, jansson and png again, so that a process on this prefix has all its libraries from one release
-    stable) echo libdnnl-dev libllhttp-dev libuv1t64 libjansson4 libpng16-16t64 libgomp1 ;;
+    # libuv, jansson and the picture formats again, so that a process on this prefix has all its libraries from one release
+    stable) echo libdnnl-dev libllhttp-dev libuv1t64 libjansson4 libpng16-16t64 libjpeg62-turbo libwebp7 \
+        libgomp1 ;;
     testing) echo llama.cpp-tools libggml0 ;;
     esac
 }
@@ -44,6 +45,13 @@ system_has() {
         ;;
     testing) command -v llama-server >/dev/null 2>&1 ;;
     esac
+}
+
+# Was everything that is wanted now fetched then? A newer Mysti may need more than the prefix of an older one has.
+is_complete() {
+    for package in $(packages_of "$1"); do
+        grep -q "^$package " "$root/$1.manifest" 2>/dev/null || return 1
+    done
 }
 
 fetch() {
@@ -107,7 +115,7 @@ for release in ${wanted:-stable testing}; do
         say "$release: the system has it, no prefix needed"
         continue
     fi
-    if [ -e "$root/$release.manifest" ] && [ -z "$refresh" ]; then
+    if is_complete "$release" && [ -z "$refresh" ]; then
         continue
     fi
     say "$release: fetching $(packages_of "$release") from Debian $(suite_of "$release") (20 s to 2 min)"
@@ -115,12 +123,12 @@ for release in ${wanted:-stable testing}; do
     if fetch "$release"; then
         say "$release: $(wc -l <"$root/$release.manifest") packages in $(($(date +%s) - began)) s," \
             "recorded in ${root#"$here"/}/$release.manifest"
-    elif [ -e "$root/$release.manifest" ]; then
+    elif is_complete "$release"; then
         say "$release: the archive did not give a complete set (see $root/apt/$release/apt.log);" \
             "keeping the last good prefix of $(date -r "$root/$release.manifest" +%F)"
     else
         tail -n 12 "$root/apt/$release/apt.log" >&2
-        say "$release: the archive at $mirror did not give a complete set and no earlier prefix is here." >&2
+        say "$release: the archive at $mirror did not give a complete set and no earlier prefix that would do is here." >&2
         say "Check the network, or set MYSTI_DEBIAN_MIRROR; the log is $root/apt/$release/apt.log" >&2
         exit 1
     fi

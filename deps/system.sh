@@ -6,7 +6,8 @@ set -eu
 what=${1:-build}
 me=$(basename "$0")
 
-packages="gcc make cmake git python3 pkg-config libuv1-dev libjansson-dev libyaml-dev libpng-dev libcurl4-openssl-dev"
+packages="gcc make cmake git python3 pkg-config libuv1-dev libjansson-dev libyaml-dev libpng-dev libjpeg-dev libwebp-dev
+  libcurl4-openssl-dev"
 if [ "$what" = test ]; then # cmocka for the unit tests, a browser for the page, clang for libFuzzer
     packages="$packages libcmocka-dev chromium clang libclang-rt-dev"
 fi
@@ -31,6 +32,8 @@ have() {
     libjansson-dev) pkg-config --exists jansson 2>/dev/null ;;
     libyaml-dev) pkg-config --exists yaml-0.1 2>/dev/null ;;
     libpng-dev) pkg-config --exists libpng 2>/dev/null ;;
+    libjpeg-dev) pkg-config --exists libjpeg 2>/dev/null ;;
+    libwebp-dev) pkg-config --exists libwebp 2>/dev/null ;;
     libcurl4-openssl-dev) pkg-config --exists libcurl 2>/dev/null ;;
     libcmocka-dev) pkg-config --exists cmocka 2>/dev/null ;;
     *) return 1 ;;
