@@ -6,12 +6,12 @@
  * silent: the number of heads, eps or v, and the size, steps, guidance scale, sampler
  * and schedule that suit the model.
  *
- * Opening builds all three graphs once, at the default size, and throws them away. That
+ * Opening builds all graphs once, at the default size, and throws them away. That
  * is the check: every missing tensor and every misfit is a sentence of the graph
  * builder, and every tensor of the three networks that no graph asked for makes the
  * file refused, because it means that the model does something we would silently leave
  * out (SDXL's label_emb, an adapter merged into the file). Tensors outside of them (EMA
- * copies, the VAE's encoder, schedule tables) are let be. */
+ * copies, schedule tables) are let be. */
 #include "engine/checkpoint.h"
 
 #include "base/file.h"
@@ -61,6 +61,16 @@ static struct graph *decode_graph(const struct checkpoint *c,
     return g;
 }
 
+static struct graph *start_graph(const struct checkpoint *c,
+                                 const struct picture_size *size, bool *used)
+{
+    struct graph *g = graph_new("start");
+    struct build b = {g, c->file, used};
+
+    vae_build_encoder(&c->vae, &b, 1, size->height, size->width);
+    return g;
+}
+
 struct graph *checkpoint_encode_graph(const struct checkpoint *c,
                                       const struct picture_size *size)
 {
@@ -77,6 +87,12 @@ struct graph *checkpoint_decode_graph(const struct checkpoint *c,
                                       const struct picture_size *size)
 {
     return decode_graph(c, size, NULL);
+}
+
+struct graph *checkpoint_start_graph(const struct checkpoint *c,
+                                     const struct picture_size *size)
+{
+    return start_graph(c, size, NULL);
 }
 
 /* ---- metadata ---- */
@@ -169,6 +185,7 @@ static int refuse_unused(const struct checkpoint *c, const bool *used, struct er
 {
     static const char *const networks[] = {
         "model.diffusion_model.", "first_stage_model.decoder.",
+        "first_stage_model.encoder.",
         "cond_stage_model.transformer.text_model.encoder."};
 
     for (size_t i = 0; i < weights_file_count(c->file); i++) {
@@ -218,7 +235,7 @@ static int check_step_graph(const struct checkpoint *c, const struct picture_siz
 
 static int check_networks(struct checkpoint *c, bool *used, struct err *err)
 {
-    struct picture_size size = {c->defaults.width, c->defaults.height, 2};
+    struct picture_size size = {c->defaults.width, c->defaults.height, 2, 0};
 
     if (c->clip.positions != TOKENIZER_CONTEXT)
         return err_set(err, ERR_BAD_FILE,
@@ -234,12 +251,14 @@ static int check_networks(struct checkpoint *c, bool *used, struct err *err)
                        c->defaults.width, c->defaults.height, c->vae.scale);
     if (check_graph(encode_graph(c, &size, used), err) ||
         check_step_graph(c, &size, used, err) ||
-        check_graph(decode_graph(c, &size, used), err) || refuse_unused(c, used, err))
+        check_graph(decode_graph(c, &size, used), err))
         return -1;
     for (size_t i = 0; i < weights_file_count(c->file); i++)
         if (used[i])
             c->parameters += weight_count(weights_file_at(c->file, i));
-    return 0;
+    if (c->vae.has_encoder && check_graph(start_graph(c, &size, used), err))
+        return -1;
+    return refuse_unused(c, used, err);
 }
 
 static int open_networks(struct checkpoint *c, struct err *err)

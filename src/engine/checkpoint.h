@@ -1,5 +1,5 @@
 /* checkpoint: a model file of the SD 1.x family, opened, understood and checked, and
- * the three graphs that make a picture with it. Private to the engine. Reads no
+ * the graphs that make a picture with it. Private to the engine. Reads no
  * weights: opening is quick. */
 #ifndef MYSTI_ENGINE_CHECKPOINT_H
 #define MYSTI_ENGINE_CHECKPOINT_H
@@ -25,7 +25,7 @@ struct checkpoint {
     struct vae vae;
     enum prediction prediction;
     struct checkpoint_defaults defaults;
-    uint64_t parameters; /* numbers in the tensors that drawing uses */
+    uint64_t parameters; /* numbers in the tensors that every picture uses */
 };
 
 int checkpoint_open(struct checkpoint **ret_checkpoint, const char *path,
@@ -36,6 +36,7 @@ void checkpoint_close(struct checkpoint *c);
 struct picture_size {
     int width, height; /* pixels, multiples of the VAE's scale */
     int batch;         /* 2: with and without the prompt, 1: with it alone */
+    int starts;        /* 1: from a picture, so that the encoder is needed */
 };
 
 /* "ids" [batch, positions] i32 -> the U-Net's context outputs */
@@ -47,5 +48,8 @@ struct graph *checkpoint_step_graph(const struct checkpoint *c,
 /* see vae_build_decoder, one picture */
 struct graph *checkpoint_decode_graph(const struct checkpoint *c,
                                       const struct picture_size *size);
+/* see vae_build_encoder, one picture */
+struct graph *checkpoint_start_graph(const struct checkpoint *c,
+                                     const struct picture_size *size);
 
 #endif

@@ -18,10 +18,12 @@
 #include "base/str.h"
 #include "engine/image/png.h"
 #include "engine/model.h"
+#include "engine/start.h"
 #include "engine/text/tokenizer.h"
 
 #include <math.h>
 #include <string.h>
+#include <strings.h>
 
 /* ---- the engine ---- */
 
@@ -110,8 +112,11 @@ int model_compile(struct engine_model *model, const struct picture_size *size,
     stages->graphs[STAGE_ENCODE] = checkpoint_encode_graph(model->checkpoint, size);
     stages->graphs[STAGE_STEP] = checkpoint_step_graph(model->checkpoint, size);
     stages->graphs[STAGE_DECODE] = checkpoint_decode_graph(model->checkpoint, size);
+    if (size->starts)
+        stages->graphs[STAGE_START] = checkpoint_start_graph(model->checkpoint, size);
     for (int i = 0; i < STAGE_COUNT; i++) {
-        if (backend->ops->compile(backend, stages->graphs[i], model->store,
+        if (stages->graphs[i] &&
+            backend->ops->compile(backend, stages->graphs[i], model->store,
                                   &stages->programs[i], err)) {
             stages_free(model, stages);
             return -1;
@@ -129,14 +134,16 @@ int model_pack(struct engine_model *model, const struct engine_load_events *even
     double bytes = 1, done = 0;
 
     for (int i = 0; i < STAGE_COUNT; i++)
-        bytes += (double)model->stages->programs[i]->missing_weight_bytes;
+        if (model->stages->programs[i])
+            bytes += (double)model->stages->programs[i]->missing_weight_bytes;
     for (int i = 0; i < STAGE_COUNT; i++) {
-        size_t missing = model->stages->programs[i]->missing_weight_bytes;
+        struct program *program = model->stages->programs[i];
+        size_t missing = program ? program->missing_weight_bytes : 0;
 
         if (events && events->on_progress &&
             events->on_progress(events->user, done / bytes))
             return err_set(err, ERR_CANCELLED, "loading was cancelled");
-        if (ops->load(model->stages->programs[i], err))
+        if (program && ops->load(program, err))
             return -1;
         done += (double)missing;
     }
@@ -158,7 +165,7 @@ int engine_model_load(struct engine_model **ret_model, struct engine *engine,
         goto fail;
     model->store = engine->backend->ops->store_new(engine->backend);
     size = (struct picture_size){model->checkpoint->defaults.width,
-                                 model->checkpoint->defaults.height, 2};
+                                 model->checkpoint->defaults.height, 2, 0};
     if (model_compile(model, &size, err) || model_pack(model, events, err)) {
         err_wrap(err, "%s", path);
         goto fail;
@@ -212,16 +219,18 @@ void engine_job_defaults(const struct engine_model *model, struct engine_job *re
 {
     const struct checkpoint_defaults *d = &model->checkpoint->defaults;
 
-    *ret_job = (struct engine_job){.negative_prompt = "",
-                                   .width = d->width,
-                                   .height = d->height,
-                                   .steps = d->steps,
-                                   .cfg_scale = d->cfg_scale,
-                                   .seed = -1,
-                                   .sampler = sampler_name(d->sampler),
-                                   .scheduler = scheduler_name(d->scheduler),
-                                   .count = 1,
-                                   .rng = "nv"};
+    *ret_job =
+        (struct engine_job){.negative_prompt = "",
+                            .width = d->width,
+                            .height = d->height,
+                            .steps = d->steps,
+                            .cfg_scale = d->cfg_scale,
+                            .seed = -1,
+                            .sampler = sampler_name(d->sampler),
+                            .scheduler = scheduler_name(d->scheduler),
+                            .count = 1,
+                            .rng = "nv",
+                            .start = {.strength = 0.75, .mask_blur = 4, .padding = 32}};
 }
 
 static int check_range(const char *param, int64_t value, int64_t min, int64_t max,
@@ -277,6 +286,57 @@ static int parse_names(const struct engine_model *model, const struct engine_job
     return parse_rng(job->rng, &plan->rng, err);
 }
 
+int engine_fill_parse(const char *name, enum engine_fill *ret, struct err *err)
+{
+    static const struct {
+        const char *name, *number;
+        enum engine_fill fill;
+    } fills[] = {{"fill", "0", ENGINE_FILL_AROUND},
+                 {"original", "1", ENGINE_FILL_ORIGINAL},
+                 {"latent noise", "2", ENGINE_FILL_NOISE},
+                 {"latent nothing", "3", ENGINE_FILL_NOTHING}};
+
+    for (size_t i = 0; i < sizeof(fills) / sizeof(*fills); i++)
+        if (strcasecmp(name, fills[i].name) == 0 ||
+            strcmp(name, fills[i].number) == 0) {
+            *ret = fills[i].fill;
+            return 0;
+        }
+    return err_set_param(err, ERR_INVALID, "inpainting_fill",
+                         "there is no fill '%.40s': original, fill, latent noise and "
+                         "latent nothing are known",
+                         name);
+}
+
+/* A1111's rule: of `steps` noise levels the last strength * steps + 1 are walked. */
+static int understand_start(const struct engine_model *model,
+                            const struct engine_job *job, struct plan_of_job *plan,
+                            struct err *err)
+{
+    const struct engine_start *o = &job->start;
+
+    if (!o->image.data)
+        return o->mask.data ? err_set_param(err, ERR_INVALID, "mask",
+                                            "a mask without a picture to start from")
+                            : 0;
+    if (!model->checkpoint->vae.has_encoder)
+        return err_set_param(err, ERR_INVALID, "image",
+                             "%s cannot start from a picture: its file has no encoder",
+                             model->checkpoint->name);
+    if (!(o->strength >= 0 && o->strength <= 1))
+        return err_set_param(err, ERR_INVALID, "strength",
+                             "strength is %g, 0 to 1 are possible", o->strength);
+    if (!(o->mask_blur >= 0 && o->mask_blur <= 256))
+        return err_set_param(err, ERR_INVALID, "mask_blur",
+                             "mask_blur is %g, 0 to 256 pixels are possible",
+                             o->mask_blur);
+    if (check_range("padding", o->padding, 0, ENGINE_MAX_SIZE, err))
+        return -1;
+    plan->size.starts = 1;
+    plan->first_step = job->steps - (int)(fmin(o->strength, 0.999) * job->steps) - 1;
+    return 0;
+}
+
 int job_understand(const struct engine_model *model, const struct engine_job *job,
                    struct plan_of_job *ret_plan, struct err *err)
 {
@@ -300,7 +360,9 @@ int job_understand(const struct engine_model *model, const struct engine_job *jo
                              "cfg_scale is %g, 0 to 100 are possible", job->cfg_scale);
     /* at 1 the part without the prompt cancels out */
     plan.size = (struct picture_size){job->width, job->height,
-                                      fabs(job->cfg_scale - 1) < 1e-9 ? 1 : 2};
+                                      fabs(job->cfg_scale - 1) < 1e-9 ? 1 : 2, 0};
+    if (understand_start(model, job, &plan, err))
+        return -1;
     *ret_plan = plan;
     return 0;
 }
@@ -336,7 +398,7 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
     struct job_memory m = {.context_count = unet_context_count(c->unet)};
 
     for (int i = 0; i < STAGE_COUNT; i++)
-        if (stages->programs[i]->arena_bytes > arena)
+        if (stages->programs[i] && stages->programs[i]->arena_bytes > arena)
             arena = stages->programs[i]->arena_bytes;
     m.arena = take(&m.total, arena);
     m.ids = take(&m.total, batch * tokens * sizeof(int32_t));
@@ -350,6 +412,10 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
     m.t = take(&m.total, sizeof(float));
     m.picture = take(&m.total, pixels * 3 * sizeof(float));
     m.rgb = take(&m.total, pixels * 3);
+    if (size->starts) {
+        m.first = take(&m.total, latent);
+        m.moments = take(&m.total, 2 * latent);
+    }
     /* two vectors of the sampler; a PNG is never much larger than its pixels, and its
      * buffer grows by doubling */
     m.beside = 2 * latent + 2 * 3 * pixels;
@@ -375,9 +441,17 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
     estimate.resident_bytes = model->engine->backend->ops->store_bytes(model->store);
     estimate.peak_bytes = estimate.resident_bytes + memory.total + memory.beside;
     for (int i = 0; i < STAGE_COUNT; i++)
-        estimate.peak_bytes += model->stages->programs[i]->missing_weight_bytes +
-                               model->stages->programs[i]->other_bytes;
+        if (model->stages->programs[i])
+            estimate.peak_bytes += model->stages->programs[i]->missing_weight_bytes +
+                                   model->stages->programs[i]->other_bytes;
     job_memory_release(&memory);
+    if (job->start.image.data) {
+        uint64_t bytes;
+
+        if (start_bytes(job, &bytes, err))
+            return -1;
+        estimate.peak_bytes += bytes;
+    }
     *ret_estimate = estimate;
     return 0;
 }

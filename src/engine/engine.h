@@ -69,6 +69,35 @@ void engine_model_info(const struct engine_model *model,
 #define ENGINE_MAX_STEPS 150
 #define ENGINE_MAX_COUNT 16
 
+/* The bytes of a PNG, JPEG or WebP file; data NULL: none. */
+struct engine_file {
+    const void *data;
+    size_t bytes;
+};
+
+/* What the masked part holds before it is drawn. */
+enum engine_fill {
+    ENGINE_FILL_ORIGINAL, /* what is there */
+    ENGINE_FILL_AROUND,   /* the colours around it */
+    ENGINE_FILL_NOISE,    /* noise in the latent */
+    ENGINE_FILL_NOTHING,  /* zeros in the latent */
+};
+
+/* Image to image: begins with a picture instead of noise alone. */
+struct engine_start {
+    struct engine_file image;
+    struct engine_file mask; /* white, or transparent, is drawn anew; none: what is
+                                transparent in the picture, else everything */
+    double strength;         /* 0..1: how much of the walk is done, how far the picture
+                                may move */
+    bool is_cropped;         /* to the job's proportions; else stretched to its size */
+    bool only_masked; /* draws the masked part alone, at the job's size, and puts it
+                           back: the picture keeps its own size */
+    int padding;      /* pixels around the masked part, with only_masked */
+    double mask_blur; /* standard deviation in pixels */
+    enum engine_fill fill;
+};
+
 struct engine_job {
     const char *prompt;          /* UTF-8; "" is a prompt, NULL is none */
     const char *negative_prompt; /* NULL: "" */
@@ -81,10 +110,16 @@ struct engine_job {
     const char *scheduler; /* "normal", "karras" */
     int count;
     const char *rng; /* "nv", "cpu" */
+    struct engine_start start;
 };
 
-/* The model's defaults, seed -1, count 1, rng "nv", no prompt. */
+/* The model's defaults, seed -1, count 1, rng "nv", no prompt, no picture to start from
+ * (strength 0.75, mask blur 4, padding 32 if there will be one). */
 void engine_job_defaults(const struct engine_model *model, struct engine_job *ret_job);
+/* "original", "fill", "latent noise", "latent nothing", or A1111's 0..3 for fill,
+ * original, noise, nothing */
+int engine_fill_parse(const char *name, enum engine_fill *ret,
+                      struct err *err) MUST_CHECK;
 /* Everything that can be said about a job without running it. */
 int engine_job_check(const struct engine_model *model, const struct engine_job *job,
                      struct err *err) MUST_CHECK;
@@ -106,7 +141,7 @@ engine_phase_name(enum engine_phase phase); /* "encode", "sample", "decode" */
 struct engine_image {
     int index; /* 0..count-1 */
     int64_t seed;
-    int width, height;
+    int width, height;      /* the job's; with only_masked the picture's own */
     const uint8_t *rgb;     /* [height, width, 3] */
     const char *parameters; /* A1111's text, also inside the PNG */
     const void *png;

@@ -5,6 +5,10 @@
  * U-Net run over the batch of "with the prompt" and "with the negative prompt"),
  * decode, PNG.
  *
+ * A job that starts from a picture encodes that once; its walk begins in the middle of
+ * the schedule, at the picture plus noise, and where a mask keeps the picture every
+ * denoised latent is put back to it.
+ *
  * Guidance is applied to what the model predicts rather than to the denoised latents;
  * both are the same, because denoised = skip x + out prediction is linear in the
  * prediction.
@@ -16,6 +20,7 @@
 #include "engine/image/parameters.h"
 #include "engine/image/png.h"
 #include "engine/model.h"
+#include "engine/start.h"
 #include "engine/text/tokenizer.h"
 
 #include <math.h>
@@ -35,6 +40,7 @@ struct run {
     double sigmas[ENGINE_MAX_STEPS + 1];
     unsigned dropped_tokens;
     int image;
+    struct start *start; /* NULL: from noise alone */
 };
 
 static bool is_cancelled(void *user)
@@ -105,6 +111,56 @@ static int encode(struct run *run, struct err *err)
     return result;
 }
 
+/* ---- the picture to start from ---- */
+
+/* The mean of what the encoder says. Others draw from its distribution, with a generator of its own that no
+ * seed reaches; its deviation is thousands of times smaller than the noise of any first step. */
+static int encode_start(struct run *run, struct err *err)
+{
+    size_t channels = (size_t)run->model->checkpoint->vae.latent_channels;
+    float *first = at(run, run->memory.first), *moments = at(run, run->memory.moments);
+
+    if (run_stage(run, STAGE_START, (void *[]){run->start->pixels}, (void *[]){moments},
+                  err))
+        return -1;
+    for (size_t i = 0; i < run->latent_count; i++)
+        first[i] = (float)((double)moments[i / channels * 2 * channels + i % channels] *
+                           VAE_SCALE);
+    return 0;
+}
+
+/* Where the mask keeps the picture, the latent is the picture's. */
+static void put_back(const struct run *run, float *latent)
+{
+    size_t channels = (size_t)run->model->checkpoint->vae.latent_channels;
+    const float *first = at(run, run->memory.first);
+
+    for (size_t i = 0; i < run->latent_count; i++) {
+        float keep = run->start->keep[i / channels];
+
+        latent[i] = keep * first[i] + (1 - keep) * latent[i];
+    }
+}
+
+/* x: this picture's noise -> what the walk begins with */
+static void begin_at_picture(struct run *run, float *x, double sigma)
+{
+    size_t channels = (size_t)run->model->checkpoint->vae.latent_channels;
+    const float *first = at(run, run->memory.first), *keep = run->start->keep;
+    enum engine_fill fill = run->job->start.fill;
+
+    for (size_t i = 0; i < run->latent_count; i++) {
+        double begin = (double)first[i], noise = (double)x[i];
+        double kept = keep ? (double)keep[i / channels] : 1;
+
+        if (fill == ENGINE_FILL_NOISE)
+            begin = begin * kept + noise * (1 - kept);
+        else if (fill == ENGINE_FILL_NOTHING)
+            begin *= kept;
+        x[i] = (float)(begin + noise * sigma);
+    }
+}
+
 /* ---- sample ---- */
 
 /* x [H, W, C] at noise level sigma -> denoised */
@@ -137,6 +193,8 @@ static int denoise(void *user, const float *x, double sigma, float *ret_denoised
     for (size_t i = 0; i < count; i++)
         ret_denoised[i] =
             (float)(scaling.skip * (double)x[i] + scaling.out * (double)prediction[i]);
+    if (run->start && run->start->keep)
+        put_back(run, ret_denoised);
     return 0;
 }
 
@@ -156,23 +214,30 @@ static int sample(struct run *run, int64_t seed, struct err *err)
 {
     float *x = at(run, run->memory.x);
     struct noise noise;
-    struct sampler_run walk = {.sampler = run->plan.sampler,
-                               .sigmas = run->sigmas,
-                               .steps = (unsigned)run->job->steps,
-                               .count = run->latent_count,
-                               .noise = &noise,
-                               .channels =
-                                   (size_t)run->model->checkpoint->vae.latent_channels,
-                               .denoise = denoise,
-                               .on_step = on_step,
-                               .user = run};
+    struct sampler_run walk = {
+        .sampler = run->plan.sampler,
+        .sigmas = run->sigmas + run->plan.first_step,
+        .steps = (unsigned)(run->job->steps - run->plan.first_step),
+        .count = run->latent_count,
+        .noise = &noise,
+        .channels = (size_t)run->model->checkpoint->vae.latent_channels,
+        .denoise = denoise,
+        .on_step = on_step,
+        .user = run};
 
     tell_phase(run, ENGINE_PHASE_SAMPLE);
     noise_init(&noise, run->plan.rng, (uint64_t)seed);
     sampler_noise(&noise, walk.channels, x, walk.count, at(run, run->memory.latents));
-    for (size_t i = 0; i < walk.count; i++)
-        x[i] = (float)((double)x[i] * run->sigmas[0]);
-    return sampler_run(&walk, x, err);
+    if (run->start)
+        begin_at_picture(run, x, walk.sigmas[0]);
+    else
+        for (size_t i = 0; i < walk.count; i++)
+            x[i] = (float)((double)x[i] * run->sigmas[0]);
+    if (sampler_run(&walk, x, err))
+        return -1;
+    if (run->start && run->start->keep)
+        put_back(run, x);
+    return 0;
 }
 
 /* ---- decode ---- */
@@ -210,7 +275,8 @@ static int decode(struct run *run, struct err *err)
     return 0;
 }
 
-static int deliver(struct run *run, int64_t seed, struct err *err)
+static void describe(const struct run *run, const struct engine_image *image,
+                     struct buf *ret_text)
 {
     const struct engine_job *job = run->job;
     struct parameters parameters = {.prompt = job->prompt,
@@ -219,41 +285,66 @@ static int deliver(struct run *run, int64_t seed, struct err *err)
                                     .sampler = sampler_label(run->plan.sampler),
                                     .scheduler = scheduler_label(run->plan.scheduler),
                                     .cfg_scale = job->cfg_scale,
-                                    .seed = seed,
+                                    .seed = image->seed,
                                     .width = (unsigned)job->width,
                                     .height = (unsigned)job->height,
                                     .model = run->model->checkpoint->name,
+                                    .has_start = run->start != NULL,
+                                    .strength = job->start.strength,
+                                    .has_mask = run->start && run->start->mask,
+                                    .mask_blur = job->start.mask_blur,
                                     .rng = run->plan.rng == NOISE_CPU ? "CPU" : "NV",
                                     .version = "Mysti " MYSTI_VERSION};
-    struct engine_image image = {.index = run->image,
-                                 .seed = seed,
-                                 .width = job->width,
-                                 .height = job->height,
-                                 .rgb = at(run, run->memory.rgb),
-                                 .dropped_tokens = run->dropped_tokens};
+
+    parameters_format(&parameters, ret_text);
+}
+
+static int hand_out(struct run *run, struct engine_image *image, struct err *err)
+{
     struct buf text = {0}, png = {0};
     struct image_text chunk;
-    int result = -1;
+    struct err reason = {0};
+    int result;
 
-    parameters_format(&parameters, &text);
+    describe(run, image, &text);
     chunk = (struct image_text){"parameters", buf_str(&text)};
-    if (image_png_encode(image.rgb, (unsigned)job->width, (unsigned)job->height, &chunk,
-                         1, &png, err))
-        goto out;
-    image.parameters = buf_str(&text);
-    image.png = png.data;
-    image.png_bytes = png.len;
-    result = 0;
-    if (run->events->on_image) {
-        struct err reason = {0};
-
-        if (!run->events->on_image(run->events->user, &image, &reason))
-            result = reason.code ? err_set(err, reason.code, "%s", reason.message)
-                                 : err_set(err, ERR_CANCELLED, "the job was cancelled");
-    }
-out:
+    result = image_png_encode(image->rgb, (unsigned)image->width,
+                              (unsigned)image->height, &chunk, 1, &png, err);
+    image->parameters = buf_str(&text);
+    image->png = png.data;
+    image->png_bytes = png.len;
+    if (result == 0 && run->events->on_image &&
+        !run->events->on_image(run->events->user, image, &reason))
+        result = reason.code ? err_set(err, reason.code, "%s", reason.message)
+                             : err_set(err, ERR_CANCELLED, "the job was cancelled");
     buf_release(&text);
     buf_release(&png);
+    return result;
+}
+
+/* Where a mask kept something, the drawn picture goes back into the one it came from. */
+static int deliver(struct run *run, int64_t seed, struct err *err)
+{
+    struct engine_image image = {.index = run->image,
+                                 .seed = seed,
+                                 .width = run->job->width,
+                                 .height = run->job->height,
+                                 .rgb = at(run, run->memory.rgb),
+                                 .dropped_tokens = run->dropped_tokens};
+    struct image whole = {0};
+    int result;
+
+    if (run->start && run->start->mask) {
+        if (start_compose(run->start, image.rgb, &whole, err))
+            return -1;
+        image.width = whole.width;
+        image.height = whole.height;
+        image.rgb = whole.rgba;
+        for (size_t i = 1; i < (size_t)whole.width * (size_t)whole.height; i++)
+            memmove(whole.rgba + 3 * i, whole.rgba + 4 * i, 3);
+    }
+    result = hand_out(run, &image, err);
+    image_release(&whole);
     return result;
 }
 
@@ -288,7 +379,7 @@ static int draw_images(struct run *run, struct err *err)
 {
     int64_t seed = run->job->seed >= 0 ? run->job->seed : draw_seed();
 
-    if (encode(run, err))
+    if (encode(run, err) || (run->start && encode_start(run, err)))
         return -1;
     for (run->image = 0; run->image < run->job->count; run->image++)
         if (sample(run, seed + run->image, err) || decode(run, err) ||
@@ -317,10 +408,14 @@ int engine_generate(struct engine_model *model, const struct engine_job *job,
     schedule_init(&run->schedule, SCHEDULE_SD_BETA_START, SCHEDULE_SD_BETA_END);
     schedule_sigmas(&run->schedule, run->plan.scheduler, (unsigned)job->steps,
                     run->sigmas);
+    if (job->start.image.data &&
+        start_open(&run->start, job, model->checkpoint->vae.scale, err))
+        goto out;
     if (map_block(run, err))
         goto out;
     result = draw_images(run, err);
 out:
+    start_free(run->start);
     if (run->block)
         munmap(run->block, run->memory.total);
     job_memory_release(&run->memory);

@@ -10,9 +10,10 @@ struct engine {
     struct backend *backend;
 };
 
-enum stage { STAGE_ENCODE, STAGE_STEP, STAGE_DECODE, STAGE_COUNT };
+enum stage { STAGE_ENCODE, STAGE_STEP, STAGE_DECODE, STAGE_START, STAGE_COUNT };
 
-/* The three graphs of one picture size, compiled. */
+/* The graphs of one picture size, compiled. STAGE_START, a picture to its latent, only
+ * for jobs that start from one; else NULL. */
 struct stages {
     struct picture_size size;
     struct graph *graphs[STAGE_COUNT];
@@ -39,6 +40,7 @@ struct plan_of_job {
     enum sampler sampler;
     enum scheduler scheduler;
     enum noise_kind rng;
+    int first_step; /* of the schedule's steps; those before it are left out */
 };
 
 int job_understand(const struct engine_model *model, const struct engine_job *job,
@@ -57,6 +59,8 @@ struct job_memory {
     size_t t;          /* [1] f32 */
     size_t picture;    /* [height, width, 3] f32 */
     size_t rgb;        /* [height, width, 3] bytes */
+    size_t first;      /* [H, W, C] f32: the picture to start from, as a latent */
+    size_t moments;    /* [H, W, 2C] f32: what the encoder says */
     size_t total;
     size_t beside; /* what the sampler and the PNG encoder allocate for themselves, at
                       most */

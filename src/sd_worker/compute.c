@@ -220,6 +220,8 @@ static int run_generate(struct compute *c, struct task *task)
     struct engine_job job;
     struct run run = {
         .c = c, .task = task, .began_ns = clock_ns(), .sampling_ns = clock_ns()};
+    struct request_files files = {0};
+    int rc = -1;
     const struct engine_events events = {.on_phase = on_phase,
                                          .on_step = on_step,
                                          .on_image = on_image,
@@ -229,8 +231,9 @@ static int run_generate(struct compute *c, struct task *task)
     if (!c->model)
         return no_model(&task->err);
     request_job(&task->request, c->model, &job);
-    if (admit(c, &job, &task->err))
-        return -1;
+    if (request_read_files(&task->request, &files, &job, &task->err) ||
+        admit(c, &job, &task->err))
+        goto out;
     if (!c->gives_way) {
         cage_schedule_compute(c->options.scheduling);
         c->gives_way = true;
@@ -240,7 +243,10 @@ static int run_generate(struct compute *c, struct task *task)
     struct message *started = mem_zalloc(sizeof(*started));
     started->event = COMPUTE_STARTED;
     post(c, started);
-    return engine_generate(c->model, &job, &events, &task->err);
+    rc = engine_generate(c->model, &job, &events, &task->err);
+out:
+    request_files_release(&files);
+    return rc;
 }
 
 /* ---- the other tasks ---- */
@@ -310,10 +316,15 @@ static int run_estimate(struct compute *c, struct task *task)
 
     if (!c->model)
         return no_model(&task->err);
+    struct request_files files = {0};
+    int rc = -1;
+
     request_job(&task->request, c->model, &job);
-    if (engine_job_check(c->model, &job, &task->err))
-        return -1;
-    return engine_estimate(c->model, &job, &task->estimate, &task->err);
+    if (request_read_files(&task->request, &files, &job, &task->err) == 0 &&
+        engine_job_check(c->model, &job, &task->err) == 0)
+        rc = engine_estimate(c->model, &job, &task->estimate, &task->err);
+    request_files_release(&files);
+    return rc;
 }
 
 static int run_task(struct compute *c, struct task *task)

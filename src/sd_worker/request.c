@@ -3,13 +3,17 @@
  * fields are passed over, so that a newer server can talk to an older worker. */
 #include "sd_worker/request.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 
 #include <jansson.h>
 #include <limits.h>
 #include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
+
+#define FILE_MAX_BYTES ((size_t)256 * 1024 * 1024)
 
 static int take_string(const json_t *object, const char *key, char **ret,
                        struct err *err)
@@ -58,6 +62,18 @@ static int take_int(const json_t *object, const char *key, int *ret, struct err 
     return 0;
 }
 
+static int take_bool(const json_t *object, const char *key, bool *ret, struct err *err)
+{
+    const json_t *value = json_object_get(object, key);
+
+    if (!value || json_is_null(value))
+        return 0;
+    if (!json_is_boolean(value))
+        return err_set_param(err, ERR_INVALID, key, "'%s' must be true or false", key);
+    *ret = json_is_true(value);
+    return 0;
+}
+
 static int take_scale(const json_t *object, const char *key, double *ret,
                       struct err *err)
 {
@@ -89,6 +105,38 @@ static int take_fields(struct request *r, const json_t *o, struct err *err)
     return 0;
 }
 
+static int take_path(const json_t *object, const char *key, char **ret, struct err *err)
+{
+    if (take_string(object, key, ret, err))
+        return -1;
+    if (*ret && (*ret)[0] != '/')
+        return err_set_param(err, ERR_INVALID, key, "'%s' must be an absolute path",
+                             key);
+    return 0;
+}
+
+/* "start": {"image": "/path", ...} */
+static int take_start(struct request *r, const json_t *job, struct err *err)
+{
+    const json_t *o = json_object_get(job, "start");
+
+    if (!o || json_is_null(o))
+        return 0;
+    if (!json_is_object(o))
+        return err_set_param(err, ERR_INVALID, "start", "'start' must be an object");
+    if (take_path(o, "image", &r->image, err) || take_path(o, "mask", &r->mask, err) ||
+        take_string(o, "fill", &r->fill, err) ||
+        take_scale(o, "strength", &r->strength, err) ||
+        take_scale(o, "mask_blur", &r->mask_blur, err) ||
+        take_int(o, "padding", &r->padding, err) ||
+        take_bool(o, "crop", &r->is_cropped, err) ||
+        take_bool(o, "only_masked", &r->only_masked, err))
+        return -1;
+    if (!r->image)
+        return err_set_param(err, ERR_INVALID, "image", "'start' has no 'image'");
+    return 0;
+}
+
 int request_parse(struct request *ret, enum request_kind kind, const char *json,
                   size_t len, struct err *err)
 {
@@ -101,14 +149,17 @@ int request_parse(struct request *ret, enum request_kind kind, const char *json,
                             .steps = -1,
                             .count = -1,
                             .cfg_scale = -1,
-                            .seed = -1};
+                            .seed = -1,
+                            .strength = -1,
+                            .mask_blur = -1,
+                            .padding = -1};
     if (!object)
         return err_set(err, ERR_INVALID, "the job is not JSON: line %d, column %d: %s",
                        error.line, error.column, error.text);
     if (!json_is_object(object))
         rc = err_set(err, ERR_INVALID, "the job must be a JSON object");
     else
-        rc = take_fields(ret, object, err);
+        rc = take_fields(ret, object, err) || take_start(ret, object, err) ? -1 : 0;
     json_decref(object);
     if (rc == 0 && kind == REQUEST_GENERATE && !ret->prompt)
         rc = err_set_param(err, ERR_INVALID, "prompt", "the job has no 'prompt'");
@@ -141,7 +192,45 @@ void request_job(const struct request *r, const struct engine_model *model,
         job.count = r->count;
     if (r->cfg_scale >= 0)
         job.cfg_scale = r->cfg_scale;
+    if (r->strength >= 0)
+        job.start.strength = r->strength;
+    if (r->mask_blur >= 0)
+        job.start.mask_blur = r->mask_blur;
+    if (r->padding >= 0)
+        job.start.padding = r->padding;
+    job.start.is_cropped = r->is_cropped;
+    job.start.only_masked = r->only_masked;
     *ret_job = job;
+}
+
+static int read_one(const char *path, const char *param, struct buf *ret,
+                    struct engine_file *file, struct err *err)
+{
+    if (!path)
+        return 0;
+    if (file_read(path, FILE_MAX_BYTES, ret, err)) {
+        if (err)
+            snprintf(err->param, sizeof(err->param), "%s", param);
+        return -1;
+    }
+    *file = (struct engine_file){buf_str(ret), ret->len};
+    return 0;
+}
+
+int request_read_files(const struct request *r, struct request_files *ret,
+                       struct engine_job *job, struct err *err)
+{
+    if (r->fill && engine_fill_parse(r->fill, &job->start.fill, err))
+        return -1;
+    if (read_one(r->image, "image", &ret->image, &job->start.image, err))
+        return -1;
+    return read_one(r->mask, "mask", &ret->mask, &job->start.mask, err);
+}
+
+void request_files_release(struct request_files *f)
+{
+    buf_release(&f->image);
+    buf_release(&f->mask);
 }
 
 void request_release(struct request *r)
@@ -151,5 +240,8 @@ void request_release(struct request *r)
     free(r->sampler);
     free(r->scheduler);
     free(r->rng);
+    free(r->image);
+    free(r->mask);
+    free(r->fill);
     *r = (struct request){0};
 }

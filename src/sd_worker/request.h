@@ -2,6 +2,7 @@
 #ifndef MYSTI_SD_WORKER_REQUEST_H
 #define MYSTI_SD_WORKER_REQUEST_H
 
+#include "base/buf.h"
 #include "engine/engine.h"
 
 struct request {
@@ -13,6 +14,11 @@ struct request {
     int width, height, steps, count;
     double cfg_scale;
     int64_t seed;
+    /* the picture to begin with: absolute paths, read when the job runs */
+    char *image, *mask, *fill;
+    double strength, mask_blur;
+    int padding;
+    bool is_cropped, only_masked;
 };
 
 /* The body of /internal/generate and /internal/estimate; the prompt is optional for an estimate. Fails with
@@ -23,6 +29,14 @@ int request_parse(struct request *ret, enum request_kind kind, const char *json,
 /* The engine's job: the model's defaults overlaid with what was asked for. Borrows the request's strings. */
 void request_job(const struct request *r, const struct engine_model *model,
                  struct engine_job *ret_job);
+/* The files of the picture and its mask, read into buffers that the job then borrows. They are files because a job
+ * that is done again later still needs them, and because the two processes share a disk: no copy travels. */
+struct request_files {
+    struct buf image, mask;
+};
+int request_read_files(const struct request *r, struct request_files *ret,
+                       struct engine_job *job, struct err *err) MUST_CHECK;
+void request_files_release(struct request_files *f);
 void request_release(struct request *r);
 
 #endif

@@ -8,6 +8,7 @@ import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { decodePng } from '../support/decode_png.mjs';
 import { startPictureWorker, takeApart, workerProgram } from '../support/picture_worker.mjs';
+import { makePng } from '../support/png.mjs';
 import { freePort, until } from '../support/server.mjs';
 import { writeTinyPainter } from '../support/tiny_painter.mjs';
 
@@ -132,6 +133,41 @@ test('the same seed draws the same picture, count counts seeds up, a job says wh
   assert.notEqual(random[0].images[0].head.seed, random[1].images[0].head.seed);
   const wordy = await worker.draw({ prompt: 'a '.repeat(100) });
   assert.equal(wordy.images[0].head.dropped_tokens, 25);
+});
+
+test('a job may start from a picture: what the mask leaves alone stays, wrong files get a sentence', async (t) => {
+  const worker = await ready(t);
+  const path = (name) => join(folder, name);
+  const plain = (await worker.draw({ prompt: 'a', seed: 7 })).images[0].png;
+  writeFileSync(path('image.png'), plain);
+  writeFileSync(path('mask.png'), makePng({ width: 64, height: 64 })); // grey, darker than half: mostly kept
+  writeFileSync(path('text.png'), 'no picture');
+  const start = (more) => ({ prompt: 'b', seed: 7, start: { image: path('image.png'), ...more } });
+
+  const moved = await worker.draw(start({ strength: 0.5 }));
+  assert.deepEqual(moved.events.filter((e) => e.event === 'step').map((e) => [e.step, e.steps]), [[1, 3], [2, 3], [3, 3]]);
+  assert.match(moved.images[0].head.parameters, /Denoising strength: 0.5/);
+  const pixels = (png) => Buffer.from(decodePng(png).rgb);
+  assert.ok(!pixels(moved.images[0].png).equals(pixels(plain)));
+  const { body: with_ } = await worker.json('POST', '/internal/estimate', start({}));
+  const { body: without } = await worker.json('POST', '/internal/estimate', { prompt: 'b' });
+  assert.ok(with_.peak_bytes > without.peak_bytes);
+
+  const cases = [
+    [{ image: path('text.png') }, null, /neither PNG nor JPEG nor WebP/], [{ image: path('none.png') }, 'image', /none\.png/],
+    [{ image: 'image.png' }, 'image', /absolute/], [{ image: null }, 'image', /no 'image'/],
+    [{ mask: path('text.png') }, null, /the mask/], [{ mask: path('none.png') }, 'mask', /none\.png/],
+    [{ strength: 2 }, 'strength', /0 to 1/], [{ fill: 'glitter' }, 'inpainting_fill', /latent noise/],
+    [{ crop: 'yes' }, 'crop', /true or false/], [{ padding: 1e6 }, 'padding', /2048/], [{ mask_blur: 300 }, 'mask_blur', /256/],
+  ];
+  for (const [more, param, text] of cases) {
+    const { status, body } = await worker.json('POST', '/internal/generate', start(more));
+    assert.ok(status === 400 || status === 404, JSON.stringify(body));
+    assert.equal(body.error.param, param, JSON.stringify(body));
+    assert.match(body.error.message, text);
+  }
+  assert.equal((await worker.json('POST', '/internal/generate', { prompt: 'x', start: 'there' })).body.error.param, 'start');
+  assert.equal((await worker.health()).state, 'ready');
 });
 
 test('a wrong job is refused with its field, and nothing starts', async (t) => {

@@ -380,15 +380,22 @@ def decode(z):
 
 # ---- a whole picture: Euler, four steps of the normal schedule, guidance 5 -----------------------------
 
-def picture(context, prediction, high, wide, seed):
+def picture(context, prediction, high, wide, seed, start=None, strength=1.0, mask=None):
+    """start: a picture that the walk begins with, after A1111's rule of what strength leaves out;
+    mask: [high, wide] of the latent, 1 where it is drawn anew"""
     betas = np.linspace(0.00085 ** 0.5, 0.012 ** 0.5, 1000, dtype=np.float64) ** 2
     product = np.cumprod(1 - betas)
     table = np.sqrt((1 - product) / product)
     ts = np.linspace(999, 0, 4)
     sigmas = np.append(np.exp(np.interp(ts, np.arange(1000), np.log(table))), 0)
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(1, 4, high, wide, generator=generator).double() * sigmas[0]
-    for i, t in enumerate(ts):
+    noise = torch.randn(1, 4, high, wide, generator=generator).double()
+    first = 4 - int(min(strength, 0.999) * 4) - 1 if start is not None else 0
+    x = noise * sigmas[first]
+    if start is not None:
+        latent = encode_picture(start)[:, :4].double() * 0.18215
+        x = x + latent
+    for i, t in list(enumerate(ts))[first:]:
         s = sigmas[i]
         both = (x / math.sqrt(s * s + 1)).float().repeat(2, 1, 1, 1)
         cond, uncond = unet(both, torch.tensor([t]), context).double().chunk(2)
@@ -397,6 +404,8 @@ def picture(context, prediction, high, wide, seed):
             denoised = x - s * out
         else:
             denoised = x / (s * s + 1) - out * s / math.sqrt(s * s + 1)
+        if mask is not None:
+            denoised = denoised * mask + latent * (1 - mask)
         x = x + (x - denoised) / s * (sigmas[i + 1] - s)
     return decode((x / 0.18215).float())
 
@@ -433,6 +442,14 @@ def main():
     networks(out, context)
     for prediction in ("eps", "v"):
         out["picture." + prediction] = last(picture(context, prediction, 5, 4, 42))
+    start = torch.randint(0, 256, (1, 3, 40, 32), generator=torch.Generator().manual_seed(7))
+    out["start.bytes"] = last(start.float())
+    out["start.out"] = last(picture(context, "eps", 5, 4, 42, start / 127.5 - 1, 0.6))
+    mask = torch.zeros(5, 4)
+    mask[1:3, 1:4] = 1  # 24 x 16 pixels at (8, 8)
+    drawn = picture(context, "eps", 5, 4, 42, start / 127.5 - 1, 0.6, mask)
+    mask = mask.repeat_interleave(8, 0).repeat_interleave(8, 1)
+    out["masked.out"] = last(drawn * mask + (start / 127.5 - 1) * (1 - mask))
     with open(folder + "/sd1_small.tensors", "w") as f:
         f.write("\n".join(listing) + "\n")
     save(out, folder + "/sd1_small.safetensors")

@@ -20,6 +20,7 @@
 #include "base/str.h"
 #include "engine/engine.h"
 #include "engine/graph/backend.h"
+#include "engine/image/png.h"
 #include "engine/text/clip.h"
 #include "engine/text/tokenizer.h"
 #include "engine/unet/unet.c"
@@ -364,8 +365,10 @@ static bool on_image(void *user, const struct engine_image *image, struct err *e
     return true;
 }
 
-static void draw(const struct setup *s, const char *name,
-                 const struct small_model *file)
+/* start: PNGs to begin with, empty for none */
+static void draw_from(const struct setup *s, const char *name,
+                      const struct small_model *file, const struct buf *start,
+                      const struct buf *mask)
 {
     char *path = small_model_write(file);
     struct engine_options options = {
@@ -388,12 +391,58 @@ static void draw(const struct setup *s, const char *name,
     job.cfg_scale = 5;
     job.seed = 42;
     job.rng = "cpu";
+    job.start.image = (struct engine_file){start->data, start->len};
+    job.start.mask = (struct engine_file){mask->data, mask->len};
+    job.start.mask_blur = 0;
+    job.start.strength = 0.6;
     check(engine_generate(model, &job, &events, &err), &err);
     assert_int_equal(received.images, 1);
     engine_model_free(model);
     engine_close(engine);
     unlink(path);
     free(path);
+}
+
+static void draw(const struct setup *s, const char *name,
+                 const struct small_model *file)
+{
+    draw_from(s, name, file, &(struct buf){0}, &(struct buf){0});
+}
+
+static struct buf png_of(const uint8_t *rgb)
+{
+    struct buf png = {0};
+    struct err err = {0};
+
+    check(image_png_encode(rgb, 32, 40, NULL, 0, &png, &err), &err);
+    return png;
+}
+
+/* Image to image: encoded, three of four steps, decoded; the second time only where the
+ * mask is white. */
+static void test_start(void **state)
+{
+    const struct setup *s = *state;
+    size_t count;
+    float *values = vector(s, "start.bytes", &count);
+    uint8_t *rgb = mem_alloc(count);
+    struct buf start, mask;
+
+    for (size_t i = 0; i < count; i++)
+        rgb[i] = (uint8_t)values[i];
+    start = png_of(rgb);
+    for (size_t i = 0; i < count; i++) {
+        size_t x = i / 3 % 32, y = i / 3 / 32;
+
+        rgb[i] = x >= 8 && y >= 8 && y < 24 ? 255 : 0;
+    }
+    mask = png_of(rgb);
+    draw_from(s, "start.out", &(struct small_model){0}, &start, &(struct buf){0});
+    draw_from(s, "masked.out", &(struct small_model){0}, &start, &mask);
+    buf_release(&start);
+    buf_release(&mask);
+    free(rgb);
+    free(values);
 }
 
 static void test_pictures(void **state)
@@ -462,6 +511,7 @@ static int run_with(struct setup *s, int is_small)
         cmocka_unit_test_prestate(test_res, s),
         cmocka_unit_test_prestate(test_transformer, s),
         cmocka_unit_test_prestate(test_pictures, s),
+        cmocka_unit_test_prestate(test_start, s),
         cmocka_unit_test_prestate(test_quantised_picture, s),
     };
     struct CMUnitTest networks[NETWORK_TESTS];

@@ -227,7 +227,9 @@ void *small_model_bytes(const struct small_model *options, unsigned long *ret_si
         assert_non_null(next);
         *next++ = 0;
         parse_line(line, &t);
-        if (is_same(t.name, options->without))
+        if (is_same(t.name, options->without) ||
+            (options->without_prefix && strncmp(t.name, options->without_prefix,
+                                                strlen(options->without_prefix)) == 0))
             continue;
         if (is_same(t.name, options->doubled)) {
             t.dim[0] *= 2;

@@ -14,10 +14,11 @@ enum small_model_format {
 
 struct small_model {
     enum small_model_format format;
-    const char *without; /* leaves this tensor out */
-    const char *extra;   /* adds a tensor of this name, [1] */
-    const char *doubled; /* this tensor's first dimension is twice as large */
-    const char *broken;  /* this tensor's values are NaN */
+    const char *without;        /* leaves this tensor out */
+    const char *without_prefix; /* leaves all tensors out whose names begin so */
+    const char *extra;          /* adds a tensor of this name, [1] */
+    const char *doubled;        /* this tensor's first dimension is twice as large */
+    const char *broken;         /* this tensor's values are NaN */
     const char
         *metadata; /* JSON members after the heads: "\"mysti.prediction\":\"v\"" */
 };

@@ -88,6 +88,16 @@ function tensors() {
   }
   norm(`${vae}.decoder.norm_out`, VAE);
   conv(`${vae}.decoder.conv_out`, 3, VAE);
+  conv(`${vae}.encoder.conv_in`, VAE, 3);
+  for (let level = 0; level < 4; level++) {
+    block(`${vae}.encoder.down.${level}.block.0`, VAE);
+    if (level < 3) conv(`${vae}.encoder.down.${level}.downsample.conv`, VAE, VAE);
+  }
+  block(`${vae}.encoder.mid.block_1`, VAE);
+  block(`${vae}.encoder.mid.block_2`, VAE);
+  norm(`${vae}.encoder.norm_out`, VAE);
+  conv(`${vae}.encoder.conv_out`, 8, VAE);
+  conv(`${vae}.quant_conv`, 8, 8, 1);
   return out;
 }
 

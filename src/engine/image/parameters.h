@@ -11,6 +11,7 @@
 
 #include "base/buf.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct parameters {
@@ -24,8 +25,12 @@ struct parameters {
     unsigned width;
     unsigned height;
     const char
-        *model_hash;     /* first 10 hex digits of the file's SHA-256, NULL: left out */
-    const char *model;   /* NULL: left out */
+        *model_hash;   /* first 10 hex digits of the file's SHA-256, NULL: left out */
+    const char *model; /* NULL: left out */
+    bool has_start;    /* it began with a picture: */
+    double strength;
+    bool has_mask;
+    double mask_blur;
     const char *rng;     /* "NV" or "CPU", NULL: left out */
     const char *version; /* NULL: left out */
 };
