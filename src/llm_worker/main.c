@@ -17,10 +17,15 @@
  * Polling (--poll) made no difference; real-time priority (--prio) did, but two spinning real-time threads leave
  * nothing to the server that passes the tokens on.
  *
+ * Where pictures go first (--sharing image-first), llama-server lowers its own compute threads with --prio -1 (nice 5,
+ * batch class: a quarter of a core that both want); those that answer HTTP stay where they are. Lowering the whole
+ * process before exec would take them along, and from outside its threads cannot be told apart.
+ *
  * Exit codes: 1 when it cannot start, 2 for a wrong option; after that they are llama-server's. */
 #include "base/cores.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/sharing.h"
 #include "base/str.h"
 #include "cage.h"
 #include "engine.h"
@@ -40,7 +45,8 @@
     "256" /* llama-server's own default is 8192, more than many machines have */
 #define LOG_VERBOSITY 4 /* its --verbose would print every token */
 #define SMALL_MODEL_BYTES                                                              \
-    (64 * 1024 * 1024) /* of the file; up to here one thread is best */
+    (64 * 1024 * 1024)    /* of the file; up to here one thread is best */
+#define LOW_PRIORITY (-1) /* its compute threads, and only those: nice 5, batch class */
 #define WORDS_MAX 48
 
 extern char **environ;
@@ -49,6 +55,7 @@ struct request {
     char *model; /* absolute */
     const char *llama_server;
     int64_t port, threads, context, slots, gpu_layers;
+    enum sharing sharing;
     bool check, help, version, verbose;
 };
 
@@ -79,7 +86,10 @@ static void print_help(void)
            "  --model FILE          GGUF model\n");
     for (size_t i = 0; i < FLAG_COUNT; i++)
         printf("  --%-12s N      %s\n", flags[i].name, flags[i].help);
-    printf("  --llama-server PROGRAM  which one; default: MYSTI_LLAMA_SERVER, PATH, "
+    printf("  --sharing POLICY      who goes first beside pictures: text-first "
+           "(default),\n"
+           "                        equal or image-first\n"
+           "  --llama-server PROGRAM  which one; default: MYSTI_LLAMA_SERVER, PATH, "
            "the one "
            "of the build\n"
            "  --check               say which engine would be used, and stop\n"
@@ -89,13 +99,13 @@ static void print_help(void)
 
 static int unknown(const char *arg, struct err *err)
 {
-    const char *names[FLAG_COUNT + 6] = {"model",   "llama-server", "check",
-                                         "verbose", "help",         "version"};
+    const char *names[FLAG_COUNT + 7] = {"model", "llama-server", "check",  "verbose",
+                                         "help",  "version",      "sharing"};
     const char *near;
 
     for (size_t i = 0; i < FLAG_COUNT; i++)
-        names[6 + i] = flags[i].name;
-    near = str_nearest(arg + strspn(arg, "-"), names, FLAG_COUNT + 6);
+        names[7 + i] = flags[i].name;
+    near = str_nearest(arg + strspn(arg, "-"), names, FLAG_COUNT + 7);
     return err_set(err, ERR_INVALID, "unknown option %.80s%s%s%s", arg,
                    near ? "; did you mean --" : "; --help lists them all",
                    near ? near : "", near ? "?" : "");
@@ -138,6 +148,8 @@ static int take_value(struct request *r, const char *name, const char *value,
         r->llama_server = value;
         return 0;
     }
+    if (!strcmp(name, "sharing"))
+        return sharing_parse(value, "--sharing", &r->sharing, err);
     for (size_t i = 0; i < FLAG_COUNT; i++) {
         if (strcmp(name, flags[i].name) == 0) {
             snprintf(what, sizeof(what), "--%s", name);
@@ -263,6 +275,8 @@ static void add_arguments(struct words *a, const struct request *r)
     add_number(a, "--threads", threads_of(r));
     if (r->gpu_layers >= 0)
         add_number(a, "--gpu-layers", r->gpu_layers);
+    if (sharing_text_gives_way(r->sharing))
+        add_number(a, "--prio", LOW_PRIORITY);
     if (r->verbose)
         add_number(a, "--log-verbosity", LOG_VERBOSITY);
 }

@@ -8,18 +8,18 @@
  * pid, parent-death signal and argv[0]. The variable MYSTI_SD_WORKER_ENV marks the second start, so that there
  * is never a third.
  *
- * Scheduling: weight, not class, decides who gets a core that two want. Measured on two cores, starter models,
- * text running without a pause beside pictures without a pause: an equal share (nice 0) leaves text 67 to 96 % of its
- * tokens per second, nice 5 75 to 82 %, nice 10 88 to 92 %, nice 15 93 to 99 %. Nice 12 weighs 70 against 1024: text
- * keeps its 80 % with room to spare, and a picture beside a busy machine gets twice what nice 15 would give it.
- * SCHED_BATCH keeps a waking thread from cutting in. SCHED_IDLE (weight 3) would leave a picture 0.3 % of a core for
- * as long as somebody computes, which is standing still; it can be asked for.
+ * Scheduling: base/sharing.h says which place compute threads take; here it is taken, by the threads named "compute"
+ * alone, for a thread that a compute thread starts inherits its name as well as its place. Measured on two cores,
+ * starter models, text running without a pause beside pictures without a pause: an equal share (nice 0) leaves text 67
+ * to 96 % of its tokens per second, nice 5 75 to 82 %, nice 10 88 to 92 %, nice 15 93 to 99 %. Nice 12 keeps text its
+ * 80 % with room to spare, and a picture beside a busy machine gets twice what nice 15 would give it.
+ *
+ * Without privileges a thread can only be lowered. compute.c replaces a compute thread that is to rise by a new one,
+ * which starts where the loop's thread is.
  *
  * Where the kernel groups by session (autogroup, Debian's default), nice only counts inside a session, and each
  * session gets an equal share. In one session with the server and the text worker that is just right: pictures give
- * way to text, and the three together hold their own beside anything else the machine does. As the leader of a session
- * of its own this process sets the group's nice value, or text would get half; the price is that everybody else on
- * a busy machine goes before pictures, too. */
+ * way to text, and the three together hold their own beside anything else the machine does. */
 #include "sd_worker/cage.h"
 
 #include "base/cores.h"
@@ -37,23 +37,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
-
-enum { BATCH_NICE = 12, IDLE_NICE = 19 };
-
-static const char *const scheduling_names[] = {
-    [CAGE_BATCH] = "batch", [CAGE_IDLE] = "idle", [CAGE_NORMAL] = "normal"};
-
-int cage_scheduling_parse(const char *name, enum cage_scheduling *ret, struct err *err)
-{
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(name, scheduling_names[i]) == 0) {
-            *ret = (enum cage_scheduling)i;
-            return 0;
-        }
-    }
-    return err_set(err, ERR_INVALID,
-                   "--scheduling '%s': known are batch, idle and normal", name);
-}
 
 /* No core file with prompts and the token in it; when memory runs out, the kernel takes this process before the
  * server that can start it again. */
@@ -128,40 +111,33 @@ char *cage_take_token(void)
     return token;
 }
 
-static void schedule_session(int nice)
+static bool is_compute(pid_t thread)
 {
-    char text[8];
-    int len = snprintf(text, sizeof(text), "%d", nice);
-    int fd;
+    char name[16] = "";
+    char *path = mem_printf("/proc/self/task/%d/comm", (int)thread);
+    FILE *f = fopen(path, "re");
+    bool is = f && fgets(name, sizeof(name), f) && strcmp(name, CAGE_COMPUTE "\n") == 0;
 
-    if (getsid(0) != getpid())
-        return; /* somebody's shell: not ours to slow down */
-    fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    if (write(fd, text, (size_t)len) < 0) {
-        /* no groups by session in this kernel: nice alone decides */
-    }
-    close(fd);
+    if (f)
+        fclose(f);
+    free(path);
+    return is;
 }
 
-void cage_schedule_compute(enum cage_scheduling scheduling)
+void cage_place_compute(struct sharing_place place)
 {
     const struct sched_param none = {0};
-    const bool is_idle = scheduling == CAGE_IDLE;
-    const int nice = is_idle ? IDLE_NICE : BATCH_NICE;
-    DIR *tasks = scheduling == CAGE_NORMAL ? NULL : opendir("/proc/self/task");
+    DIR *tasks = opendir("/proc/self/task");
 
     for (struct dirent *entry; tasks && (entry = readdir(tasks));) {
         pid_t thread = (pid_t)strtol(entry->d_name, NULL, 10);
 
-        if (thread <= 0 || thread == getpid()) /* "." and the loop's own thread */
+        if (thread <= 0 || !is_compute(thread)) /* "."; the loop's own thread */
             continue;
-        sched_setscheduler(thread, is_idle ? SCHED_IDLE : SCHED_BATCH, &none);
-        setpriority(PRIO_PROCESS, (id_t)thread, nice); /* of one thread, on Linux */
+        sched_setscheduler(thread, place.is_batch ? SCHED_BATCH : SCHED_OTHER, &none);
+        setpriority(PRIO_PROCESS, (id_t)thread,
+                    place.nice); /* of one thread, on Linux */
     }
-    if (!tasks)
-        return;
-    closedir(tasks);
-    schedule_session(nice);
+    if (tasks)
+        closedir(tasks);
 }

@@ -5,15 +5,10 @@
 #define MYSTI_SD_WORKER_CAGE_H
 
 #include "base/err.h"
+#include "base/sharing.h"
 
-enum cage_scheduling {
-    CAGE_BATCH, /* a low weight: text keeps nearly all, the picture always progresses */
-    CAGE_IDLE, /* only what nobody else wants: may stand still beside spinning threads */
-    CAGE_NORMAL,
-};
-
-int cage_scheduling_parse(const char *name, enum cage_scheduling *ret,
-                          struct err *err) MUST_CHECK;
+/* The name of every thread that computes. */
+#define CAGE_COMPUTE "compute"
 
 /* First thing in main. Fails when the parent is dead already. */
 int cage_enter(struct err *err) MUST_CHECK;
@@ -22,8 +17,8 @@ int cage_enter(struct err *err) MUST_CHECK;
 int cage_threads(int threads, char **argv);
 /* The secret, cleared from the environment's memory; NULL when there is none. Free it. */
 char *cage_take_token(void);
-/* For every thread of this process but the main one, and for those that they start from then on. Without
- * privileges there is no way back, so it is left until the first picture: models load at full weight. */
-void cage_schedule_compute(enum cage_scheduling scheduling);
+/* For every thread of this process that computes, and for those that they start from then on. Without privileges a
+ * thread can be lowered and not raised again. */
+void cage_place_compute(struct sharing_place place);
 
 #endif

@@ -10,6 +10,14 @@
  * A new model is loaded before the old one is let go: a load that fails leaves the worker as it was. Who has no
  * room for both unloads first.
  *
+ * Places: models load where the loop's thread stands, pictures are drawn where the policy says. A thread is lowered by
+ * itself at the first picture; for going up again it is replaced by a new one, because without privileges there is no
+ * other way. (OpenMP's helpers belong to the thread that they help, and go and come with it. Those of the reference
+ * back end are the engine's own and stay where they are.)
+ *
+ * Resting: after a step, as long as the policy says, on a condition that a cancel, the end of the text or another policy
+ * wakes. At most REST_MAX_MS, so that a step that takes minutes is not followed by minutes of nothing.
+ *
  * The thread lives as long as the process: at the end main() leaves with it in the middle of whatever it does,
  * which the kernel cleans up faster than any operation could be waited for. */
 #include "sd_worker/compute.h"
@@ -24,7 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STACK_BYTES = 16 << 20 };
+enum { STACK_BYTES = 16 << 20, REST_MAX_MS = 5000 };
 
 struct message {
     struct message *next;
@@ -36,11 +44,17 @@ struct message {
 struct compute {
     struct compute_options options;
     uv_async_t bell;
-    pthread_t thread;
+    int nice; /* where the thread stands, or will once it draws */
+    bool draws;
 
     pthread_mutex_t lock; /* guards what follows, held for a few instructions */
     pthread_cond_t has_task;
-    struct task *task; /* submitted, not yet taken */
+    pthread_cond_t stirred; /* whoever rests looks again */
+    struct task *task;      /* submitted, not yet taken */
+    unsigned generation;    /* of the thread; an older one ends */
+    struct sharing_place place;
+    int rest_percent;
+    atomic_bool resting;
     struct message *first;
     struct message **last;
 
@@ -52,7 +66,6 @@ struct compute {
     struct engine *engine;
     struct engine_model *model;
     struct err open_err;
-    bool gives_way; /* its threads have their place in the scheduler */
 };
 
 /* one job's view for the engine's callbacks */
@@ -62,9 +75,11 @@ struct run {
     int count;
     int steps;
     uint64_t began_ns;
-    uint64_t sampling_ns; /* when the current image's first step began */
-    uint64_t sampled_ns;  /* time in finished steps, all images */
-    unsigned sampled;     /* finished steps, all images */
+    uint64_t
+        sampling_ns; /* when the current image's first step began, or the last one ended */
+    uint64_t rested_ns;  /* when the last rest ended: from there the step computes */
+    uint64_t sampled_ns; /* time in finished steps, all images */
+    unsigned sampled;    /* finished steps, all images */
 };
 
 struct task *task_new(enum task_kind kind)
@@ -127,10 +142,12 @@ static void on_bell(uv_async_t *bell)
     while (m) {
         struct message *next = m->next;
 
-        if (m->task)
+        if (m->task) {
+            c->draws = false;
             c->options.on_done(c->options.user, m->task);
-        else
+        } else {
             c->options.on_event(c->options.user, m->event, &m->data);
+        }
         buf_release(&m->data);
         free(m);
         m = next;
@@ -156,11 +173,38 @@ static void on_phase(void *user, enum engine_phase phase, int image)
     struct run *run = user;
 
     if (phase == ENGINE_PHASE_SAMPLE)
-        run->sampling_ns = clock_ns();
+        run->sampling_ns = run->rested_ns = clock_ns();
     post_line(run->c,
               json_pack("{s:s, s:s, s:i}", "event", "phase", "phase",
                         engine_phase_name(phase), "image", image),
               NULL, 0);
+}
+
+static struct timespec time_of(uint64_t ns)
+{
+    return (struct timespec){.tv_sec = (time_t)(ns / 1000000000),
+                             .tv_nsec = (long)(ns % 1000000000)};
+}
+
+/* The share of others, after a step that computed for so long. */
+static void rest(struct compute *c, uint64_t step_ns)
+{
+    const uint64_t began = clock_ns(), max = (uint64_t)REST_MAX_MS * 1000000;
+
+    pthread_mutex_lock(&c->lock);
+    while (!atomic_load(&c->cancel)) {
+        uint64_t percent = (uint64_t)c->rest_percent;
+        uint64_t length = step_ns / (100 - percent) * percent;
+        uint64_t end = began + (length < max ? length : max);
+        struct timespec at = time_of(end);
+
+        if (clock_ns() >= end)
+            break;
+        atomic_store(&c->resting, true);
+        pthread_cond_timedwait(&c->stirred, &c->lock, &at);
+    }
+    atomic_store(&c->resting, false);
+    pthread_mutex_unlock(&c->lock);
 }
 
 static void on_step(void *user, int image, int step, int steps)
@@ -181,6 +225,10 @@ static void on_step(void *user, int image, int step, int steps)
                         (json_int_t)ms_since(run->began_ns), "eta_ms",
                         (json_int_t)(step_ms * left)),
               NULL, 0);
+    if (step < steps) {
+        rest(run->c, now - run->rested_ns);
+        run->rested_ns = clock_ns();
+    }
 }
 
 static bool on_image(void *user, const struct engine_image *image, struct err *err)
@@ -215,6 +263,16 @@ static int admit(struct compute *c, const struct engine_job *job, struct err *er
     return room_check(ROOM_MEMINFO, estimate.peak_bytes - estimate.resident_bytes, err);
 }
 
+static void take_place(struct compute *c)
+{
+    struct sharing_place place;
+
+    pthread_mutex_lock(&c->lock);
+    place = c->place;
+    pthread_mutex_unlock(&c->lock);
+    cage_place_compute(place);
+}
+
 static int run_generate(struct compute *c, struct task *task)
 {
     struct engine_job job;
@@ -234,10 +292,7 @@ static int run_generate(struct compute *c, struct task *task)
     if (request_read_files(&task->request, &files, &job, &task->err) ||
         admit(c, &job, &task->err))
         goto out;
-    if (!c->gives_way) {
-        cage_schedule_compute(c->options.scheduling);
-        c->gives_way = true;
-    }
+    take_place(c);
     run.count = job.count;
     run.steps = job.steps;
     struct message *started = mem_zalloc(sizeof(*started));
@@ -346,23 +401,39 @@ static int run_task(struct compute *c, struct task *task)
     return 0;
 }
 
+/* The next task; NULL: another thread has taken this one's place. */
+static struct task *next_task(struct compute *c, unsigned generation)
+{
+    struct task *task = NULL;
+
+    pthread_mutex_lock(&c->lock);
+    while (!c->task && c->generation == generation)
+        pthread_cond_wait(&c->has_task, &c->lock);
+    if (c->generation == generation) {
+        task = c->task;
+        c->task = NULL;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return task;
+}
+
 static void *compute_main(void *user)
 {
     struct compute *c = user;
+    struct task *task;
+    unsigned generation;
 
-    pthread_setname_np(pthread_self(), "compute");
-    for (;;) {
+    pthread_setname_np(pthread_self(), CAGE_COMPUTE);
+    pthread_mutex_lock(&c->lock);
+    generation = c->generation;
+    pthread_mutex_unlock(&c->lock);
+    while ((task = next_task(c, generation))) {
         struct message *done = mem_zalloc(sizeof(*done));
         uint64_t began = clock_ns();
 
-        pthread_mutex_lock(&c->lock);
-        while (!c->task)
-            pthread_cond_wait(&c->has_task, &c->lock);
-        done->task = c->task;
-        c->task = NULL;
-        pthread_mutex_unlock(&c->lock);
-        done->task->rc = run_task(c, done->task);
-        done->task->elapsed_ms = ms_since(began);
+        done->task = task;
+        task->rc = run_task(c, task);
+        task->elapsed_ms = ms_since(began);
         post(c, done);
     }
     return NULL;
@@ -370,23 +441,47 @@ static void *compute_main(void *user)
 
 /* ---- the loop's side ---- */
 
+/* A thread where the loop's stands; the one before it, which has nothing to do, ends. */
+static int start_thread(struct compute *c)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    int rc;
+
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_mutex_lock(&c->lock);
+    rc = pthread_create(&thread, &attributes, compute_main, c);
+    if (rc == 0) {
+        c->generation++;
+        c->nice = 0;
+        pthread_cond_broadcast(&c->has_task);
+    }
+    pthread_mutex_unlock(&c->lock);
+    pthread_attr_destroy(&attributes);
+    return rc;
+}
+
 int compute_start(const struct compute_options *options, struct compute **ret,
                   struct err *err)
 {
     struct compute *c = mem_zalloc(sizeof(*c));
-    pthread_attr_t attributes;
+    pthread_condattr_t monotonic;
     int rc;
 
     c->options = *options;
+    c->place = options->place;
     c->last = &c->first;
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->has_task, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC); /* that of clock_ns() */
+    pthread_cond_init(&c->stirred, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     uv_async_init(options->loop, &c->bell, on_bell);
     c->bell.data = c;
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    rc = pthread_create(&c->thread, &attributes, compute_main, c);
-    pthread_attr_destroy(&attributes);
+    rc = start_thread(c);
     if (rc)
         return err_set(err, ERR_NO_MEMORY, "cannot start the compute thread: %s",
                        strerror(rc));
@@ -394,8 +489,22 @@ int compute_start(const struct compute_options *options, struct compute **ret,
     return 0;
 }
 
+/* The place that the task is worked on from: models load at full weight. */
+static int nice_for(const struct compute *c, enum task_kind kind)
+{
+    return kind == TASK_GENERATE ? c->place.nice : kind == TASK_LOAD ? 0 : c->nice;
+}
+
 void compute_submit(struct compute *c, struct task *task)
 {
+    int nice = nice_for(c, task->kind);
+
+    if (nice < c->nice)
+        (void)start_thread(
+            c); /* none to be had: the old one goes on from where it is */
+    if (nice > c->nice)
+        c->nice = nice;
+    c->draws = task->kind == TASK_GENERATE;
     atomic_store(&c->cancel, false);
     atomic_store(&c->progress, 0);
     pthread_mutex_lock(&c->lock);
@@ -406,7 +515,28 @@ void compute_submit(struct compute *c, struct task *task)
 
 void compute_cancel(struct compute *c)
 {
+    pthread_mutex_lock(&c->lock);
     atomic_store(&c->cancel, true);
+    pthread_cond_signal(&c->stirred);
+    pthread_mutex_unlock(&c->lock);
+}
+
+void compute_share(struct compute *c, struct sharing_place place, int rest_percent)
+{
+    pthread_mutex_lock(&c->lock);
+    c->place = place;
+    c->rest_percent = rest_percent;
+    pthread_cond_signal(&c->stirred);
+    pthread_mutex_unlock(&c->lock);
+    if (c->draws && place.nice > c->nice) {
+        cage_place_compute(place);
+        c->nice = place.nice;
+    }
+}
+
+bool compute_is_resting(const struct compute *c)
+{
+    return atomic_load(&c->resting);
 }
 
 double compute_progress(const struct compute *c)

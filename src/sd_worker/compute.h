@@ -3,6 +3,7 @@
  *   compute_start(&options, &c, err);
  *   compute_submit(c, task);            the task is the thread's until it comes back in on_done
  *   compute_cancel(c);                  the running task ends within one operation
+ *   compute_share(c, place, 75);        from now on 75 % of the time goes to others, between two steps
  *
  * on_event and on_done are called on the loop thread. The only lock guards a list's two pointers, for as long as
  * it takes to move them: the loop never waits for work. */
@@ -46,7 +47,7 @@ struct compute_options {
     uv_loop_t *loop;
     const char *backend; /* NULL: the best */
     int threads;
-    enum cage_scheduling scheduling;
+    struct sharing_place place; /* of the threads while they draw */
     void (*on_event)(void *user, enum compute_event event, const struct buf *data);
     void (*on_done)(void *user, struct task *task); /* takes the task back */
     void *user;
@@ -56,6 +57,10 @@ int compute_start(const struct compute_options *options, struct compute **ret,
                   struct err *err) MUST_CHECK;
 void compute_submit(struct compute *c, struct task *task);
 void compute_cancel(struct compute *c);
+/* Where the threads stand while they draw: a lower place is taken at once, a higher one by the next picture. And how
+ * much of the time they rest, between two steps: at once, also in the middle of a rest. */
+void compute_share(struct compute *c, struct sharing_place place, int rest_percent);
+bool compute_is_resting(const struct compute *c);
 double compute_progress(const struct compute *c); /* of the running task, 0..1 */
 const char *
 compute_backend(const struct compute *c); /* NULL until the engine is open */

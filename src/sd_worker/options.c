@@ -19,15 +19,13 @@ static const char usage[] =
     "  --model FILE          load this model at once\n"
     "  --threads N           compute threads; 0, the default: one per physical core\n"
     "  --backend NAME        one of: %s\n"
-    "  --scheduling CLASS    how compute threads share the processor with others:\n"
-    "                        batch (default): low weight, always progresses\n"
-    "                        idle: only what nobody else wants\n"
-    "                        normal: an equal share\n"
+    "  --sharing POLICY      who goes first on the processor and the graphics card:\n"
+    "                        text-first (default), equal or image-first\n"
     "  --verbose             log every step\n"
     "  --version, --help\n";
 
 static const char *const long_names[] = {"listen-port", "model",   "threads", "backend",
-                                         "scheduling",  "verbose", "version", "help"};
+                                         "sharing",     "verbose", "version", "help"};
 
 static int mistake(const struct err *err)
 {
@@ -64,7 +62,7 @@ int options_parse(struct options *ret, int argc, char **argv)
                                           {"model", required_argument, NULL, 'm'},
                                           {"threads", required_argument, NULL, 't'},
                                           {"backend", required_argument, NULL, 'b'},
-                                          {"scheduling", required_argument, NULL, 's'},
+                                          {"sharing", required_argument, NULL, 's'},
                                           {"verbose", no_argument, NULL, 'v'},
                                           {"version", no_argument, NULL, 'V'},
                                           {"help", no_argument, NULL, 'h'},
@@ -72,7 +70,7 @@ int options_parse(struct options *ret, int argc, char **argv)
     struct err err = {0};
     int rc = 0;
 
-    *ret = (struct options){.scheduling = CAGE_BATCH};
+    *ret = (struct options){.sharing = SHARING_TEXT_FIRST};
     opterr = 0;
     for (int c; rc == 0 && (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         switch (c) {
@@ -89,7 +87,7 @@ int options_parse(struct options *ret, int argc, char **argv)
             ret->backend = optarg;
             break;
         case 's':
-            rc = cage_scheduling_parse(optarg, &ret->scheduling, &err);
+            rc = sharing_parse(optarg, "--sharing", &ret->sharing, &err);
             break;
         case 'v':
             ret->verbose = true;

@@ -2,16 +2,16 @@
 #ifndef MYSTI_SD_WORKER_OPTIONS_H
 #define MYSTI_SD_WORKER_OPTIONS_H
 
-#include "sd_worker/cage.h"
+#include "base/sharing.h"
 
 #include <stdbool.h>
 
 struct options {
-    int listen_port;     /* 0: any free one */
-    const char *model;   /* loaded at once; NULL: none */
-    const char *backend; /* NULL: the best that is built in */
-    int threads;         /* 0: one per physical core that this process may use */
-    enum cage_scheduling scheduling;
+    int listen_port;      /* 0: any free one */
+    const char *model;    /* loaded at once; NULL: none */
+    const char *backend;  /* NULL: the best that is built in */
+    int threads;          /* 0: one per physical core that this process may use */
+    enum sharing sharing; /* until the server says something else */
     bool verbose;
 };
 

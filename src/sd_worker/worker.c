@@ -34,6 +34,8 @@ struct worker {
     char *model;      /* absolute path, NULL */
     char *facts;      /* JSON of the model, NULL */
     char *load_error; /* sentence of the last load when it failed, NULL */
+    enum sharing sharing;
+    bool text_runs; /* the server says so */
 };
 
 static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -212,13 +214,66 @@ static void health(struct worker *w, struct http_exchange *x)
 {
     bool works = w->activity == LOADING || w->activity == DRAWING;
     json_t *body = json_pack(
-        "{s:b, s:s, s:s, s:s?, s:s?, s:f, s:s?}", "ok", 1, "worker", "sd", "state",
-        state_name(w), "model", w->model, "backend", compute_backend(w->compute),
-        "progress", works ? compute_progress(w->compute) : 0.0, "error", w->load_error);
+        "{s:b, s:s, s:s, s:s?, s:s?, s:f, s:s?, s:s, s:b}", "ok", 1, "worker", "sd",
+        "state", state_name(w), "model", w->model, "backend",
+        compute_backend(w->compute), "progress",
+        works ? compute_progress(w->compute) : 0.0, "error", w->load_error, "sharing",
+        sharing_word(w->sharing), "resting", (int)compute_is_resting(w->compute));
 
     if (w->facts)
         json_object_set_new(body, "facts", json_loads(w->facts, 0, NULL));
     http_respond_json(x, 200, body);
+}
+
+/* ---- sharing ---- */
+
+/* The engine's back ends that compute on the processor; any other is a graphics card's. */
+static enum sharing_device device_of(const char *backend)
+{
+    return !backend || !strcmp(backend, "dnnl") || !strcmp(backend, "ref")
+               ? SHARING_ON_CPU
+               : SHARING_ON_GPU;
+}
+
+static void share(struct worker *w, int rest_percent)
+{
+    compute_share(w->compute, sharing_picture_place(w->sharing),
+                  w->text_runs ? rest_percent : 0);
+}
+
+/* {"policy": "text-first", "text_running": true}. "rest_percent" instead of the policy's own is for trying out. */
+static void sharing_body(struct http_exchange *x, void *user, const char *data,
+                         size_t len)
+{
+    struct worker *w = user;
+    json_t *body = json_loadb(data, len, 0, NULL);
+    const char *word = json_string_value(json_object_get(body, "policy"));
+    const json_t *runs = json_object_get(body, "text_running");
+    const json_t *percent = json_object_get(body, "rest_percent");
+    json_int_t rest = json_integer_value(percent);
+    struct err err = {0};
+
+    if (!word || !json_is_boolean(runs))
+        err_set(
+            &err, ERR_INVALID,
+            "the body must be {\"policy\": \"text-first\", \"text_running\": true}");
+    else if (percent &&
+             (!json_is_integer(percent) || rest < 0 || rest > SHARING_REST_MAX_PERCENT))
+        err_set_param(&err, ERR_INVALID, "rest_percent",
+                      "'rest_percent' must be a whole number from 0 to %d",
+                      SHARING_REST_MAX_PERCENT);
+    else
+        (void)!sharing_parse(word, "policy", &w->sharing, &err);
+    if (err.code) {
+        http_respond_err(x, &err);
+    } else {
+        w->text_runs = json_is_true(runs);
+        share(w, percent ? (int)rest
+                         : sharing_rest_percent(
+                               w->sharing, device_of(compute_backend(w->compute))));
+        http_respond_json(x, 200, json_object());
+    }
+    json_decref(body);
 }
 
 /* true: answered with 409 */
@@ -306,6 +361,12 @@ static void unload(struct worker *w, struct http_exchange *x)
         begin(w, UNLOADING, task_new(TASK_UNLOAD), x);
 }
 
+static void sharing(struct worker *w, struct http_exchange *x)
+{
+    (void)w;
+    http_collect_body(x, BODY_MAX, sharing_body);
+}
+
 static void cancel(struct worker *w, struct http_exchange *x)
 {
     bool draws = w->activity == DRAWING;
@@ -323,6 +384,7 @@ static const struct route {
     {"GET", "/internal/health", health},      {"POST", "/internal/load", load_model},
     {"POST", "/internal/unload", unload},     {"POST", "/internal/estimate", estimate},
     {"POST", "/internal/generate", generate}, {"POST", "/internal/cancel", cancel},
+    {"POST", "/internal/sharing", sharing},
 };
 
 /* The time depends on the client's length alone. */
@@ -380,12 +442,14 @@ int worker_new(uv_loop_t *loop, const struct options *options, int threads, char
     const struct compute_options compute = {.loop = loop,
                                             .backend = options->backend,
                                             .threads = threads,
-                                            .scheduling = options->scheduling,
+                                            .place =
+                                                sharing_picture_place(options->sharing),
                                             .on_event = on_event,
                                             .on_done = on_done,
                                             .user = w};
 
     w->token = token;
+    w->sharing = options->sharing;
     w->verbose = options->verbose;
     if (options->model) {
         w->first_model = realpath(options->model, NULL);

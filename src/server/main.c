@@ -22,6 +22,7 @@
 #include "server/log/log.h"
 #include "server/queue/queue.h"
 #include "server/server.h"
+#include "server/sharing/sharing.h"
 #include "server/store/store.h"
 #include "server/supervisor/supervisor.h"
 
@@ -94,6 +95,7 @@ static void on_queue_closed(void *user)
 
     api_free(p->api);
     store_free(p->server.store);
+    sharing_watch_free(p->server.sharing);
     supervisor_free(p->server.supervisor);
     http_client_close(p->server.client, NULL, NULL);
 }
@@ -200,9 +202,13 @@ static int make_parts(struct program *p, struct err *err)
         .limit = (size_t)p->config.queue_limit,
         .silence_limit_ms = (unsigned)p->config.first_byte_timeout_s * 1000};
 
+    enum sharing sharing = SHARING_TEXT_FIRST;
+
     s->client = workers.client;
     if (supervisor_new(&workers, &s->supervisor, err))
         return -1;
+    (void)!sharing_parse(p->config.sharing, "sharing", &sharing, NULL); /* a choice */
+    s->sharing = sharing_watch_new(s->client, s->supervisor, s->log, sharing);
     s->store = store_new(&p->loop, p->config.output_dir);
     queue.supervisor = s->supervisor;
     queue.store = s->store;

@@ -13,6 +13,7 @@ struct http_client;
 struct http_server;
 struct job_queue;
 struct log;
+struct sharing_watch;
 struct store;
 struct supervisor;
 struct uv_loop_s;
@@ -24,6 +25,7 @@ struct server {
     struct http_server *http;
     struct http_client *client; /* connections to the workers */
     struct supervisor *supervisor;
+    struct sharing_watch *sharing;
     struct store *store;
     struct job_queue *queue;
     struct events *events;

@@ -1,7 +1,7 @@
 // The picture worker by itself: the real process, the real engine, a tiny model with random weights.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -18,6 +18,7 @@ const long = { prompt: 'a long one', width: 256, height: 256, steps: 150, count:
 
 before(() => {
   folder = mkdtempSync(join(tmpdir(), 'mysti-sd-'));
+  chmodSync(folder, 0o755);
   model = writeTinyPainter(join(folder, 'tiny.safetensors'));
 });
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -56,7 +57,7 @@ test('without a token or with wrong options it says so and does not start', asyn
     [[], {}, 1, /MYSTI_WORKER_TOKEN is not set/],
     [['--listen-prot', '3'], { MYSTI_WORKER_TOKEN: 'x' }, 2, /perhaps --listen-port/],
     [['--listen-port', '70000'], { MYSTI_WORKER_TOKEN: 'x' }, 2, /65535/],
-    [['--scheduling', 'fast'], { MYSTI_WORKER_TOKEN: 'x' }, 2, /batch, idle and normal/],
+    [['--sharing', 'fast'], { MYSTI_WORKER_TOKEN: 'x' }, 2, /text-first, equal or image-first/],
     [['extra'], { MYSTI_WORKER_TOKEN: 'x' }, 2, /extra/],
     [[], { MYSTI_WORKER_TOKEN: 'x', MYSTI_SERVER_PID: '1' }, 1, /server .* is gone/],
   ];
@@ -304,22 +305,95 @@ test('--model loads at the start; a broken one leaves the worker up and says why
   assert.equal((await bad.health()).state, 'empty');
 });
 
-test('compute threads give way, the HTTP thread does not', async (t) => {
-  // name -> [scheduling class, nice] of every thread, from /proc
-  const threads = (pid) => readdirSync(`/proc/${pid}/task`).map((id) => {
-    const stat = readFileSync(`/proc/${pid}/task/${id}/stat`, 'latin1');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    const name = stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'));
-    return { id: Number(id), name, nice: Number(fields[16]), policy: Number(fields[38]) };
+// The place of every thread in the scheduler, from /proc: [class, nice]; 0 is the ordinary class, 3 batch.
+function places(pid) {
+  return readdirSync(`/proc/${pid}/task`).flatMap((id) => {
+    try {
+      const stat = readFileSync(`/proc/${pid}/task/${id}/stat`, 'latin1');
+      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      const name = stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'));
+      return [{ id: Number(id), name, place: [Number(fields[38]), Number(fields[16])] }];
+    } catch {
+      return []; // it has ended meanwhile
+    }
   });
-  for (const [args, policy, nice] of [[[], 3, 12], [['--scheduling', 'idle'], 5, 19], [['--scheduling', 'normal'], 0, 0]]) {
+}
+
+const computePlaces = (worker) => places(worker.child.pid).filter((th) => th.name === 'compute').map((th) => th.place);
+const share = (worker, policy, more) => worker.json('POST', '/internal/sharing', { policy, text_running: true, ...more });
+const GIVES_WAY = [3, 12];
+const EQUAL = [0, 0];
+
+test('compute threads take the place of the policy, the HTTP thread stays', async (t) => {
+  for (const [args, place] of [[[], GIVES_WAY], [['--sharing', 'equal'], EQUAL], [['--sharing', 'image-first'], EQUAL]]) {
     const worker = await ready(t, { args: [...args, '--threads', '2'] });
+    for (const own of computePlaces(worker)) assert.deepEqual(own, EQUAL, 'a model loads at full weight');
     await worker.draw({ prompt: 'x', steps: 1 });
-    const all = threads(worker.child.pid);
-    assert.deepEqual(all.filter((th) => th.id === worker.child.pid).map((th) => [th.policy, th.nice]), [[0, 0]]);
-    const compute = all.filter((th) => th.name === 'compute'); // its helpers inherit the name
+    const main = places(worker.child.pid).filter((th) => th.id === worker.child.pid);
+    assert.deepEqual(main.map((th) => th.place), [EQUAL]);
+    const compute = computePlaces(worker); // helpers inherit the name
     assert.ok(compute.length >= 1);
-    for (const thread of compute) assert.deepEqual([thread.policy, thread.nice], [policy, nice]);
+    for (const own of compute) assert.deepEqual(own, place);
+  }
+});
+
+test('a policy that changes holds at once downwards, by the next picture upwards, also without privileges', async (t) => {
+  const worker = await ready(t, { args: ['--sharing', 'equal', '--threads', '2'], unprivileged: true });
+  const job = await worker.open('POST', '/internal/generate', long);
+  await new Promise((done) => job.once('data', done));
+  job.resume().on('error', () => {});
+  assert.deepEqual([...new Set(computePlaces(worker).map(String))], [String(EQUAL)]);
+  assert.equal((await share(worker, 'text-first', { rest_percent: 0 })).status, 200);
+  assert.deepEqual([...new Set(computePlaces(worker).map(String))], [String(GIVES_WAY)]);
+  assert.equal((await worker.health()).sharing, 'text-first');
+  job.destroy();
+  await until('it is free', async () => (await worker.health()).state === 'ready');
+  await share(worker, 'image-first');
+  const { images } = await worker.draw({ prompt: 'x', steps: 1, seed: 3 });
+  await until('the old threads have gone', () => computePlaces(worker).every((p) => String(p) === String(EQUAL)));
+  await share(worker, 'text-first');
+  const again = await worker.draw({ prompt: 'x', steps: 1, seed: 3 });
+  assert.deepEqual([...new Set(computePlaces(worker).map(String))], [String(GIVES_WAY)]);
+  assert.ok(again.images[0].png.equals(images[0].png), 'another thread, the same picture');
+  await worker.json('POST', '/internal/load', { path: model });
+  await until('a model loads at full weight', () => computePlaces(worker).every((p) => String(p) === String(EQUAL)));
+});
+
+test('between its steps it rests while text runs, and ends a rest when text ends or the picture is cancelled', async (t) => {
+  const worker = await ready(t, { args: ['--backend', 'ref'] }); // slow steps: rests of seconds
+  const big = { ...long, width: 512, height: 512, count: 1, steps: 3 };
+  const rests = () => until('it rests', async () => (await worker.health()).resting);
+  const works = () => until('it works on', async () => !(await worker.health()).resting, 1000);
+  await share(worker, 'text-first', { rest_percent: 90 });
+  const job = worker.draw(big);
+  await rests();
+  await share(worker, 'text-first', { rest_percent: 90, text_running: false });
+  await works();
+  assert.equal((await job).events.at(-1).event, 'done');
+
+  await share(worker, 'text-first', { rest_percent: 90 });
+  const second = worker.draw(big);
+  await rests();
+  await worker.json('POST', '/internal/cancel');
+  await works();
+  assert.equal((await second).events.at(-1).error.code, 'cancelled');
+
+  await share(worker, 'text-first'); // on a processor, weights do it
+  let rested = false;
+  const third = worker.draw(big);
+  while (!(await Promise.race([third, sleep(5)]))) rested ||= (await worker.health()).resting;
+  assert.equal(rested, false);
+});
+
+test('a wrong word about sharing is refused and changes nothing', async (t) => {
+  const worker = await ready(t);
+  for (const [body, text] of [['{', /policy/], [{ policy: 'fair', text_running: true }, /image-first/], [{ policy: 'equal' }, /text_running/],
+    [{ policy: 'equal', text_running: 1 }, /text_running/], [{ policy: 'equal', text_running: true, rest_percent: 100 }, /0 to 90/],
+    [{ policy: 'equal', text_running: true, rest_percent: 'a' }, /0 to 90/]]) {
+    const { status, body: answer } = await worker.json('POST', '/internal/sharing', body);
+    assert.equal(status, 400, JSON.stringify(body));
+    assert.match(answer.error.message, text);
+    assert.equal((await worker.health()).sharing, 'text-first');
   }
 });
 

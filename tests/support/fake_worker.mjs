@@ -212,6 +212,8 @@ async function sdRoute(req, res, body) {
       sd.cancelled = running;
       return sendJson(res, 200, { cancelled: running });
     }
+    case 'POST /internal/sharing':
+      return sendJson(res, 200, {});
     case 'POST /internal/generate':
       return sdGenerate(req, res, job());
     default:

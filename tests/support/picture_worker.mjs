@@ -72,9 +72,11 @@ export function takeApart(bytes) {
   return { events, images };
 }
 
-export async function startPictureWorker(t, { args = [], env = {} } = {}) {
+// unprivileged: as nobody when the tests run as root, whom no limit of priorities holds.
+export async function startPictureWorker(t, { args = [], env = {}, unprivileged = false } = {}) {
   const token = 'a-secret-of-this-test';
-  const child = spawn(workerProgram, args, { env: { ...process.env, MYSTI_WORKER_TOKEN: token, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const nobody = unprivileged && process.getuid() === 0 ? { uid: 65534, gid: 65534 } : {};
+  const child = spawn(workerProgram, args, { env: { ...process.env, MYSTI_WORKER_TOKEN: token, ...env }, stdio: ['ignore', 'pipe', 'pipe'], ...nobody });
   const worker = new PictureWorker(child, token);
   t.after(() => {
     if (!worker.exit) child.kill('SIGKILL');

@@ -68,6 +68,7 @@ struct config {
     char *llama_server;     /* "": found by mysti_llm_worker */
     int64_t sd_threads;     /* 0: physical cores */
     char *sd_backend;       /* auto, dnnl, ref */
+    char *sharing;          /* a word of base/sharing.h */
 
     int64_t first_byte_timeout_s; /* how long a worker's answer may take to begin */
     int64_t head_timeout_s;       /* a client's request head */

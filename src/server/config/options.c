@@ -7,6 +7,7 @@
 #include "server/config/options.h"
 
 #include "base/mem.h"
+#include "base/sharing.h"
 #include "base/str.h"
 
 #include <inttypes.h>
@@ -67,6 +68,12 @@ const struct option options[] = {
      "threads of the picture worker; 0: one per physical core", "Picture worker"},
     {"sd-backend", NULL, OPTION_CHOICE, F(sd_backend), 0, 0, "auto", "auto|dnnl|ref",
      NULL, "what computes: auto takes dnnl where it was built in", NULL},
+
+    {"sharing", NULL, OPTION_CHOICE, F(sharing), 0, 0, "text-first", SHARING_WORDS,
+     "POLICY",
+     "who goes first when text and pictures want the same processor or graphics card: "
+     "text-first, equal or image-first; neither ever stands still",
+     "Sharing"},
 
     {"first-byte-timeout", NULL, OPTION_NUMBER, F(first_byte_timeout_s), 1, 86400,
      "300", NULL, "SECONDS", "how long a worker's answer may take to begin", "Limits"},

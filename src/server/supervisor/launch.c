@@ -58,6 +58,7 @@ static void sd_arguments(struct words *a, const struct config *c)
         add_number(a, "--threads", c->sd_threads);
     if (strcmp(c->sd_backend, "auto") != 0)
         add_pair(a, "--backend", mem_strdup(c->sd_backend));
+    add_pair(a, "--sharing", mem_strdup(c->sharing));
 }
 
 /* Tokens of one slot: as asked, as configured, or what the model was trained for, within reason. */
@@ -91,6 +92,7 @@ static void llm_arguments(struct words *a, const struct config *c,
                    o->gpu_layers >= 0 ? o->gpu_layers : c->llm_gpu_layers);
     if (*c->llama_server)
         add_pair(a, "--llama-server", mem_strdup(c->llama_server));
+    add_pair(a, "--sharing", mem_strdup(c->sharing));
 }
 
 static bool is_ours(const char *variable)
