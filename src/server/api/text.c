@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "server/api/body.h"
+#include "server/api/body_scan.h"
 #include "server/api/handlers.h"
 #include "server/api/text_gate.h"
 #include "server/config/config.h"
@@ -127,53 +128,107 @@ static void serve(struct api *api, struct http_exchange *x, const char *target,
 
 /* ---- chat and completions ---- */
 
-static void completions(struct api *api, struct http_exchange *x, const json_t *body,
-                        const char *target, const char *needed)
+/* What is read of a request that is forwarded as it came. */
+struct text_fields {
+    char *model; /* NULL: the active one */
+    bool stream;
+};
+
+enum { MODEL, STREAM, NEEDED, FIELD_COUNT };
+
+/* The quick way; false when it has to be the thorough one. */
+static bool scan_fields(const char *data, size_t len, const char *needed,
+                        struct text_fields *ret)
 {
+    struct scanned f[FIELD_COUNT] = {[MODEL] = {.key = "model"},
+                                     [STREAM] = {.key = "stream"},
+                                     [NEEDED] = {.key = needed}};
+    const struct scanned *model = &f[MODEL];
+
+    if (!body_scan(data, len, f, FIELD_COUNT) || f[NEEDED].kind == SCAN_ABSENT ||
+        (model->kind != SCAN_ABSENT && model->kind != SCAN_NULL &&
+         model->kind != SCAN_TEXT) ||
+        f[STREAM].kind > SCAN_FALSE)
+        return false;
+    if (!strcmp(needed, "messages") &&
+        (f[NEEDED].kind != SCAN_ARRAY || f[NEEDED].is_empty))
+        return false;
+    if (model->kind == SCAN_TEXT)
+        ret->model = mem_strndup(model->text, model->len);
+    ret->stream = f[STREAM].kind == SCAN_TRUE;
+    return true;
+}
+
+static int parse_fields(const char *data, size_t len, const char *needed,
+                        struct text_fields *ret, struct err *err)
+{
+    json_t *body = body_parse(data, len, err);
+    const json_t *value = json_object_get(body, needed);
     const char *model = NULL;
-    bool stream = false;
+    int rc = -1;
+
+    if (!body)
+        return -1;
+    if (!strcmp(needed, "messages") && value &&
+        (!json_is_array(value) || json_array_size(value) == 0))
+        err_set_param(err, ERR_INVALID, needed,
+                      "messages must be a list of at least one message");
+    else if (!value)
+        err_set_param(err, ERR_INVALID, needed, "%s is missing", needed);
+    else if (body_text(body, "model", 0, &model, err) == 0 &&
+             body_bool(body, "stream", &ret->stream, err) == 0)
+        rc = 0;
+    if (rc == 0 && model)
+        ret->model = mem_strdup(model);
+    json_decref(body);
+    return rc;
+}
+
+static void forward_body(struct http_exchange *x, struct api *api, const char *target,
+                         const char *needed)
+{
+    struct text_fields fields = {0};
     struct err err = {0};
+    size_t len = 0;
+    const char *data = http_body(x, &len);
 
-    if (body_text(body, "model", 0, &model, &err) ||
-        body_bool(body, "stream", &stream, &err)) {
+    if (!scan_fields(data, len, needed, &fields) &&
+        parse_fields(data, len, needed, &fields, &err))
         http_respond_err(x, &err);
-        return;
-    }
-    if (!json_object_get(body, needed)) {
-        http_respond_error(x, ERR_INVALID, needed, "%s is missing", needed);
-        return;
-    }
-    serve(api, x, target, model, NULL, stream ? PROXY_STREAM_YES : PROXY_STREAM_NO);
-}
-
-static void chat(struct api *api, struct http_exchange *x, const char *arg,
-                 const json_t *body)
-{
-    const json_t *messages = json_object_get(body, "messages");
-
-    (void)arg;
-    if (messages && (!json_is_array(messages) || json_array_size(messages) == 0))
-        http_respond_error(x, ERR_INVALID, "messages",
-                           "messages must be a list of at least one message");
     else
-        completions(api, x, body, "/v1/chat/completions", "messages");
+        serve(api, x, target, fields.model, NULL,
+              fields.stream ? PROXY_STREAM_YES : PROXY_STREAM_NO);
+    free(fields.model);
 }
 
-static void complete(struct api *api, struct http_exchange *x, const char *arg,
-                     const json_t *body)
+static void on_chat_body(struct http_exchange *x, void *user, const char *data,
+                         size_t len)
 {
-    (void)arg;
-    completions(api, x, body, "/v1/completions", "prompt");
+    (void)data;
+    (void)len;
+    forward_body(x, user, "/v1/chat/completions", "messages");
+}
+
+static void on_completion_body(struct http_exchange *x, void *user, const char *data,
+                               size_t len)
+{
+    (void)data;
+    (void)len;
+    forward_body(x, user, "/v1/completions", "prompt");
 }
 
 void text_chat(struct api *api, struct http_exchange *x, const char *arg)
 {
-    with_body(api, x, arg, BODY_REQUIRED, chat);
+    (void)arg;
+    http_set_user(x, api, NULL);
+    http_collect_body(x, 0, on_chat_body);
 }
 
 void text_completions(struct api *api, struct http_exchange *x, const char *arg)
 {
-    with_body(api, x, arg, BODY_REQUIRED, complete);
+    (void)arg;
+    http_set_user(x, api, NULL);
+    http_collect_body(x, 0, on_completion_body);
 }
 
 /* ---- tokens ---- */
