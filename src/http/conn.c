@@ -398,7 +398,7 @@ static void on_surplus_closed(uv_handle_t *handle)
     free(handle);
 }
 
-static void turn_away(struct http_server *s)
+static void turn_away(struct http_server *s, uv_stream_t *listener)
 {
     static char answer[] =
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n"
@@ -409,17 +409,17 @@ static void turn_away(struct http_server *s)
     uv_buf_t buf = uv_buf_init(answer, sizeof(answer) - 1);
 
     uv_tcp_init(s->loop, tcp);
-    if (!uv_accept((uv_stream_t *)&s->listener, (uv_stream_t *)tcp))
+    if (!uv_accept(listener, (uv_stream_t *)tcp))
         uv_try_write((uv_stream_t *)tcp, &buf, 1);
     uv_close((uv_handle_t *)tcp, on_surplus_closed);
 }
 
-void conn_accept(struct http_server *s)
+void conn_accept(struct http_server *s, uv_stream_t *listener)
 {
     struct conn *c;
 
     if (s->conn_count >= s->options.limits.max_connections) {
-        turn_away(s);
+        turn_away(s, listener);
         return;
     }
     c = mem_zalloc(sizeof(*c));
@@ -438,7 +438,7 @@ void conn_accept(struct http_server *s)
     s->conn_count++;
     set_wait(c, WAIT_REQUEST);
     server_start_sweep(s);
-    if (uv_accept((uv_stream_t *)&s->listener, (uv_stream_t *)&c->tcp) ||
+    if (uv_accept(listener, (uv_stream_t *)&c->tcp) ||
         uv_read_start((uv_stream_t *)&c->tcp, on_alloc, on_read)) {
         conn_close(c);
         return;

@@ -22,7 +22,8 @@ enum server_state { SERVER_OPEN, SERVER_CLOSING, SERVER_FREEING };
 
 struct http_server {
     uv_loop_t *loop;
-    uv_tcp_t listener;
+    uv_tcp_t listeners[HTTP_LISTENERS_MAX];
+    int listener_count;
     uv_timer_t sweep;
     struct turn turn;
     struct http_server_options options;
@@ -37,7 +38,7 @@ struct http_server {
     uint32_t open_handles;
     int port;
     enum server_state state;
-    bool is_sweeping, has_listener;
+    bool is_sweeping;
     int64_t date_second;
     char date[40];
     struct buf scratch; /* for building one event; empty between calls */
@@ -104,7 +105,7 @@ void server_forget_conn(struct http_server *s, struct conn *c);
 void server_start_sweep(struct http_server *s);
 
 /* conn.c */
-void conn_accept(struct http_server *s);
+void conn_accept(struct http_server *s, uv_stream_t *listener);
 void conn_close(struct conn *c);
 void conn_wake(struct conn *c); /* look at it before the loop sleeps */
 void conn_refuse(struct conn *c, const struct err *err);

@@ -74,11 +74,14 @@ void http_prepare_process(void);
 
 struct http_server *http_server_new(uv_loop_t *loop,
                                     const struct http_server_options *o);
+#define HTTP_LISTENERS_MAX 8
 /* port 0: any free one, see http_server_port. A taken port is one sentence that names
- * it. */
+ * it. May be called again for another address. */
 int http_server_listen(struct http_server *s, const char *ip, int port,
                        struct err *err) MUST_CHECK;
-int http_server_port(const struct http_server *s);
+/* On a TCP socket that was bound by somebody else (systemd); the server's from here on. */
+int http_server_listen_fd(struct http_server *s, int fd, struct err *err) MUST_CHECK;
+int http_server_port(const struct http_server *s); /* of the first */
 size_t http_server_connections(const struct http_server *s);
 /* Stops listening, closes idle connections, lets running exchanges end for grace_ms
  * (then aborts them; 0 = at once), frees the server, calls on_closed (may be NULL). */

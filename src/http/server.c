@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,7 +72,7 @@ struct http_server *http_server_new(uv_loop_t *loop,
 static void on_connection(uv_stream_t *listener, int status)
 {
     if (!status)
-        conn_accept(listener->data);
+        conn_accept(listener->data, listener);
 }
 
 static int parse_address(const char *ip, int port, struct sockaddr_storage *ret_address,
@@ -83,45 +84,56 @@ static int parse_address(const char *ip, int port, struct sockaddr_storage *ret_
     return err_set(err, ERR_INVALID, "'%s' is not an IP address to listen on.", ip);
 }
 
-static int bind_and_listen(struct http_server *s,
-                           const struct sockaddr_storage *address)
-{
-    struct sockaddr_storage bound;
-    int len = sizeof(bound);
-    int r = uv_tcp_bind(&s->listener, (const struct sockaddr *)address, 0);
+static void on_handle_closed(uv_handle_t *handle);
 
-    if (!r)
-        r = uv_listen((uv_stream_t *)&s->listener, BACKLOG, on_connection);
-    if (!r)
-        r = uv_tcp_getsockname(&s->listener, (struct sockaddr *)&bound, &len);
+static int add_listener(struct http_server *s, uv_tcp_t **ret, struct err *err)
+{
+    uv_tcp_t *listener = &s->listeners[s->listener_count];
+    int r;
+
+    if (s->listener_count == HTTP_LISTENERS_MAX)
+        return err_set(err, ERR_INVALID, "No more than %d addresses can be served on.",
+                       HTTP_LISTENERS_MAX);
+    r = uv_tcp_init(s->loop, listener);
     if (r)
-        return r;
-    s->port =
-        ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
-                                          : ((struct sockaddr_in *)&bound)->sin_port);
+        return err_set(err, ERR_INTERNAL, "Cannot make a socket: %s.", uv_strerror(r));
+    listener->data = s;
+    s->open_handles++;
+    s->listener_count++;
+    *ret = listener;
     return 0;
 }
 
-static void on_handle_closed(uv_handle_t *handle);
+/* A bound socket begins to listen, and its port is the server's if it is the first. */
+static int begin_to_listen(struct http_server *s, uv_tcp_t *listener)
+{
+    struct sockaddr_storage bound;
+    int len = sizeof(bound);
+    int r = uv_listen((uv_stream_t *)listener, BACKLOG, on_connection);
+
+    if (!r)
+        r = uv_tcp_getsockname(listener, (struct sockaddr *)&bound, &len);
+    if (!r && listener == s->listeners)
+        s->port = ntohs(bound.ss_family == AF_INET6
+                            ? ((struct sockaddr_in6 *)&bound)->sin6_port
+                            : ((struct sockaddr_in *)&bound)->sin_port);
+    return r;
+}
 
 int http_server_listen(struct http_server *s, const char *ip, int port, struct err *err)
 {
     struct sockaddr_storage address;
+    uv_tcp_t *listener = NULL;
     int r;
 
-    if (parse_address(ip, port, &address, err))
+    if (parse_address(ip, port, &address, err) || add_listener(s, &listener, err))
         return -1;
-    r = uv_tcp_init(s->loop, &s->listener);
-    if (r)
-        return err_set(err, ERR_INTERNAL, "Cannot make a socket: %s.", uv_strerror(r));
-    s->listener.data = s;
-    s->has_listener = true;
-    s->open_handles++;
-    r = bind_and_listen(s, &address);
+    r = uv_tcp_bind(listener, (const struct sockaddr *)&address, 0);
+    if (!r)
+        r = begin_to_listen(s, listener);
     if (!r)
         return 0;
-    s->has_listener = false;
-    uv_close((uv_handle_t *)&s->listener, on_handle_closed);
+    uv_close((uv_handle_t *)listener, on_handle_closed);
     if (r == UV_EADDRINUSE)
         return err_set(err, ERR_CONFLICT,
                        "Port %d of %s is taken by another program: stop it or choose "
@@ -133,6 +145,35 @@ int http_server_listen(struct http_server *s, const char *ip, int port, struct e
                        port);
     return err_set(err, ERR_UNAVAILABLE, "Cannot listen on port %d of %s: %s.", port,
                    ip, uv_strerror(r));
+}
+
+int http_server_listen_fd(struct http_server *s, int fd, struct err *err)
+{
+    struct sockaddr_storage bound;
+    socklen_t len = sizeof(bound), kind_len = sizeof(int);
+    uv_tcp_t *listener = NULL;
+    int kind = 0, r;
+
+    if (getsockname(fd, (struct sockaddr *)&bound, &len) ||
+        getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &kind_len))
+        return err_set(err, ERR_INVALID, "Descriptor %d is no socket: %s.", fd,
+                       strerror(errno));
+    if (kind != SOCK_STREAM ||
+        (bound.ss_family != AF_INET && bound.ss_family != AF_INET6))
+        return err_set(err, ERR_INVALID,
+                       "The socket with descriptor %d is no TCP socket: only those "
+                       "are served on.",
+                       fd);
+    if (add_listener(s, &listener, err))
+        return -1;
+    r = uv_tcp_open(listener, fd);
+    if (!r)
+        r = begin_to_listen(s, listener);
+    if (!r)
+        return 0;
+    uv_close((uv_handle_t *)listener, on_handle_closed);
+    return err_set(err, ERR_UNAVAILABLE, "Cannot listen on descriptor %d: %s.", fd,
+                   uv_strerror(r));
 }
 
 int http_server_port(const struct http_server *s)
@@ -252,9 +293,10 @@ void http_server_close(struct http_server *s, unsigned grace_ms,
     s->on_closed = on_closed;
     s->on_closed_user = user;
     s->close_deadline_ms = uv_now(s->loop) + grace_ms;
-    if (s->has_listener)
-        uv_close((uv_handle_t *)&s->listener, on_handle_closed);
-    s->has_listener = false;
+    for (int i = 0; i < s->listener_count; i++)
+        if (!uv_is_closing((uv_handle_t *)&s->listeners[i]))
+            uv_close((uv_handle_t *)&s->listeners[i], on_handle_closed);
+    s->listener_count = 0;
     for (struct conn *c = s->conns; c; c = next) {
         next = c->next;
         if (!c->x || !grace_ms)

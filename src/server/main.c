@@ -25,6 +25,7 @@
 #include "server/sharing/sharing.h"
 #include "server/store/store.h"
 #include "server/supervisor/supervisor.h"
+#include "server/systemd/systemd.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -43,6 +44,7 @@ struct program {
     uv_loop_t loop;
     struct server server;
     struct api *api;
+    struct systemd systemd;
     uv_signal_t signals[2];
     bool is_welcomed;
     bool ending;
@@ -132,6 +134,7 @@ static void on_signal(uv_signal_t *handle, int number)
     }
     p->ending = true;
     log_info(p->server.log, "Shutdown signal received. Cleaning up...");
+    systemd_notify(&p->systemd, "STOPPING=1\nSTATUS=Ending what runs");
     for (int i = 0; i < 2; i++)
         uv_unref((uv_handle_t *)&p->signals[i]);
     p->to_close = 2;
@@ -154,6 +157,7 @@ static void welcome(void *user, enum worker_kind kind)
         !supervisor_is_ready(p->server.supervisor, WORKER_LLM))
         return;
     p->is_welcomed = true;
+    systemd_notify(&p->systemd, "STATUS=Serving on port %d", p->server.port);
     folder = file_program_folder();
     if (p->server.port != MYSTI_DEFAULT_PORT)
         snprintf(at, sizeof(at), " --server http://localhost:%d", p->server.port);
@@ -179,11 +183,26 @@ static int listen_on(struct program *p, struct err *err)
         .user = p,
     };
 
-    log_info(p->server.log, "Starting Orchestrator on port %" PRId64 "...",
-             c->listen_port);
     p->server.http = http_server_new(&p->loop, &o);
-    if (http_server_listen(p->server.http, c->listen_ip, (int)c->listen_port, err))
-        return -1;
+    for (int i = 0; i < p->systemd.fd_count; i++)
+        if (http_server_listen_fd(p->server.http, p->systemd.fds[i], err))
+            return -1;
+    if (p->systemd.fd_count) {
+        log_info(p->server.log,
+                 "Starting Orchestrator on port %d... (%d socket%s from "
+                 "systemd; --listen-ip and --listen-port do not count)",
+                 http_server_port(p->server.http), p->systemd.fd_count,
+                 p->systemd.fd_count == 1 ? "" : "s");
+    } else {
+        log_info(p->server.log, "Starting Orchestrator on port %" PRId64 "...",
+                 c->listen_port);
+        if (http_server_listen(p->server.http, c->listen_ip, (int)c->listen_port, err))
+            return -1;
+    }
+    if (p->systemd.fds_too_many)
+        log_warning(p->server.log,
+                    "%d sockets from systemd are more than the %d that are served on",
+                    p->systemd.fd_count + p->systemd.fds_too_many, p->systemd.fd_count);
     p->server.port = http_server_port(p->server.http);
     return 0;
 }
@@ -245,6 +264,7 @@ static void close_signals(struct program *p)
 {
     for (int i = 0; i < 2; i++)
         uv_close((uv_handle_t *)&p->signals[i], NULL);
+    systemd_close(&p->systemd);
     uv_run(&p->loop, UV_RUN_DEFAULT);
 }
 
@@ -259,14 +279,18 @@ static int serve(struct program *p, const char *notes)
     uv_loop_init(&p->loop);
     if (listen_on(p, &err) || make_parts(p, &err)) {
         log_error(p->server.log, "%s", err.message);
+        systemd_notify(&p->systemd, "STATUS=%s", err.message);
         log_free(p->server.log);
         _exit(EXIT_TAKEN); /* the kernel is the quickest to clean up half a start */
     }
     log_lines(p->server.log, notes);
     watch_signals(p);
-    log_info(p->server.log, "Orchestrator listening on %s:%d", p->config.listen_ip,
-             p->server.port);
+    if (!p->systemd.fd_count)
+        log_info(p->server.log, "Orchestrator listening on %s:%d", p->config.listen_ip,
+                 p->server.port);
     supervisor_begin(p->server.supervisor);
+    systemd_watch(&p->systemd, &p->loop);
+    systemd_notify(&p->systemd, "READY=1\nSTATUS=Loading models");
     uv_run(&p->loop, UV_RUN_DEFAULT);
     close_signals(p);
     uv_loop_close(&p->loop);
@@ -305,6 +329,7 @@ static int act(struct program *p, const char *name)
         return print_and_release(&text);
     }
     http_prepare_process();
+    systemd_open(&p->systemd);
     rc = serve(p, buf_str(&text));
     buf_release(&text);
     return rc;

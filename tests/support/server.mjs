@@ -71,11 +71,12 @@ class TestServer {
 
   // fileLimitKiB: no file of the server may grow beyond it; the shell between sets that and becomes the server.
   // unprivileged: as nobody when the tests run as root, whom no permission stops.
-  start(bin, { args, env, fileLimitKiB, unprivileged }) {
+  // under: a program and its arguments that start the server in their own way.
+  start(bin, { args, env, fileLimitKiB, unprivileged, under = [] }) {
     const nobody = unprivileged && process.getuid() === 0 ? { uid: 65534, gid: 65534 } : {};
     if (nobody.uid) execFileSync('chown', ['-R', `${nobody.uid}:${nobody.gid}`, this.root]);
     const limit = fileLimitKiB ? `trap '' XFSZ; ulimit -f ${fileLimitKiB};` : '';
-    this.child = spawn('/bin/bash', ['-c', `${limit} exec "$0" "$@"`, join(bin, 'mysti_server'),
+    this.child = spawn('/bin/bash', ['-c', `${limit} exec "$@"`, 'bash', ...under, join(bin, 'mysti_server'),
       '--listen-port', String(this.port), '--sd-port', '0', '--llm-port', '0', '--home', this.home,
         '--model-dir', this.models, '--output-dir', this.outputs, ...args],
       { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'], ...nobody });
@@ -149,12 +150,12 @@ class TestServer {
 
 // t: the test's context (stops the server after it, and prints its log if the test failed). Options: sd, llm (the
 // fakes' plans), args, env, ready: the kinds to wait for (default both), prepare(server): lay out more files first.
-export async function startServer(t, { sd, llm, args = [], env = {}, ready = ['sd', 'llm'], prepare, fileLimitKiB, unprivileged } = {}) {
+export async function startServer(t, { sd, llm, args = [], env = {}, ready = ['sd', 'llm'], prepare, fileLimitKiB, unprivileged, under } = {}) {
   const root = mkdtempSync(join(tmpdir(), 'mysti-test-'));
   const bin = layOut(root, { sd, llm });
   const server = new TestServer(root, await freePort());
   await prepare?.(server);
-  server.start(bin, { args: [...args, ...(server.extraArgs ?? [])], env, fileLimitKiB, unprivileged });
+  server.start(bin, { args: [...args, ...(server.extraArgs ?? [])], env, fileLimitKiB, unprivileged, under });
   t.after(async () => {
     await server.stop();
     if (process.env.MYSTI_TEST_LOG) console.log(server.logText);
