@@ -37,6 +37,10 @@ test-quick: ## unit tests alone
 bench: $(READY) ## the measurements of docs/bench.md, as far as the compared programs are here
 	@tests/bench/run.py
 
+chaos: ## kill workers and server 200 times each, under load, with scripted workers and the real engines
+	@cmake/build.sh
+	@MYSTI_CHAOS_WORKER_KILLS=200 MYSTI_CHAOS_SERVER_KILLS=200 tests/run.py chaos
+
 fuzz: ## ten minutes on each fuzz target
 	@tests/run.py fuzz --seconds 600
 
@@ -55,5 +59,5 @@ clean: ## remove what was built (the prefixes stay; 'make distclean' takes them 
 distclean: clean ## also remove the private prefixes and node_modules
 	@rm -rf .deps web/node_modules tests/node_modules
 
-.PHONY: help run build test test-quick bench fuzz refresh format lint clean distclean
+.PHONY: help run build test test-quick bench chaos fuzz refresh format lint clean distclean
 .DEFAULT_GOAL := help

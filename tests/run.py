@@ -11,6 +11,7 @@ Suites, in the order in which they run (all without an argument):
   page    the page's own unit tests
   api     black box: the real server with scripted workers, node:test
   e2e     the real engines, the real page in Chromium, the official client
+  chaos   workers and server killed under load, a few times each (make chaos: 200 times)
 Each suite says what it runs and how long it took. The output of what failed is shown, the rest is in
 build/test-<suite>.log.
 """
@@ -145,7 +146,12 @@ def e2e(log, _):
     return node("tests/e2e", log, ["--test-concurrency=1"] if major >= 20 else [])
 
 
-SUITES = {"tree": tree, "unit": unit, "asan": asan, "fuzz": fuzz, "page": page, "api": api, "e2e": e2e}
+def chaos(log, _):
+    return node("tests/chaos", log)
+
+
+SUITES = {"tree": tree, "unit": unit, "asan": asan, "fuzz": fuzz, "page": page, "api": api, "e2e": e2e,
+          "chaos": chaos}
 
 
 def main():

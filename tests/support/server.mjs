@@ -40,7 +40,8 @@ export async function until(what, check, timeoutMs = 30000) {
   }
 }
 
-function layOut(root, plans) {
+// diesWithParent: the kernel kills a fake when its parent dies, as it does the real workers.
+export function layOut(root, plans, { diesWithParent = false } = {}) {
   const bin = join(root, 'bin');
   for (const folder of ['bin/models/starter', 'bin/public', 'home', 'models', 'outputs'])
     mkdirSync(join(root, folder), { recursive: true });
@@ -53,7 +54,11 @@ function layOut(root, plans) {
     writeFileSync(join(folder, 'plan.json'), JSON.stringify(plans[kind] ?? {}));
     writeFileSync(join(folder, 'records.jsonl'), '');
     const fake = join(bin, `mysti_${kind}_worker`);
-    writeFileSync(fake, `#!/bin/sh\nexec '${process.execPath}' '${join(here, 'fake_worker.mjs')}' ${kind} '${folder}' "$@"\n`);
+    const program = `exec '${process.execPath}' '${join(here, 'fake_worker.mjs')}' ${kind} '${folder}' "$@"`;
+    writeFileSync(fake, diesWithParent
+      ? `#!/bin/sh\nif [ -z "$FAKE_CAGED" ]; then FAKE_CAGED=1 exec setpriv --pdeathsig KILL "$0" "$@"; fi\n`
+        + `[ "$PPID" = "$MYSTI_SERVER_PID" ] || exit\n${program}\n`
+      : `#!/bin/sh\n${program}\n`);
     chmodSync(fake, 0o755);
   }
   writeSafetensors(join(bin, 'models/starter/starter-painter.safetensors'));
