@@ -87,6 +87,25 @@ test('a worker that dies before its first byte is asked again', async (t) => {
   assert.match(server.logText, /Detected LLM Worker failure. Restarting.../);
 });
 
+for (const first_ms of [0, 800]) // before and after the server's own 200 to a client that waits
+  test(`a worker that dies after the head of its stream and before the first token is asked again (${first_ms} ms)`, async (t) => {
+    const server = await startServer(t, { llm: { chat: ['crash_head', 'ok'], first_ms } });
+    const { res, text, error } = await streamed(server);
+    assert.equal(res.status, 200);
+    assert.equal(error, undefined);
+    assert.equal(text, words.join(''));
+    assert.equal(server.requests('llm', '/v1/chat/completions').length, 2);
+  });
+
+test('a worker that dies each time after its head ends in an error event', async (t) => {
+  const server = await startServer(t, { llm: { chat: 'crash_head' } });
+  const { res, text, error } = await streamed(server);
+  assert.equal(res.status, 200);
+  assert.equal(text, '');
+  assert.equal(error.type, 'server_error');
+  assert.equal(server.requests('llm', '/v1/chat/completions').length, 2);
+});
+
 test('a worker that dies each time ends in an error, not in a third try', async (t) => {
   const server = await startServer(t, { llm: { chat: 'crash' } });
   const { status, json } = await server.postJson('/v1/chat/completions', { messages });

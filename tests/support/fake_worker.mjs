@@ -15,7 +15,7 @@
 //   generate  ok | crash | crash_mid | crash_second (in the second picture) | stall | garbage | out_of_memory | error_mid | truncate | unauthorized
 //             think (computes for think_ms without a word)
 //             step_ms, picture_bytes (extra bytes in the picture)
-//   chat      ok | crash | crash_mid | stall | garbage | error | slow  tokens, token_ms, first_ms
+//   chat      ok | crash | crash_head (after the head of a stream) | crash_mid | stall | garbage | error | slow  tokens, token_ms, first_ms
 import { createServer } from 'node:http';
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -251,7 +251,13 @@ async function llmText(req, res, body) {
       choices: [{ index: 0, finish_reason: 'stop', ...choice }],
       usage: { prompt_tokens: 3, completion_tokens: words.length, total_tokens: 3 + words.length } });
   }
+  if (how === 'crash_head') await sleep(plan('first_ms', 0));
   res.writeHead(200, { 'Content-Type': 'text/event-stream', 'X-Fake': 'yes' });
+  if (how === 'crash_head') {
+    res.flushHeaders();
+    await sleep(50);
+    die();
+  }
   const object = chat ? 'chat.completion.chunk' : 'text_completion';
   const say = (choice) => res.write(`data: ${JSON.stringify({ ...common, object, choices: [{ index: 0, finish_reason: null, ...choice }] })}\n\n`);
   for (let i = 0; i < words.length && !gone; i++) {

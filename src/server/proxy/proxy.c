@@ -18,7 +18,9 @@
  * never take half an answer for a whole one.
  *
  * Sent again. A worker that dies before its answer began is acquired again (its source waits until it is
- * back) and the request goes out once more; a second death is an error. A target that cannot be connected
+ * back) and the request goes out once more; a second death is an error. The bare head of an event stream is no
+ * beginning: llama-server sends it long before the first token, and what comes from the next worker continues
+ * it as if the 200 had been our own. A target that cannot be connected
  * to has seen nothing of the request, so that this does not count, but it is not asked for ever either.
  *
  * Ends. Whatever ends the exchange, on_exchange_close() is the only place where a proxy is taken apart. A
@@ -61,6 +63,8 @@ struct proxy {
     bool is_committed : 1;
     bool has_head : 1;
     bool has_data : 1;
+    bool
+        is_bare : 1; /* the head was passed on, and it promises no more than our own would */
     bool was_resent : 1;
     bool has_comments : 1; /* the timer exists */
     bool has_again : 1;
@@ -185,9 +189,11 @@ static void on_head(void *user, const struct http_answer *head)
             p->late_kind = LATE_ERROR;
         else if (!is_event_stream(head))
             p->late_kind = LATE_WHOLE;
+        p->is_bare = p->late_kind == LATE_NONE;
         return;
     }
     p->is_events = is_event_stream(head) && head->length < 0;
+    p->is_bare = p->is_events && head->status == 200;
     if (!p->is_events)
         stop_comments(p);
     proxy_fields_to_client(p->x, head);
@@ -276,6 +282,12 @@ static void acquire_again(struct proxy *p)
     uv_timer_start(&p->again, on_again, AGAIN_MS, 0);
 }
 
+/* Has nothing of the answer reached the client, but for a head that another answer can stand under? */
+static bool is_unanswered(const struct proxy *p)
+{
+    return !p->has_head || (p->is_bare && !p->has_data);
+}
+
 static void on_error(void *user, enum http_failure failure, const struct err *err)
 {
     struct proxy *p = user;
@@ -284,7 +296,9 @@ static void on_error(void *user, enum http_failure failure, const struct err *er
     release(p);
     if (!p->has_head && failure == HTTP_UNREACHED && p->unreached++ < UNREACHED_LIMIT) {
         acquire_again(p);
-    } else if (!p->has_head && failure == HTTP_BROKEN && !p->was_resent) {
+    } else if (is_unanswered(p) && failure == HTTP_BROKEN && !p->was_resent) {
+        p->is_committed = p->is_committed || p->has_head;
+        p->has_head = false;
         p->was_resent = true;
         acquire_again(p);
     } else {
