@@ -133,6 +133,19 @@ static bool is_this_machine(const char *url)
            str_has_prefix(host, "[::1]");
 }
 
+/* From the environment alone: arguments are readable by every user of the machine. */
+static void add_key(struct transfer *t)
+{
+    const char *key = getenv("MYSTI_API_KEY");
+    char *field;
+
+    if (!key || !*key)
+        return;
+    field = mem_printf("Authorization: Bearer %s", key);
+    t->headers = curl_slist_append(t->headers, field);
+    free(field);
+}
+
 static void set_options(struct transfer *t)
 {
     CURL *c = t->curl;
@@ -147,13 +160,14 @@ static void set_options(struct transfer *t)
     curl_easy_setopt(c, CURLOPT_WRITEDATA, t);
     if (is_this_machine(t->url))
         curl_easy_setopt(c, CURLOPT_PROXY, "");
+    add_key(t);
     if (t->body) {
-        t->headers = curl_slist_append(NULL, "Content-Type: application/json");
+        t->headers = curl_slist_append(t->headers, "Content-Type: application/json");
         t->headers = curl_slist_append(t->headers, "Expect:");
-        curl_easy_setopt(c, CURLOPT_HTTPHEADER, t->headers);
         curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(t->body));
         curl_easy_setopt(c, CURLOPT_POSTFIELDS, t->body);
     }
+    curl_easy_setopt(c, CURLOPT_HTTPHEADER, t->headers);
 }
 
 static int perform(struct transfer *t, const char *server, const char *path,

@@ -5,13 +5,13 @@
  * Ctrl-C: the handler says so and leaves the process. The kernel closes the connection, which is how any client tells
  * the server that it wants nothing more; a cancel request of its own would have to wait for an answer and could
  * hit somebody else's job. */
+#include "base/base64.h"
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/args.h"
 #include "cli/bar.h"
-#include "cli/base64.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 
@@ -84,7 +84,7 @@ static int save(struct draw *d, const json_t *event, struct err *err)
                        "the server sent an event without a picture");
     if (base64_decode(text, &png, err)) {
         buf_release(&png);
-        return -1;
+        return err_wrap(err, "the picture in the answer");
     }
     path = picture_path(d, number);
     if (strcmp(d->out, "-") == 0)

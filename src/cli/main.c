@@ -28,7 +28,9 @@ static void help(FILE *to)
     fprintf(to,
             "\n'mysti COMMAND --help' tells more. The server is at "
             "http://127.0.0.1:1234, or where\n"
-            "--server URL or the variable MYSTI_SERVER say.\n"
+            "--server URL or the variable MYSTI_SERVER say. A server that wants a key "
+            "gets the one in\n"
+            "the variable MYSTI_API_KEY.\n"
             "Exit codes: 0 done, 1 the server said no, 2 wrong usage, 3 no server, 130 "
             "interrupted.\n");
 }

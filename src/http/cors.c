@@ -87,6 +87,11 @@ static void answer_preflight(struct http_exchange *x, const char *method)
     http_respond(x, 204, NULL, "", 0);
 }
 
+bool http_cors_is_own(const struct http_exchange *x, const char *origin)
+{
+    return http_cors_is_loopback(origin) || is_own_page(x, origin);
+}
+
 bool http_cors_handle(struct http_exchange *x, const struct http_cors *cors)
 {
     const char *origin = http_header(x, "origin");
@@ -94,8 +99,7 @@ bool http_cors_handle(struct http_exchange *x, const struct http_cors *cors)
 
     if (!origin)
         return false;
-    if (!http_cors_is_loopback(origin) && !is_own_page(x, origin) &&
-        !is_configured(cors, origin)) {
+    if (!http_cors_is_own(x, origin) && !is_configured(cors, origin)) {
         http_respond_error(
             x, ERR_FORBIDDEN, NULL,
             "Pages of %s may not call this server: add it to the allowed "

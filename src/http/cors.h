@@ -21,5 +21,7 @@ bool http_cors_handle(struct http_exchange *x, const struct http_cors *cors);
 /* "http://localhost:5173", "http://127.0.0.1", "http://[::1]:80",
  * "https://app.localhost" */
 bool http_cors_is_loopback(const char *origin);
+/* A page of this machine, or the one that this server served. */
+bool http_cors_is_own(const struct http_exchange *x, const char *origin);
 
 #endif

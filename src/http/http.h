@@ -82,6 +82,8 @@ int http_server_listen(struct http_server *s, const char *ip, int port,
 /* On a TCP socket that was bound by somebody else (systemd); the server's from here on. */
 int http_server_listen_fd(struct http_server *s, int fd, struct err *err) MUST_CHECK;
 int http_server_port(const struct http_server *s); /* of the first */
+/* Does it listen on loopback addresses only? */
+bool http_server_is_loopback(const struct http_server *s);
 size_t http_server_connections(const struct http_server *s);
 /* Stops listening, closes idle connections, lets running exchanges end for grace_ms
  * (then aborts them; 0 = at once), frees the server, calls on_closed (may be NULL). */

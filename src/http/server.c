@@ -181,6 +181,23 @@ int http_server_port(const struct http_server *s)
     return s->port;
 }
 
+bool http_server_is_loopback(const struct http_server *s)
+{
+    for (int i = 0; i < s->listener_count; i++) {
+        struct sockaddr_storage at = {0};
+        int len = sizeof(at);
+        const struct in6_addr *six = &((struct sockaddr_in6 *)&at)->sin6_addr;
+
+        if (uv_tcp_getsockname(&s->listeners[i], (struct sockaddr *)&at, &len))
+            return false;
+        if (at.ss_family == AF_INET6
+                ? !IN6_IS_ADDR_LOOPBACK(six)
+                : ntohl(((struct sockaddr_in *)&at)->sin_addr.s_addr) >> 24 != 127)
+            return false;
+    }
+    return true;
+}
+
 size_t http_server_connections(const struct http_server *s)
 {
     return s->conn_count;

@@ -19,6 +19,7 @@
 #include "server/api/api.h"
 #include "server/config/config.h"
 #include "server/events/events.h"
+#include "server/keys/keys.h"
 #include "server/log/log.h"
 #include "server/queue/queue.h"
 #include "server/server.h"
@@ -45,6 +46,7 @@ struct program {
     struct server server;
     struct api *api;
     struct systemd systemd;
+    struct keys keys;
     uv_signal_t signals[2];
     bool is_welcomed;
     bool ending;
@@ -207,6 +209,32 @@ static int listen_on(struct program *p, struct err *err)
     return 0;
 }
 
+/* Nobody but this machine may ask without a key. */
+static int read_keys(struct program *p, struct err *err)
+{
+    const struct config *c = &p->config;
+    struct err why = {0};
+
+    p->server.keys = &p->keys;
+    if (keys_read(c->key_file, &p->keys, &why)) {
+        if (why.code != ERR_NOT_FOUND)
+            return err_set(err, why.code, "%s", why.message);
+    }
+    if (p->keys.count) {
+        log_info(p->server.log, "%zu key%s in %s: requests want one", p->keys.count,
+                 p->keys.count == 1 ? "" : "s", c->key_file);
+        return 0;
+    }
+    if (http_server_is_loopback(p->server.http))
+        return 0;
+    return err_set(
+        err, ERR_FORBIDDEN,
+        "this server would answer anybody in the network, and there are no keys "
+        "in %s: make one with \"mysti_server --new-key NAME infer\" (or admin), "
+        "or listen on 127.0.0.1",
+        c->key_file);
+}
+
 static int make_parts(struct program *p, struct err *err)
 {
     struct server *s = &p->server;
@@ -277,7 +305,7 @@ static int serve(struct program *p, const char *notes)
     p->server.loop = &p->loop;
     p->server.log = log_new(STDOUT_FILENO, p->config.verbose ? LOG_DEBUG : LOG_INFO);
     uv_loop_init(&p->loop);
-    if (listen_on(p, &err) || make_parts(p, &err)) {
+    if (listen_on(p, &err) || read_keys(p, &err) || make_parts(p, &err)) {
         log_error(p->server.log, "%s", err.message);
         systemd_notify(&p->systemd, "STATUS=%s", err.message);
         log_free(p->server.log);
@@ -293,9 +321,39 @@ static int serve(struct program *p, const char *notes)
     systemd_notify(&p->systemd, "READY=1\nSTATUS=Loading models");
     uv_run(&p->loop, UV_RUN_DEFAULT);
     close_signals(p);
+    keys_release(&p->keys);
     uv_loop_close(&p->loop);
     log_free(p->server.log);
     return 0;
+}
+
+/* --new-key NAME SCOPE: the key is shown this once. */
+static int make_key(const struct config *c)
+{
+    char secret[KEY_SECRET_SIZE];
+    enum key_scope scope;
+    struct err err = {0};
+    char *folder =
+        mem_strndup(c->key_file, (size_t)(file_name(c->key_file) - c->key_file));
+    int rc = EXIT_TAKEN;
+
+    if (key_scope_parse(c->rest[1], &scope, &err)) {
+        rc = EXIT_USAGE;
+    } else if (file_make_folder(folder, 0700, &err) == 0 &&
+               keys_add(c->key_file, c->rest[0], scope, secret, &err) == 0) {
+        printf("%s\n", secret);
+        fprintf(
+            stderr,
+            "That is the key of '%s' (%s). It is in %s now and asked for from the next "
+            "start on;\na client sends it as \"Authorization: Bearer KEY\", the "
+            "command line takes it from MYSTI_API_KEY.\n",
+            c->rest[0], key_scope_word(scope), c->key_file);
+        rc = 0;
+    }
+    if (err.code)
+        fprintf(stderr, "mysti_server: %s\n", err.message);
+    free(folder);
+    return rc;
 }
 
 static int act(struct program *p, const char *name)
@@ -316,6 +374,7 @@ static int act(struct program *p, const char *name)
     case CONFIG_LLM_WORKER:
         return become_worker(&p->config, "mysti_llm_worker");
     case CONFIG_SHOW_CONFIG:
+    case CONFIG_NEW_KEY:
     case CONFIG_RUN:
         break;
     }
@@ -323,6 +382,8 @@ static int act(struct program *p, const char *name)
         fprintf(stderr, "mysti_server: %s\n", err.message);
         return EXIT_USAGE;
     }
+    if (p->config.action == CONFIG_NEW_KEY)
+        return make_key(&p->config);
     if (p->config.action == CONFIG_SHOW_CONFIG) {
         buf_clear(&text);
         config_print(&p->config, &text);

@@ -12,6 +12,7 @@ struct events;
 struct http_client;
 struct http_server;
 struct job_queue;
+struct keys;
 struct log;
 struct sharing_watch;
 struct store;
@@ -22,6 +23,7 @@ struct server {
     struct uv_loop_s *loop;
     const struct config *config;
     struct log *log;
+    const struct keys *keys; /* empty: none are asked for */
     struct http_server *http;
     struct http_client *client; /* connections to the workers */
     struct supervisor *supervisor;

@@ -1,4 +1,4 @@
-/* From a request to its handler: CORS, then the table of routes, then the page's files. A handful of routes is
+/* From a request to its handler: Host and CORS, then the table of routes, then the page's files. A handful of routes is
  * compared one by one; that is a microsecond, and the table stays readable.
  *
  * An unknown path is one of two things. A file of the page has a dot in its last part (or is a folder, "/"): that goes
@@ -126,14 +126,15 @@ void api_handle(void *user, struct http_exchange *x)
     char arg[ARG_MAX_BYTES];
     bool known = false;
 
-    if (http_cors_handle(x, &api->cors))
+    if (!access_check_host(api, x) || http_cors_handle(x, &api->cors))
         return;
     for (size_t i = 0; i < route_count; i++) {
         if (!fits(routes[i].path, path, arg))
             continue;
         known = true;
         if (method_fits(routes[i].method, http_method(x))) {
-            routes[i].handle(api, x, arg);
+            if (access_check(api, x, routes[i].scope))
+                routes[i].handle(api, x, arg);
             return;
         }
     }

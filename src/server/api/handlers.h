@@ -5,6 +5,7 @@
 #include "http/cors.h"
 #include "http/http.h"
 #include "http/static.h"
+#include "server/api/access.h"
 #include "server/api/api.h"
 #include "server/api/catalog.h"
 #include "server/server.h"
@@ -27,6 +28,7 @@ typedef void handler_fn(struct api *api, struct http_exchange *x, const char *ar
 struct route {
     const char *method;
     const char *path; /* "/v1/workers/{kind}/start"; a "*" at the end takes the rest */
+    enum key_scope scope; /* of the key that it wants, where keys are asked for */
     handler_fn *handle;
     const char *help;
 };

@@ -170,6 +170,18 @@ static int take_action(struct config *c, const char *arg)
     return 0;
 }
 
+static int set_new_key(struct config *c, int argc, char **argv, struct err *err)
+{
+    if (argc < 2 || argv[0][0] == '-' || argv[1][0] == '-')
+        return err_set(err, ERR_INVALID,
+                       "--new-key takes a name and a scope, infer or admin: --new-key "
+                       "laptop admin");
+    c->action = CONFIG_NEW_KEY;
+    c->rest = argv;
+    c->rest_count = 2;
+    return 0;
+}
+
 static int from_arguments(struct config *c, int argc, char **argv, struct err *err)
 {
     bool *seen = mem_zalloc(option_count * sizeof(*seen));
@@ -184,12 +196,18 @@ static int from_arguments(struct config *c, int argc, char **argv, struct err *e
 
             if (set_mode(c, mode, argc - i - 1, argv + i + 1, err))
                 goto out;
-            if (c->rest)
+            if (c->action == CONFIG_SD_WORKER || c->action == CONFIG_LLM_WORKER)
                 break;
             continue;
         }
         if (take_action(c, argv[i]))
             continue;
+        if (!strcmp(argv[i], "--new-key")) {
+            if (set_new_key(c, argc - i - 1, argv + i + 1, err))
+                goto out;
+            i += 2;
+            continue;
+        }
         if (parse_argument(argv[i], &a, err))
             goto out;
         if (!a.value && a.option->type == OPTION_SWITCH)
@@ -301,6 +319,8 @@ static void resolve_folders(struct config *c)
     make_absolute(&c->home);
     set_default(&c->model_dir, file_join(c->home, "models"));
     set_default(&c->output_dir, file_join(c->home, "outputs"));
+    set_default(&c->key_file, file_join(c->home, "keys"));
+    make_absolute(&c->key_file);
     make_absolute(&c->model_dir);
     make_absolute(&c->output_dir);
     make_absolute(&c->sd_worker_program);
@@ -461,6 +481,7 @@ void config_print_help(struct buf *out, const char *program)
         out, "  --mode MODE                     orchestrator, sd-worker or llm-worker: "
              "be that program\n"
              "  --print-config                  show what is in effect, as YAML\n"
+             "  --new-key NAME infer|admin      make a key for a client, and stop\n"
              "  --version, --help\n\n"
              "Every option is also a variable (--listen-port: MYSTI_LISTEN_PORT) and a "
              "key of the file\n(listen-port: 1234). The command line wins over "

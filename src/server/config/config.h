@@ -30,6 +30,7 @@ enum config_action {
     CONFIG_SD_WORKER,   /* --mode sd-worker: become that program with `rest` as its
                            arguments */
     CONFIG_LLM_WORKER,
+    CONFIG_NEW_KEY, /* --new-key NAME SCOPE: rest[0], rest[1] */
 };
 
 #define CONFIG_LIST_MAX 32
@@ -81,6 +82,9 @@ struct config {
     int64_t max_image_count; /* pictures of one request */
     int64_t max_steps;
     struct config_list cors_origins; /* besides loopback; "*" allows all */
+    struct config_list
+        allowed_hosts; /* names this server answers to, besides its own */
+    char *key_file;    /* "keys" in home */
 
     bool verbose;
 

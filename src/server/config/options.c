@@ -28,6 +28,14 @@ const struct option options[] = {
      "port of the text worker, on loopback; 0: any free one", NULL},
     {"cors-origin", NULL, OPTION_LIST, F(cors_origins), 0, 0, "", NULL, "ORIGIN",
      "a web origin that may call, besides those of this machine; repeatable", NULL},
+    {"allowed-host", NULL, OPTION_LIST, F(allowed_hosts), 0, 0, "", NULL, "NAME",
+     "a name that clients may call this server by, besides this machine's own; "
+     "repeatable",
+     NULL},
+    {"key-file", NULL, OPTION_PATH, F(key_file), 0, 0, "", NULL, "FILE",
+     "keys that clients must have, see --new-key. Default: keys in --home, if it is "
+     "there",
+     NULL},
 
     {"model", "-m", OPTION_MODEL, F(model), 0, 0, "", NULL, "FILE",
      "a model of either kind: the file itself says which", "Models"},

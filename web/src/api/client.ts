@@ -65,6 +65,21 @@ export interface DrawnPicture {
   seed?: number
 }
 
+// The key of a server that asks for one: for this tab, as a header of every request, and as a cookie for what the browser
+// fetches by itself (the pictures).
+const KEY = 'mysti-key'
+let onLocked = () => {}
+
+export function setKey(key: string): void {
+  sessionStorage.setItem(KEY, key)
+  document.cookie = `mysti_key=${encodeURIComponent(key)}; path=/; SameSite=Strict`
+}
+
+/** Calls back when the server wants a key and has none, or another one. */
+export function whenLocked(callback: () => void): void {
+  onLocked = callback
+}
+
 async function failureOf(answer: Response): Promise<Failure> {
   const text = await answer.text()
   try {
@@ -76,18 +91,23 @@ async function failureOf(answer: Response): Promise<Failure> {
 }
 
 async function send(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
+  const key = sessionStorage.getItem(KEY)
   let answer: Response
   try {
     answer = await fetch(path, {
       method,
       signal: signal ?? null,
-      headers: body === undefined ? {} : { 'Content-Type': 'application/json' },
+      headers: {
+        ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+        ...(key === null ? {} : { Authorization: `Bearer ${key}` }),
+      },
       body: body === undefined ? null : JSON.stringify(body),
     })
   } catch (error) {
     if ((error as Error).name === 'AbortError') throw error
     throw new Failure('Mysti does not answer. Is mysti_server still running?', 0)
   }
+  if (answer.status === 401) onLocked()
   if (!answer.ok) throw await failureOf(answer)
   return answer
 }

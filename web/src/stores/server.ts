@@ -9,6 +9,7 @@ const POLL_MS = 2000
 
 export const useServer = defineStore('server', () => {
   const reachable = ref(true)
+  const locked = ref(false) // it wants a key that we do not have
   const health = ref<api.Health | null>(null)
   const models = ref<api.Model[]>([])
   const loading = ref<string | null>(null) // the model that was asked for and is not there yet
@@ -22,8 +23,10 @@ export const useServer = defineStore('server', () => {
     try {
       ;[health.value, models.value] = await Promise.all([api.health(), api.models()])
       reachable.value = true
-    } catch {
-      reachable.value = false
+      locked.value = false
+    } catch (error) {
+      // a server that says no is there
+      reachable.value = error instanceof api.Failure && error.status > 0
     }
   }
 
@@ -42,11 +45,17 @@ export const useServer = defineStore('server', () => {
     await refresh()
   }
 
+  async function unlock(key: string): Promise<void> {
+    api.setKey(key)
+    await refresh()
+  }
+
   function watch(): () => void {
+    api.whenLocked(() => (locked.value = true))
     void refresh()
     const timer = setInterval(() => void refresh(), POLL_MS)
     return () => clearInterval(timer)
   }
 
-  return { reachable, health, models, loading, textModels, pictureModels, activeOf, refresh, load, startWorker, watch }
+  return { reachable, locked, unlock, health, models, loading, textModels, pictureModels, activeOf, refresh, load, startWorker, watch }
 })
