@@ -97,6 +97,13 @@ for (const first_ms of [0, 800]) // before and after the server's own 200 to a c
     assert.equal(server.requests('llm', '/v1/chat/completions').length, 2);
   });
 
+test('what the next worker says against the request becomes an error event under the first one\'s head', async (t) => {
+  const server = await startServer(t, { llm: { chat: ['crash_head', 'error'] } });
+  const { res, error } = await streamed(server);
+  assert.equal(res.status, 200);
+  assert.equal(error.message, 'the prompt is too long');
+});
+
 test('a worker that dies each time after its head ends in an error event', async (t) => {
   const server = await startServer(t, { llm: { chat: 'crash_head' } });
   const { res, text, error } = await streamed(server);
