@@ -42,4 +42,5 @@ test('system says what the machine is', async (t) => {
   assert.ok(json.memory.available > 0 && json.memory.available <= json.memory.total);
   assert.ok(json.memory.used_by.server > 500_000 && json.memory.used_by.server < 50_000_000);
   assert.ok(json.memory.used_by.sd > 1_000_000);
+  assert.equal(json.sharing, 'text-first');
 });

@@ -29,6 +29,7 @@ test('while both run it is told, when text has ended it is told again; both work
 test('text that runs when a picture begins is told, too; the policy is the one asked for', async (t) => {
   const server = await startServer(t, { args: ['--sharing', 'image-first'], sd: { step_ms: 30, default_steps: 10 }, llm: { tokens: Array(80).fill(' x'), token_ms: 20 } });
   assert.deepEqual([option(server, 'sd'), option(server, 'llm')], ['image-first', 'image-first']);
+  assert.equal((await server.getJson('/v1/system')).json.sharing, 'image-first');
   const text = write(server);
   await until('text runs', async () => (await server.worker('llm')).state === 'busy');
   await draw(server);

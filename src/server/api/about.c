@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "server/api/handlers.h"
 #include "server/memory/memory.h"
+#include "server/sharing/sharing.h"
 
 #include <unistd.h>
 
@@ -96,11 +97,12 @@ void about_system(struct api *api, struct http_exchange *x, const char *arg)
     json_t *limit = now.limit ? json_integer((json_int_t)now.limit) : json_null();
 
     http_respond_json(x, 200,
-                      json_pack("{s:s, s:O, s:{s:I, s:I, s:o, s:o}, s:o}", "version",
-                                MYSTI_VERSION, "processor", api->processor, "memory",
-                                "total", (json_int_t)now.total, "available",
+                      json_pack("{s:s, s:O, s:{s:I, s:I, s:o, s:o}, s:o, s:s}",
+                                "version", MYSTI_VERSION, "processor", api->processor,
+                                "memory", "total", (json_int_t)now.total, "available",
                                 (json_int_t)now.available, "limit", limit, "used_by",
-                                used, "gpus", memory_gpus_json("")));
+                                used, "gpus", memory_gpus_json(""), "sharing",
+                                sharing_word(sharing_watch_get(api->server->sharing))));
 }
 
 /* ---- the routes ---- */

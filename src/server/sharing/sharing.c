@@ -163,6 +163,11 @@ void sharing_watch_free(struct sharing_watch *w)
     free(w);
 }
 
+enum sharing sharing_watch_get(const struct sharing_watch *w)
+{
+    return w->sharing;
+}
+
 void sharing_watch_set(struct sharing_watch *w, enum sharing sharing)
 {
     bool text_moves =

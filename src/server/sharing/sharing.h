@@ -23,5 +23,6 @@ struct sharing_watch *sharing_watch_new(struct http_client *client,
 void sharing_watch_free(struct sharing_watch *w);
 /* Holds at once for pictures. The text worker's threads take their place at its next start, which the log says. */
 void sharing_watch_set(struct sharing_watch *w, enum sharing sharing);
+enum sharing sharing_watch_get(const struct sharing_watch *w);
 
 #endif
