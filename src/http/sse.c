@@ -8,6 +8,7 @@ void http_sse_start(struct http_exchange *x)
     if (x->is_started || exchange_is_over(x))
         return;
     http_set_header(x, "cache-control", "no-cache");
+    http_set_header(x, "x-accel-buffering", "no"); /* nginx holds streams back */
     http_start(x, 200, "text/event-stream", HTTP_CHUNKED);
     x->is_sse = true;
 }

@@ -55,6 +55,7 @@ test('tokens come as they are made, with the worker\'s own head', async (t) => {
   assert.equal(res.status, 200);
   assert.match(res.headers.get('content-type'), /text\/event-stream/);
   assert.equal(res.headers.get('x-fake'), 'yes');
+  assert.equal(res.headers.get('x-accel-buffering'), 'no', 'or nginx in front holds the tokens back');
   assert.equal(text, words.join(''));
   const spread = data.at(-1).at - data[0].at;
   assert.ok(spread > 300, `the first token came ${spread} ms before the last one`);
@@ -73,6 +74,7 @@ test('while the model loads, a streaming client gets 200 and comments, then its 
   const [stream, whole] = await Promise.all([streamed(server), server.postJson('/v1/chat/completions', { messages })]);
   assert.equal(stream.res.status, 200);
   assert.ok(stream.comments.length >= 1, 'at least one comment came');
+  assert.equal(stream.res.headers.get('x-accel-buffering'), 'no');
   assert.ok(stream.comments.some((c) => /starter-writer/.test(c)), JSON.stringify(stream.comments));
   assert.equal(stream.text, words.join(''));
   assert.equal(whole.json.choices[0].message.content, words.join(''));

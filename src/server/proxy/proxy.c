@@ -197,6 +197,8 @@ static void on_head(void *user, const struct http_answer *head)
     if (!p->is_events)
         stop_comments(p);
     proxy_fields_to_client(p->x, head);
+    if (p->is_events && !http_answer_field(head, "x-accel-buffering"))
+        http_set_header(p->x, "x-accel-buffering", "no"); /* nginx holds streams back */
     http_start(p->x, head->status, NULL, head->length);
 }
 

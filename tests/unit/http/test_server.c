@@ -430,6 +430,7 @@ static void sends_events(void **state)
     LOOP_UNTIL(
         peer_has(p, "\r\n\r\n")); /* the head comes without waiting for an event */
     assert_true(peer_has(p, "content-type: text/event-stream\r\n"));
+    assert_true(peer_has(p, "x-accel-buffering: no\r\n"));
     http_sse_comment(waiting, "loading 40%");
     http_sse_event(waiting, "step", "a\nb\r\nc");
     http_sse_json(waiting, NULL, json_pack("{s:i}", "n", 1));
