@@ -146,17 +146,18 @@ static void on_signal(uv_signal_t *handle, int number)
 
 /* ---- the beginning ---- */
 
-/* What to do now, once, when both workers have their models: a newcomer reads the log and nothing else. */
-static void welcome(void *user, enum worker_kind kind)
+/* What to do now, once, when pictures and text have their models: a newcomer reads the log and nothing else. */
+static void welcome(void *user, int id)
 {
     struct program *p = user;
     struct log *log = p->server.log;
     char at[48] = "";
     char *folder;
 
-    (void)kind;
+    (void)id;
     if (p->is_welcomed || !supervisor_is_ready(p->server.supervisor, WORKER_SD) ||
-        !supervisor_is_ready(p->server.supervisor, WORKER_LLM))
+        !supervisor_is_ready(p->server.supervisor,
+                             supervisor_default_text(p->server.supervisor)))
         return;
     p->is_welcomed = true;
     systemd_notify(&p->systemd, "STATUS=Serving on port %d", p->server.port);

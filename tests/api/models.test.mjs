@@ -32,7 +32,7 @@ test('both kinds are listed with their type, the active ones marked, in compact 
 });
 
 test('load makes a model the active one; unload leaves none', async (t) => {
-  const server = await startServer(t, { prepare: shelf });
+  const server = await startServer(t, { prepare: shelf, args: ['--llm-resident', '1'] });
   const painter = await server.postJson('/v1/models/load', { model_id: 'stable-diffusion/painter-b.safetensors' });
   assert.deepEqual(painter.json, { status: 'success', model: 'stable-diffusion/painter-b.safetensors', type: 'diffusion' });
   const writer = await server.postJson('/v1/llm/load', { model: 'writer-b' });

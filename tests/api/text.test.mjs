@@ -198,8 +198,8 @@ test('bad requests are refused before anything is loaded or forwarded for them',
   assert.equal(server.requests('llm', '/v1/chat/completions').length, 0);
 });
 
-test('a request that names another model has it loaded, behind the work that runs, and is then served', async (t) => {
-  const server = await startServer(t, { llm: { tokens: Array(12).fill(' x'), token_ms: 60 },
+test('with one text model at a time, a request that names another has it loaded behind the work that runs', async (t) => {
+  const server = await startServer(t, { args: ['--llm-resident', '1'], llm: { tokens: Array(12).fill(' x'), token_ms: 60 },
     prepare: (s) => writeGguf(join(s.models, 'other.gguf')) });
   const first = streamed(server);
   await sleep(150);

@@ -28,7 +28,7 @@ static const char *reason_of(const struct worker_snapshot *w)
     return w->state == WORKER_STOPPED ? "it was stopped, or its model unloaded" : NULL;
 }
 
-static json_t *health_of(struct api *api, const struct worker_snapshot *w)
+static json_t *health_json(struct api *api, const struct worker_snapshot *w)
 {
     const char *model = w->model ? catalog_id(api->catalog, w->model) : NULL;
 
@@ -45,37 +45,55 @@ static bool is_well(const struct worker_snapshot *w)
 void about_health(struct api *api, struct http_exchange *x, const char *arg)
 {
     const struct server *server = api->server;
-    struct worker_snapshot sd, llm;
+    bool well = true, text_runs = false, pictures_run = false;
+    json_t *workers = json_object();
 
     (void)arg;
     if (!access_has(api, x, SCOPE_INFER)) { /* a stranger learns that it is alive */
         http_respond_json(x, 200, json_pack("{s:s}", "status", "ok"));
+        json_decref(workers);
         return;
     }
-    supervisor_snapshot(server->supervisor, WORKER_SD, &sd);
-    json_t *sd_health = health_of(api, &sd);
+    for (int id = 0; id < supervisor_count(server->supervisor); id++) {
+        struct worker_snapshot w;
 
-    supervisor_snapshot(server->supervisor, WORKER_LLM, &llm);
-    json_t *llm_health = health_of(api, &llm);
-
-    http_respond_json(x, 200,
-                      json_pack("{s:s, s:s, s:I, s:s, s:s, s:{s:o, s:o}}", "status",
-                                is_well(&sd) && is_well(&llm) ? "ok" : "degraded",
-                                "version", MYSTI_VERSION, "uptime_s",
-                                (json_int_t)((clock_ms() - server->started_ms) / 1000),
-                                "sd_worker", sd.pid ? "running" : "stopped",
-                                "llm_worker", llm.pid ? "running" : "stopped",
-                                "workers", "sd", sd_health, "llm", llm_health));
+        if (!supervisor_is_shown(server->supervisor, id))
+            continue;
+        supervisor_snapshot(server->supervisor, id, &w);
+        well = well && is_well(&w);
+        text_runs = text_runs || (w.kind == WORKER_LLM && w.pid);
+        pictures_run = pictures_run || (w.kind == WORKER_SD && w.pid);
+        json_object_set_new(workers, w.name, health_json(api, &w));
+    }
+    http_respond_json(
+        x, 200,
+        json_pack("{s:s, s:s, s:I, s:s, s:s, s:o}", "status", well ? "ok" : "degraded",
+                  "version", MYSTI_VERSION, "uptime_s",
+                  (json_int_t)((clock_ms() - server->started_ms) / 1000), "sd_worker",
+                  pictures_run ? "running" : "stopped", "llm_worker",
+                  text_runs ? "running" : "stopped", "workers", workers));
 }
 
 /* ---- the machine ---- */
 
-static json_t *used_by(const struct server *server, enum worker_kind kind)
+/* "server" and each worker by its name: bytes, null without a process. */
+static json_t *used_json(const struct server *server)
 {
-    struct worker_snapshot w;
+    json_t *used =
+        json_pack("{s:I}", "server", (json_int_t)memory_of_process("", getpid()));
 
-    supervisor_snapshot(server->supervisor, kind, &w);
-    return w.pid ? json_integer((json_int_t)memory_of_process("", w.pid)) : json_null();
+    for (int id = 0; id < supervisor_count(server->supervisor); id++) {
+        struct worker_snapshot w;
+
+        if (!supervisor_is_shown(server->supervisor, id))
+            continue;
+        supervisor_snapshot(server->supervisor, id, &w);
+        json_object_set_new(used, w.name,
+                            w.pid
+                                ? json_integer((json_int_t)memory_of_process("", w.pid))
+                                : json_null());
+    }
+    return used;
 }
 
 void about_system(struct api *api, struct http_exchange *x, const char *arg)
@@ -91,9 +109,6 @@ void about_system(struct api *api, struct http_exchange *x, const char *arg)
     }
     if (!api->processor)
         api->processor = memory_processor_json("");
-    json_t *used = json_pack(
-        "{s:I, s:o, s:o}", "server", (json_int_t)memory_of_process("", getpid()), "sd",
-        used_by(api->server, WORKER_SD), "llm", used_by(api->server, WORKER_LLM));
     json_t *limit = now.limit ? json_integer((json_int_t)now.limit) : json_null();
 
     http_respond_json(x, 200,
@@ -101,7 +116,8 @@ void about_system(struct api *api, struct http_exchange *x, const char *arg)
                                 "version", MYSTI_VERSION, "processor", api->processor,
                                 "memory", "total", (json_int_t)now.total, "available",
                                 (json_int_t)now.available, "limit", limit, "used_by",
-                                used, "gpus", memory_gpus_json(""), "sharing",
+                                used_json(api->server), "gpus", memory_gpus_json(""),
+                                "sharing",
                                 sharing_word(sharing_watch_get(api->server->sharing))));
 }
 

@@ -27,7 +27,7 @@ typedef void handler_fn(struct api *api, struct http_exchange *x, const char *ar
 
 struct route {
     const char *method;
-    const char *path; /* "/v1/workers/{kind}/start"; a "*" at the end takes the rest */
+    const char *path; /* "/v1/workers/{name}/start"; a "*" at the end takes the rest */
     enum key_scope scope; /* of the key that it wants, where keys are asked for */
     handler_fn *handle;
     const char *help;

@@ -23,53 +23,89 @@ static const char *type_name(enum model_kind kind)
     return kind == MODEL_TEXT ? "llm" : "diffusion";
 }
 
-static json_t *model_json(const char *id, enum model_kind kind, uint64_t size,
-                          int64_t created, bool active)
+struct model_facts {
+    const char *id;
+    enum model_kind kind;
+    uint64_t size;
+    int64_t created;
+    bool is_active;
+    bool is_default; /* text: answers requests that name no model */
+};
+
+static json_t *model_json(const struct model_facts *m)
 {
-    const char *file = file_name(id), *dot = strrchr(file, '.');
+    const char *file = file_name(m->id), *dot = strrchr(file, '.');
     size_t name_length = dot && dot != file ? (size_t)(dot - file) : strlen(file);
 
-    return json_pack("{s:s, s:s, s:I, s:s, s:s%, s:s, s:b, s:I}", "id", id, "object",
-                     "model", "created", (json_int_t)created, "owned_by", "local",
-                     "name", file, name_length, "type", type_name(kind), "active",
-                     active, "size_bytes", (json_int_t)size);
+    return json_pack("{s:s, s:s, s:I, s:s, s:s%, s:s, s:b, s:b, s:I}", "id", m->id,
+                     "object", "model", "created", (json_int_t)m->created, "owned_by",
+                     "local", "name", file, name_length, "type", type_name(m->kind),
+                     "active", m->is_active, "default", m->is_default, "size_bytes",
+                     (json_int_t)m->size);
+}
+
+/* Which worker has this file in memory; -1: none. */
+static int active_in(const struct supervisor *s, const char *path)
+{
+    for (int id = 0; id < supervisor_count(s); id++) {
+        struct worker_snapshot w;
+
+        supervisor_snapshot(s, id, &w);
+        if (w.model && strcmp(w.model, path) == 0)
+            return id;
+    }
+    return -1;
+}
+
+static bool is_default(const struct supervisor *s, int id)
+{
+    return id == WORKER_SD || id == supervisor_default_text(s);
 }
 
 /* A model that was loaded from outside the folders is listed too. */
-static void add_outsider(json_t *data, const char *path, enum model_kind kind)
+static void add_outsider(json_t *data, const struct worker_snapshot *w)
 {
     struct stat st = {0};
+    struct model_facts m = {.id = w->model,
+                            .kind = w->kind == WORKER_LLM ? MODEL_TEXT : MODEL_PICTURE,
+                            .is_active = true,
+                            .is_default = w->kind == WORKER_SD || w->is_default};
 
-    (void)stat(path, &st);
-    json_array_append_new(
-        data, model_json(path, kind, (uint64_t)st.st_size, (int64_t)st.st_mtime, true));
+    (void)stat(w->model, &st);
+    m.size = (uint64_t)st.st_size;
+    m.created = (int64_t)st.st_mtime;
+    json_array_append_new(data, model_json(&m));
 }
 
 static json_t *list_json(struct api *api, enum model_kind only)
 {
-    struct worker_snapshot workers[WORKER_KINDS];
-    bool shown[WORKER_KINDS] = {false};
+    const struct supervisor *s = api->server->supervisor;
+    bool shown[WORKERS_MAX] = {false};
     json_t *data = json_array();
 
-    for (int k = 0; k < WORKER_KINDS; k++)
-        supervisor_snapshot(api->server->supervisor, (enum worker_kind)k, &workers[k]);
     for (size_t i = 0; i < catalog_count(api->catalog); i++) {
         const struct catalog_entry *e = catalog_at(api->catalog, i);
-        enum worker_kind k = e->kind == MODEL_TEXT ? WORKER_LLM : WORKER_SD;
+        int id = active_in(s, e->path);
+        struct model_facts m = {.id = e->id,
+                                .kind = e->kind,
+                                .size = e->size_bytes,
+                                .created = e->modified,
+                                .is_active = id >= 0,
+                                .is_default = id >= 0 && is_default(s, id)};
 
         if (e->trouble || (only != MODEL_UNKNOWN && e->kind != only))
             continue;
-        bool active = workers[k].model && !strcmp(workers[k].model, e->path);
-
-        shown[k] = shown[k] || active;
-        json_array_append_new(
-            data, model_json(e->id, e->kind, e->size_bytes, e->modified, active));
+        if (id >= 0)
+            shown[id] = true;
+        json_array_append_new(data, model_json(&m));
     }
-    for (int k = 0; k < WORKER_KINDS; k++) {
-        enum model_kind kind = k == WORKER_LLM ? MODEL_TEXT : MODEL_PICTURE;
+    for (int id = 0; id < supervisor_count(s); id++) {
+        struct worker_snapshot w;
 
-        if (workers[k].model && !shown[k] && (only == MODEL_UNKNOWN || only == kind))
-            add_outsider(data, workers[k].model, kind);
+        supervisor_snapshot(s, id, &w);
+        if (w.model && !shown[id] &&
+            (only == MODEL_UNKNOWN || (only == MODEL_TEXT) == (w.kind == WORKER_LLM)))
+            add_outsider(data, &w);
     }
     return json_pack("{s:s, s:o}", "object", "list", "data", data);
 }
@@ -150,6 +186,22 @@ static void on_loaded(void *user, const struct err *err)
     free(id);
 }
 
+static int start_load(struct loading *l, const struct catalog_entry *e,
+                      struct later *later, struct err *err)
+{
+    struct supervisor *s = l->api->server->supervisor;
+    const struct supervisor_load load = {.path = e->path,
+                                         .options = l->options,
+                                         .force = l->force,
+                                         .done = on_loaded,
+                                         .data = later};
+    int id;
+
+    if (e->kind == MODEL_TEXT)
+        return supervisor_load_text(s, &load, &id, err);
+    return supervisor_load(s, WORKER_SD, &load, err);
+}
+
 static void on_found(void *user)
 {
     struct loading *l = user;
@@ -163,9 +215,7 @@ static void on_found(void *user)
         struct later *later = later_new(api, x);
 
         later_note(later, (int)e->kind, e->id);
-        if (supervisor_load(api->server->supervisor,
-                            e->kind == MODEL_TEXT ? WORKER_LLM : WORKER_SD, e->path,
-                            &l->options, l->force, on_loaded, later, &err)) {
+        if (start_load(l, e, later, &err)) {
             later_claim(later, &api);
             http_respond_err(x, &err);
         }
@@ -261,22 +311,38 @@ static void on_unloaded(void *user, const struct err *err)
     free(id);
 }
 
-static void unload(struct api *api, struct http_exchange *x, const json_t *body,
-                   enum worker_kind kind)
+/* The text worker that has the model of this name, the default for none. Answers when there is none. */
+static int text_worker_of(struct api *api, struct http_exchange *x, const char *name)
 {
-    enum supervisor_force force;
+    const struct supervisor *s = api->server->supervisor;
+
+    if (!name || !*name)
+        return supervisor_default_text(s);
+    for (int id = WORKER_LLM; id < supervisor_count(s); id++) {
+        struct worker_snapshot w;
+
+        supervisor_snapshot(s, id, &w);
+        if ((w.model && catalog_means(api->catalog, name, w.model)) ||
+            (w.wanted && catalog_means(api->catalog, name, w.wanted)))
+            return id;
+    }
+    http_respond_error(x, ERR_NO_MODEL, "model",
+                       "no text model '%.200s' is loaded: GET /v1/llm/models marks "
+                       "those that are",
+                       name);
+    return -1;
+}
+
+static void unload(struct api *api, struct http_exchange *x,
+                   enum supervisor_force force, int id)
+{
     struct worker_snapshot worker;
+    struct later *l = later_new(api, x);
     struct err err = {0};
 
-    if (read_force(x, body, &force, &err)) {
-        http_respond_err(x, &err);
-        return;
-    }
-    struct later *l = later_new(api, x);
-
-    supervisor_snapshot(api->server->supervisor, kind, &worker);
-    later_note(l, kind, worker.model ? catalog_id(api->catalog, worker.model) : NULL);
-    if (supervisor_unload(api->server->supervisor, kind, force, on_unloaded, l, &err)) {
+    supervisor_snapshot(api->server->supervisor, id, &worker);
+    later_note(l, id, worker.model ? catalog_id(api->catalog, worker.model) : NULL);
+    if (supervisor_unload(api->server->supervisor, id, force, on_unloaded, l, &err)) {
         later_claim(l, &api);
         http_respond_err(x, &err);
     }
@@ -285,15 +351,34 @@ static void unload(struct api *api, struct http_exchange *x, const json_t *body,
 static void unload_picture(struct api *api, struct http_exchange *x, const char *arg,
                            const json_t *body)
 {
+    enum supervisor_force force;
+    struct err err = {0};
+
     (void)arg;
-    unload(api, x, body, WORKER_SD);
+    if (read_force(x, body, &force, &err))
+        http_respond_err(x, &err);
+    else
+        unload(api, x, force, WORKER_SD);
 }
 
 static void unload_text(struct api *api, struct http_exchange *x, const char *arg,
                         const json_t *body)
 {
+    static const char *const names[] = {"model", "model_id", NULL};
+    enum supervisor_force force;
+    const char *name = NULL;
+    struct err err = {0};
+    int id;
+
     (void)arg;
-    unload(api, x, body, WORKER_LLM);
+    if (body_text(body, body_name(body, names), 4096, &name, &err) ||
+        read_force(x, body, &force, &err)) {
+        http_respond_err(x, &err);
+        return;
+    }
+    id = text_worker_of(api, x, name);
+    if (id >= 0)
+        unload(api, x, force, id);
 }
 
 void models_unload(struct api *api, struct http_exchange *x, const char *arg)

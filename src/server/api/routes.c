@@ -9,13 +9,13 @@ const struct route routes[] = {
     {"GET", "/v1", SCOPE_PUBLIC, about_index, "this list"},
     {"GET", "/v1/system", SCOPE_ADMIN, about_system,
      "processor, memory as it is now, graphics cards"},
-    {"GET", "/v1/workers", SCOPE_ADMIN, workers_list, "both worker processes"},
-    {"GET", "/v1/workers/{kind}", SCOPE_ADMIN, workers_show,
+    {"GET", "/v1/workers", SCOPE_ADMIN, workers_list, "all worker processes"},
+    {"GET", "/v1/workers/{name}", SCOPE_ADMIN, workers_show,
      "one worker, with its last log lines"},
-    {"POST", "/v1/workers/{kind}/start", SCOPE_ADMIN, workers_start,
+    {"POST", "/v1/workers/{name}/start", SCOPE_ADMIN, workers_start,
      "start a stopped worker"},
-    {"POST", "/v1/workers/{kind}/stop", SCOPE_ADMIN, workers_stop, "stop a worker"},
-    {"POST", "/v1/workers/{kind}/restart", SCOPE_ADMIN, workers_restart,
+    {"POST", "/v1/workers/{name}/stop", SCOPE_ADMIN, workers_stop, "stop a worker"},
+    {"POST", "/v1/workers/{name}/restart", SCOPE_ADMIN, workers_restart,
      "restart a worker"},
 
     /* models */
@@ -26,9 +26,9 @@ const struct route routes[] = {
     {"POST", "/v1/models/unload", SCOPE_ADMIN, models_unload,
      "unload the picture model"},
     {"GET", "/v1/llm/models", SCOPE_INFER, models_list_text, "the text models"},
-    {"POST", "/v1/llm/load", SCOPE_ADMIN, models_load_text, "load a text model"},
-    {"POST", "/v1/llm/unload", SCOPE_ADMIN, models_unload_text,
-     "unload the text model"},
+    {"POST", "/v1/llm/load", SCOPE_ADMIN, models_load_text,
+     "load a text model, beside the others if it may"},
+    {"POST", "/v1/llm/unload", SCOPE_ADMIN, models_unload_text, "unload a text model"},
 
     /* text */
     {"POST", "/v1/chat/completions", SCOPE_INFER, text_chat, "answer a conversation"},

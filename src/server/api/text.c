@@ -2,7 +2,7 @@
  * done here is what llama-server cannot know: whether the body is JSON at all (it would be answered in another
  * shape, and only after a model was loaded for it), and which model is meant.
  *
- * A named model is looked up without touching the disk when it is the active one, which is nearly always. Only
+ * A named model is looked up without touching the disk when it is a resident one, which is nearly always. Only
  * otherwise the folders are read, and the request waits for that (and then for its model) in the gate.
  */
 #include "base/mem.h"
@@ -97,12 +97,29 @@ static void on_listed(void *user)
     http_respond_err(x, &err);
 }
 
+/* The resident text model that a name means; NULL: none, or not known without the list. */
+static const char *resident_path(struct api *api, const char *name)
+{
+    const struct supervisor *s = api->server->supervisor;
+
+    for (int id = WORKER_LLM; id < supervisor_count(s); id++) {
+        struct worker_snapshot worker;
+        const char *path;
+
+        supervisor_snapshot(s, id, &worker);
+        path = worker.wanted ? worker.wanted : worker.model;
+        if (path && catalog_means(api->catalog, name, path))
+            return path;
+    }
+    return NULL;
+}
+
 /* Finds the model and forwards. body: to send instead of the client's own (taken), or NULL. */
 static void serve(struct api *api, struct http_exchange *x, const char *target,
                   const char *model, char *body, enum proxy_stream stream)
 {
     struct text_ask *ask = mem_zalloc(sizeof(*ask));
-    struct worker_snapshot worker;
+    const char *resident;
 
     *ask = (struct text_ask){.api = api,
                              .x = x,
@@ -110,13 +127,11 @@ static void serve(struct api *api, struct http_exchange *x, const char *target,
                              .model = model && *model ? mem_strdup(model) : NULL,
                              .body = body,
                              .stream = stream};
-    supervisor_snapshot(api->server->supervisor, WORKER_LLM, &worker);
-    const char *active = worker.wanted ? worker.wanted : worker.model;
-
+    resident = ask->model ? resident_path(api, ask->model) : NULL;
     if (!ask->model) {
         forward(ask, NULL);
-    } else if (active && catalog_means(api->catalog, ask->model, active)) {
-        char *path = mem_strdup(active);
+    } else if (resident) {
+        char *path = mem_strdup(resident);
 
         forward(ask, path);
         free(path);

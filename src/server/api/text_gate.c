@@ -34,6 +34,7 @@ struct text_pass {
     bool working;
     bool
         had_worker; /* it is asked for again: the worker of this generation failed it */
+    int worker;     /* its id, once had_worker */
     unsigned generation;
 };
 
@@ -89,19 +90,20 @@ static void fail_head(struct text_gate *g, const struct err *err)
     proxy_fail(pass->proxy, err);
 }
 
-static void let_through(struct text_gate *g)
+static void let_through(struct text_gate *g, int id)
 {
     struct text_pass *pass = g->first;
     struct proxy_target target = {0};
     struct worker_snapshot worker;
 
     take_out(pass);
-    supervisor_snapshot(g->server->supervisor, WORKER_LLM, &worker);
+    supervisor_snapshot(g->server->supervisor, id, &worker);
     target.port = worker.port;
     snprintf(target.token, sizeof(target.token), "%s", worker.token);
     pass->working = true;
     pass->had_worker = true;
-    pass->generation = supervisor_work_begin(g->server->supervisor, WORKER_LLM);
+    pass->worker = id;
+    pass->generation = supervisor_work_begin(g->server->supervisor, id);
     proxy_ready(pass->proxy, &target);
 }
 
@@ -133,10 +135,15 @@ static void ask_for_model(struct text_gate *g)
 {
     struct err err = {0};
     char *path = mem_strdup(g->first->model_path);
+    const struct supervisor_load load = {.path = path,
+                                         .options = WORKER_LOAD_OPTIONS_DEFAULT,
+                                         .keeps_default = true,
+                                         .done = on_loaded,
+                                         .data = g};
+    int id;
 
     g->references++;
-    if (!supervisor_load(g->server->supervisor, WORKER_LLM, path, NULL,
-                         SUPERVISOR_POLITE, on_loaded, g, &err)) {
+    if (!supervisor_load_text(g->server->supervisor, &load, &id, &err)) {
         g->loading = path;
         return;
     }
@@ -154,30 +161,29 @@ static void look(struct text_gate *g)
 
     while (g->first && !g->loading) {
         const char *wanted = g->first->model_path;
-        struct worker_snapshot worker;
+        int id = wanted ? supervisor_text_with(s, wanted) : supervisor_default_text(s);
 
-        supervisor_snapshot(s, WORKER_LLM, &worker);
-        if (wanted && (!worker.model || strcmp(worker.model, wanted) != 0)) {
+        if (id < 0) {
             ask_for_model(g);
             return;
         }
-        if (!supervisor_is_ready(s, WORKER_LLM)) {
+        if (!supervisor_is_ready(s, id)) {
             if (!g->wait)
-                g->wait = supervisor_when_ready(s, WORKER_LLM, on_ready, g);
+                g->wait = supervisor_when_ready(s, id, on_ready, g);
             return;
         }
-        let_through(g);
+        let_through(g, id);
     }
 }
 
-static void on_change(void *user, enum worker_kind kind)
+static void on_change(void *user, int id)
 {
     struct text_gate *g = user;
     char text[160];
 
-    if (kind != WORKER_LLM || !g->first)
+    if (id == WORKER_SD || !g->first)
         return;
-    supervisor_progress_text(g->server->supervisor, WORKER_LLM, text, sizeof(text));
+    supervisor_progress_text(g->server->supervisor, id, text, sizeof(text));
     for (struct text_pass *pass = g->first; pass; pass = pass->next)
         proxy_progress(pass->proxy, text);
     kick(g);
@@ -191,13 +197,13 @@ void text_acquire(void *source, struct proxy *p)
     struct text_gate *g = pass->gate;
 
     if (pass->had_worker)
-        supervisor_suspect(g->server->supervisor, WORKER_LLM, pass->generation);
+        supervisor_suspect(g->server->supervisor, pass->worker, pass->generation);
     while (*last)
         last = &(*last)->next;
     *last = pass;
     pass->proxy = p;
     pass->waiting = true;
-    on_change(g, WORKER_LLM);
+    on_change(g, supervisor_default_text(g->server->supervisor));
     look(g);
 }
 
@@ -210,7 +216,7 @@ void text_release(void *source, struct proxy *p)
     if (pass->waiting)
         take_out(pass);
     if (pass->working)
-        supervisor_work_end(g->server->supervisor, WORKER_LLM, pass->generation);
+        supervisor_work_end(g->server->supervisor, pass->worker, pass->generation);
     pass->working = false;
     pass->proxy = NULL;
     kick(g);

@@ -1,4 +1,4 @@
-/* The two worker processes as a user sees them, and the three buttons. All decisions are the supervisor's; this only
+/* The worker processes as a user sees them, and the three buttons. All decisions are the supervisor's; this only
  * words them. The answer to a button is the worker as it is once the button has had its effect, so that a script needs
  * no second question. What a worker writes to its log may be anything; only UTF-8 can stand in JSON. */
 #include "base/mem.h"
@@ -19,10 +19,10 @@ static json_t *text_or_null(const char *s)
     return s && *s ? json_string(s) : json_null();
 }
 
-static json_t *log_json(struct api *api, enum worker_kind kind)
+static json_t *log_json(struct api *api, int id)
 {
     const char *lines[LOG_LINES];
-    size_t n = supervisor_log_tail(api->server->supervisor, kind, lines, LOG_LINES);
+    size_t n = supervisor_log_tail(api->server->supervisor, id, lines, LOG_LINES);
     json_t *log = json_array();
 
     for (size_t i = 0; i < n; i++) {
@@ -34,64 +34,92 @@ static json_t *log_json(struct api *api, enum worker_kind kind)
     return log;
 }
 
-static json_t *worker_json(struct api *api, enum worker_kind kind)
+static json_t *options_json(const struct worker_load_options *o)
+{
+    return json_pack("{s:i, s:i, s:i}", "gpu_layers", o->gpu_layers, "context",
+                     o->context, "slots", o->slots);
+}
+
+/* What only a text worker has. */
+static void add_text_facts(json_t *worker, const struct worker_snapshot *w)
+{
+    json_object_set_new(worker, "default", json_boolean(w->is_default));
+    json_object_set_new(worker, "wished", options_json(&w->wish));
+    json_object_set_new(worker, "present",
+                        w->model ? options_json(&w->present) : json_null());
+}
+
+static json_t *worker_json(struct api *api, int id)
 {
     struct worker_snapshot w;
 
-    supervisor_snapshot(api->server->supervisor, kind, &w);
+    supervisor_snapshot(api->server->supervisor, id, &w);
     json_t *uptime =
         w.pid ? json_integer((json_int_t)(w.uptime_ms / 1000)) : json_null();
     json_t *progress = w.progress < 0 ? json_null() : json_real(w.progress);
-
-    return json_pack(
-        "{s:s, s:s, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:o, s:b, s:o, s:o}", "name",
-        w.name, "state", w.state_name, "pid", positive_or_null(w.pid), "port",
-        positive_or_null(w.port), "uptime_s", uptime, "restarts", (int)w.restarts,
-        "last_exit", text_or_null(w.last_exit), "model",
+    json_t *worker = json_pack(
+        "{s:i, s:s, s:s, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:o, s:b, s:i, s:b, s:o, "
+        "s:o}",
+        "id", w.id, "name", w.name, "state", w.state_name, "pid",
+        positive_or_null(w.pid), "port", positive_or_null(w.port), "uptime_s", uptime,
+        "restarts", (int)w.restarts, "last_exit", text_or_null(w.last_exit), "model",
         text_or_null(w.model ? catalog_id(api->catalog, w.model) : NULL), "wanted",
         text_or_null(w.wanted ? catalog_id(api->catalog, w.wanted) : NULL), "reason",
-        text_or_null(w.reason), "busy", w.running > 0, "progress", progress, "log",
-        log_json(api, kind));
+        text_or_null(w.reason), "busy", w.running > 0, "running", (int)w.running,
+        "pinned", w.is_pinned, "progress", progress, "log", log_json(api, id));
+
+    if (w.kind == WORKER_LLM)
+        add_text_facts(worker, &w);
+    return worker;
 }
 
 /* Answers when the name is no worker's. */
-static int kind_of(struct http_exchange *x, const char *name, enum worker_kind *ret)
+static int id_of(struct api *api, struct http_exchange *x, const char *name,
+                 int *ret_id)
 {
     struct err err = {0};
 
-    if (!worker_kind_from_name(name, ret, &err))
+    if (!supervisor_id_from_name(api->server->supervisor, name, ret_id, &err))
         return 0;
-    http_respond_error(x, ERR_NOT_FOUND, NULL,
-                       "there is no worker '%.40s': they are 'sd' and 'llm'", name);
+    http_respond_err(x, &err);
     return -1;
 }
 
 void workers_list(struct api *api, struct http_exchange *x, const char *arg)
 {
+    const struct supervisor *s = api->server->supervisor;
+    json_t *all = json_object();
+
     (void)arg;
-    http_respond_json(x, 200,
-                      json_pack("{s:o, s:o}", "sd", worker_json(api, WORKER_SD), "llm",
-                                worker_json(api, WORKER_LLM)));
+    for (int id = 0; id < supervisor_count(s); id++) {
+        struct worker_snapshot w;
+
+        if (!supervisor_is_shown(s, id))
+            continue;
+        supervisor_snapshot(s, id, &w);
+        json_object_set_new(all, w.name, worker_json(api, id));
+    }
+    http_respond_json(x, 200, all);
 }
 
 void workers_show(struct api *api, struct http_exchange *x, const char *arg)
 {
-    enum worker_kind kind;
+    int id;
 
-    if (!kind_of(x, arg, &kind))
-        http_respond_json(x, 200, worker_json(api, kind));
+    if (!id_of(api, x, arg, &id))
+        http_respond_json(x, 200, worker_json(api, id));
 }
 
 static void on_done(void *user, const struct err *err)
 {
-    enum worker_kind kind = (enum worker_kind)later_number(user);
+    int id = later_number(user);
     struct api *api;
     struct http_exchange *x = later_claim(user, &api);
 
     if (x && err)
         http_respond_err(x, err);
     else if (x)
-        http_respond_json(x, 200, worker_json(api, kind));
+        http_respond_json(x, 200, worker_json(api, id));
 }
 
 enum action { START, STOP, RESTART };
@@ -101,11 +129,10 @@ static void act(struct api *api, struct http_exchange *x, const char *name,
 {
     struct supervisor *s = api->server->supervisor;
     enum supervisor_force force;
-    enum worker_kind kind;
     struct err err = {0};
-    int rc = -1;
+    int rc = -1, id;
 
-    if (kind_of(x, name, &kind))
+    if (id_of(api, x, name, &id))
         return;
     if (read_force(x, body, &force, &err)) {
         http_respond_err(x, &err);
@@ -113,16 +140,16 @@ static void act(struct api *api, struct http_exchange *x, const char *name,
     }
     struct later *l = later_new(api, x);
 
-    later_note(l, kind, NULL);
+    later_note(l, id, NULL);
     switch (action) {
     case START:
-        rc = supervisor_start(s, kind, on_done, l, &err);
+        rc = supervisor_start(s, id, on_done, l, &err);
         break;
     case STOP:
-        rc = supervisor_stop(s, kind, force, on_done, l, &err);
+        rc = supervisor_stop(s, id, force, on_done, l, &err);
         break;
     case RESTART:
-        rc = supervisor_restart(s, kind, force, on_done, l, &err);
+        rc = supervisor_restart(s, id, force, on_done, l, &err);
         break;
     }
     if (rc) {

@@ -65,6 +65,7 @@ struct config {
     int64_t llm_context; /* tokens per slot; 0: what the model was trained for, at most
                             8192 */
     int64_t llm_slots;
+    int64_t llm_resident;   /* text models in memory at the same time */
     int64_t llm_gpu_layers; /* -1: as many as fit */
     char *llama_server;     /* "": found by mysti_llm_worker */
     int64_t sd_threads;     /* 0: physical cores */

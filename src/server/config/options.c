@@ -64,7 +64,12 @@ const struct option options[] = {
      "TOKENS",
      "context of each request; 0: what the model was trained for, at most 8192", NULL},
     {"llm-slots", NULL, OPTION_NUMBER, F(llm_slots), 1, 64, "2", NULL, "N",
-     "text requests answered at the same time", NULL},
+     "text requests answered at the same time, by each text model", NULL},
+    {"llm-resident", NULL, OPTION_NUMBER, F(llm_resident), 1, 16, "3", NULL, "N",
+     "text models in memory at the same time, where it is enough for them; the one "
+     "used "
+     "least recently gives way to one more",
+     NULL},
     {"llm-gpu-layers", NULL, OPTION_NUMBER, F(llm_gpu_layers), -1, 10000, "-1", NULL,
      "N", "layers on the GPU; -1: as many as fit", NULL},
     {"llama-server", NULL, OPTION_PATH, F(llama_server), 0, 0, "", NULL, "PROGRAM",

@@ -117,14 +117,17 @@ static void start_load(struct job_queue *q, const char *path)
 {
     struct run *r = &q->run;
     struct load_question *l = mem_zalloc(sizeof(*l));
+    const struct supervisor_load load = {.path = path,
+                                         .options = WORKER_LOAD_OPTIONS_DEFAULT,
+                                         .done = on_loaded,
+                                         .data = l};
     struct err err = {0};
 
     l->queue = q;
     snprintf(l->job, sizeof(l->job), "%s", r->job->id);
     r->stage = RUN_LOADING;
     q->references++;
-    if (!supervisor_load(q->o.supervisor, WORKER_SD, path, NULL, SUPERVISOR_POLITE,
-                         on_loaded, l, &err))
+    if (!supervisor_load(q->o.supervisor, WORKER_SD, &load, &err))
         return;
     q->references--;
     free(l);

@@ -90,10 +90,7 @@ static void on_hold_over(uv_timer_t *timer)
 /* Does text run, with a short gap counted as running? */
 static bool text_runs(struct sharing_watch *w)
 {
-    struct worker_snapshot llm;
-
-    supervisor_snapshot(w->supervisor, WORKER_LLM, &llm);
-    if (llm.running) {
+    if (supervisor_text_running(w->supervisor)) {
         w->held = false;
         uv_timer_stop(w->hold);
         return true;
@@ -125,9 +122,9 @@ static void look(struct sharing_watch *w)
         tell(w, &sd, &now);
 }
 
-static void on_change(void *user, enum worker_kind kind)
+static void on_change(void *user, int id)
 {
-    (void)kind;
+    (void)id;
     look(user);
 }
 

@@ -9,7 +9,7 @@
 #include "base/mem.h"
 
 #define RECORD_MAX (64 * 1024)
-#define RECORD_VERSION 1
+#define RECORD_VERSION 2 /* 1: "llm" is one model or null instead of the list "text" */
 
 struct desired {
     uv_loop_t *loop;
@@ -41,14 +41,27 @@ void wish_release(struct wish *w)
     *w = (struct wish){0};
 }
 
+bool load_options_are_same(const struct worker_load_options *a,
+                           const struct worker_load_options *b)
+{
+    return a->gpu_layers == b->gpu_layers && a->context == b->context &&
+           a->slots == b->slots;
+}
+
 bool wish_is_same(const struct wish *a, const struct wish *b)
 {
     if (!a->path || !b->path)
         return a->path == b->path;
     return strcmp(a->path, b->path) == 0 &&
-           a->options.gpu_layers == b->options.gpu_layers &&
-           a->options.context == b->options.context &&
-           a->options.slots == b->options.slots;
+           load_options_are_same(&a->options, &b->options);
+}
+
+void desired_wishes_release(struct desired_wishes *d)
+{
+    wish_release(&d->sd);
+    for (int i = 0; i < d->text_count; i++)
+        wish_release(&d->text[i]);
+    *d = (struct desired_wishes){0};
 }
 
 static int read_wish(const json_t *entry, struct wish *ret)
@@ -71,7 +84,49 @@ static int read_wish(const json_t *entry, struct wish *ret)
     return 0;
 }
 
-int desired_read(const char *path, struct wish wishes[WORKER_KINDS], struct err *err)
+static int read_text(const json_t *list, struct desired_wishes *ret)
+{
+    size_t i;
+    json_t *entry;
+
+    if (!list)
+        return 0;
+    if (!json_is_array(list) || json_array_size(list) > WORKERS_MAX - 1)
+        return -1;
+    ret->text_known = true;
+    json_array_foreach(list, i, entry)
+    {
+        if (!json_is_object(entry) || read_wish(entry, &ret->text[ret->text_count]))
+            return -1;
+        ret->text_count++;
+    }
+    return 0;
+}
+
+/* The one text model of version 1. */
+static int read_text_of_old(const json_t *entry, struct desired_wishes *ret)
+{
+    if (read_wish(entry, &ret->text[0]))
+        return -1;
+    ret->text_known = ret->text[0].known;
+    ret->text_count = ret->text[0].path != NULL;
+    return 0;
+}
+
+static int read_record(const json_t *root, struct desired_wishes *ret)
+{
+    json_int_t version = json_integer_value(json_object_get(root, "version"));
+
+    if (read_wish(json_object_get(root, "sd"), &ret->sd))
+        return -1;
+    if (version == 1)
+        return read_text_of_old(json_object_get(root, "llm"), ret);
+    if (version == RECORD_VERSION)
+        return read_text(json_object_get(root, "text"), ret);
+    return -1;
+}
+
+int desired_read(const char *path, struct desired_wishes *ret, struct err *err)
 {
     struct buf text = {0};
     json_error_t problem;
@@ -89,11 +144,8 @@ int desired_read(const char *path, struct wish wishes[WORKER_KINDS], struct err 
     if (!root)
         return err_set(err, ERR_BAD_FILE, "%s is damaged (line %d: %s)", path,
                        problem.line, problem.text);
-    if (json_integer_value(json_object_get(root, "version")) != RECORD_VERSION ||
-        read_wish(json_object_get(root, "sd"), &wishes[WORKER_SD]) ||
-        read_wish(json_object_get(root, "llm"), &wishes[WORKER_LLM])) {
-        for (int i = 0; i < WORKER_KINDS; i++)
-            wish_release(&wishes[i]);
+    if (read_record(root, ret)) {
+        desired_wishes_release(ret);
         rc = err_set(err, ERR_BAD_FILE, "%s is not a record of this version", path);
     }
     json_decref(root);
@@ -109,15 +161,20 @@ static json_t *wish_json(const struct wish *w)
                      w->options.slots);
 }
 
-static char *record_text(const struct wish wishes[WORKER_KINDS])
+static char *record_text(const struct desired_wishes *wishes)
 {
     json_t *root = json_pack("{s:i}", "version", RECORD_VERSION);
     char *text;
 
-    if (wishes[WORKER_SD].known)
-        json_object_set_new(root, "sd", wish_json(&wishes[WORKER_SD]));
-    if (wishes[WORKER_LLM].known)
-        json_object_set_new(root, "llm", wish_json(&wishes[WORKER_LLM]));
+    if (wishes->sd.known)
+        json_object_set_new(root, "sd", wish_json(&wishes->sd));
+    if (wishes->text_known) {
+        json_t *list = json_array();
+
+        for (int i = 0; i < wishes->text_count; i++)
+            json_array_append_new(list, wish_json(&wishes->text[i]));
+        json_object_set_new(root, "text", list);
+    }
     text = json_dumps(root, JSON_INDENT(2));
     json_decref(root);
     return text;
@@ -172,7 +229,7 @@ static void start(struct desired *d)
         abort(); /* only for a missing function */
 }
 
-void desired_write(struct desired *d, const struct wish wishes[WORKER_KINDS],
+void desired_write(struct desired *d, const struct desired_wishes *wishes,
                    desired_done_fn *done, void *data)
 {
     free(d->next);

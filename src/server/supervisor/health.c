@@ -90,7 +90,7 @@ static void on_health(void *user, const struct err *err, int status, const char 
     if (!err) {
         on_answered(w, status, body, len);
     } else if (w->state != WORKER_STARTING) {
-        log_debug(w->s->log, "%s worker: health check unanswered: %s", w->profile->name,
+        log_debug(w->s->log, "%s worker: health check unanswered: %s", w->name,
                   err->message);
         if (++w->missed >= MISSES_MAX) {
             worker_event(w, EV_HUNG);

@@ -75,21 +75,30 @@ static int64_t context_of(const struct config *c, const struct wish *target)
     return peek.context < CONTEXT_MAX ? (int64_t)peek.context : CONTEXT_MAX;
 }
 
-static void llm_arguments(struct words *a, const struct config *c,
-                          const struct wish *target)
+/* What is left open in the wish, as it will really be. */
+static struct worker_load_options present_of(const struct config *c,
+                                             const struct wish *target)
 {
     const struct worker_load_options *o = &target->options;
-    int64_t context = context_of(c, target);
 
-    add_pair(a, "--model", mem_strdup(target->path));
-    add_number(a, "--slots", o->slots ? o->slots : c->llm_slots);
-    if (context)
-        add_number(a, "--context", context);
+    return (struct worker_load_options){
+        .gpu_layers = o->gpu_layers >= 0 ? o->gpu_layers : (int)c->llm_gpu_layers,
+        .context = (int)context_of(c, target),
+        .slots = o->slots ? o->slots : (int)c->llm_slots,
+    };
+}
+
+static void llm_arguments(struct words *a, const struct config *c, const char *path,
+                          const struct worker_load_options *present)
+{
+    add_pair(a, "--model", mem_strdup(path));
+    add_number(a, "--slots", present->slots);
+    if (present->context)
+        add_number(a, "--context", present->context);
     if (c->llm_threads)
         add_number(a, "--threads", c->llm_threads);
-    if (o->gpu_layers >= 0 || c->llm_gpu_layers >= 0)
-        add_number(a, "--gpu-layers",
-                   o->gpu_layers >= 0 ? o->gpu_layers : c->llm_gpu_layers);
+    if (present->gpu_layers >= 0)
+        add_number(a, "--gpu-layers", present->gpu_layers);
     if (*c->llama_server)
         add_pair(a, "--llama-server", mem_strdup(c->llama_server));
     add_pair(a, "--sharing", mem_strdup(c->sharing));
@@ -177,7 +186,9 @@ static int choose_port(struct worker *w, struct err *err)
 {
     const struct config *c = w->s->config;
 
-    w->port = (int)(w->kind == WORKER_SD ? c->sd_port : c->llm_port);
+    w->port = (int)(w->id == WORKER_SD    ? c->sd_port
+                    : w->id == WORKER_LLM ? c->llm_port
+                                          : 0);
     if (w->port == 0 &&
         w->kind == WORKER_LLM) /* llama-server cannot tell which it took */
         return process_free_port(&w->port, err);
@@ -198,6 +209,8 @@ int worker_launch(struct worker *w, const struct wish *target, struct err *err)
     int rc = -1;
 
     process_random_token(w->token);
+    if (w->kind == WORKER_LLM)
+        w->present = present_of(w->s->config, target);
     if (choose_port(w, err))
         goto out;
     add(&arguments, mem_strdup(w->profile->program));
@@ -205,7 +218,7 @@ int worker_launch(struct worker *w, const struct wish *target, struct err *err)
     if (w->kind == WORKER_SD)
         sd_arguments(&arguments, w->s->config);
     else
-        llm_arguments(&arguments, w->s->config, target);
+        llm_arguments(&arguments, w->s->config, target->path, &w->present);
     if (w->s->config->verbose)
         add(&arguments, mem_strdup("--verbose"));
     make_environment(&environment, w);

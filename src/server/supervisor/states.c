@@ -81,8 +81,7 @@ const struct wish *worker_target(const struct worker *w)
 
 static bool is_restore(const struct worker *w)
 {
-    return !w->next.known && w->s->stored[w->kind].known &&
-           wish_is_same(&w->wanted, &w->s->stored[w->kind]);
+    return !w->next.known && w->stored.known && wish_is_same(&w->wanted, &w->stored);
 }
 
 static void set_reason(struct worker *w, const char *sentence)
@@ -138,6 +137,7 @@ static void refuse_next(struct worker *w, const struct err *why)
     log_warning(w->s->log, "%s model %s could not be loaded: %s", w->profile->title,
                 w->next.path ? w->next.path : "(none)", why->message);
     wish_release(&w->next);
+    w->becomes_default = false;
     supervisor_settle(w, WAIT_CHANGE, why);
 }
 
@@ -149,6 +149,7 @@ static void become_stopped(struct worker *w)
     if (w->next.known && !w->next.path) { /* an unload */
         wish_set(&w->wanted, NULL, NULL);
         wish_release(&w->next);
+        residents_without_model(w);
         supervisor_store(w);
         log_info(w->s->log, "%s model unloaded.", w->profile->title);
         set_reason(w, "");
@@ -257,6 +258,9 @@ static void become_ready(struct worker *w)
     }
     free(w->loaded);
     w->loaded = w->wanted.path ? mem_strdup(w->wanted.path) : NULL;
+    w->used_ms = clock_ms();
+    if (w->becomes_default)
+        residents_make_default(w);
     if (!w->loaded && w->details) {
         json_decref(w->details);
         w->details = NULL;
@@ -520,9 +524,8 @@ void worker_event(struct worker *w, enum worker_event event)
 {
     worker_action_fn *action = actions[w->state][event];
 
-    log_debug(w->s->log, "%s worker: %s while %s%s", w->profile->name,
-              event_names[event], worker_state_name(w->state),
-              action ? "" : " (ignored)");
+    log_debug(w->s->log, "%s worker: %s while %s%s", w->name, event_names[event],
+              worker_state_name(w->state), action ? "" : " (ignored)");
     if (action)
         action(w);
 }

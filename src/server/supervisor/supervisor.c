@@ -9,7 +9,7 @@
  * dead by then, and the one who waits wants to know about now.
  *
  * Order at the start: the state folder is claimed and leftovers are ended (reaper), then fixed ports are tried, because
- * a leftover may hold them. What is wanted: the option, else the record, else the starter model. */
+ * a leftover may hold them. What is wanted: the option, else the record, else the starter model (residents.c). */
 #include "server/supervisor/supervisor.h"
 
 #include "base/clock.h"
@@ -24,13 +24,8 @@
 #define PORT_WAIT_MS 1000
 
 static const struct worker_profile profiles[WORKER_KINDS] = {
-    [WORKER_SD] = {"sd", "SD", "mysti_sd_worker", "picture", "/v1/models/load", LOG_SD},
-    [WORKER_LLM] = {"llm", "LLM", "mysti_llm_worker", "text", "/v1/llm/load", LOG_LLM},
-};
-
-static const char *const starter_names[WORKER_KINDS][3] = {
-    [WORKER_SD] = {"starter-painter.safetensors", "starter-painter.gguf", NULL},
-    [WORKER_LLM] = {"starter-writer.gguf", NULL},
+    [WORKER_SD] = {"SD", "mysti_sd_worker", "picture", "/v1/models/load", LOG_SD},
+    [WORKER_LLM] = {"LLM", "mysti_llm_worker", "text", "/v1/llm/load", LOG_LLM},
 };
 
 const char *worker_state_name(enum worker_state state)
@@ -44,23 +39,32 @@ const char *worker_state_name(enum worker_state state)
     return words[state];
 }
 
-int worker_kind_from_name(const char *name, enum worker_kind *ret, struct err *err)
+int supervisor_id_from_name(const struct supervisor *s, const char *name, int *ret_id,
+                            struct err *err)
 {
-    for (int kind = 0; kind < WORKER_KINDS; kind++) {
-        if (strcmp(name, profiles[kind].name) == 0) {
-            *ret = (enum worker_kind)kind;
+    struct buf names = {0};
+
+    for (int id = 0; id < s->worker_count; id++) {
+        if (!supervisor_is_shown(s, id))
+            continue;
+        if (strcmp(name, s->workers[id]->name) == 0) {
+            *ret_id = id;
+            buf_release(&names);
             return 0;
         }
+        buf_printf(&names, "%s'%s'", names.len ? " and " : "", s->workers[id]->name);
     }
-    return err_set(err, ERR_NOT_FOUND,
-                   "there is no worker \"%.40s\": sd and llm are the two", name);
+    err_set(err, ERR_NOT_FOUND, "there is no worker '%.40s': they are %s", name,
+            buf_str(&names));
+    buf_release(&names);
+    return -1;
 }
 
 /* ---- those who wait ---- */
 
 static void on_wake(uv_idle_t *idle);
 
-static void wake(struct supervisor *s)
+void supervisor_wake(struct supervisor *s)
 {
     uv_idle_start(&s->wake, on_wake); /* again: nothing */
 }
@@ -68,7 +72,7 @@ static void wake(struct supervisor *s)
 void supervisor_changed(struct worker *w)
 {
     w->changed = true;
-    wake(w->s);
+    supervisor_wake(w->s);
 }
 
 void supervisor_settle(struct worker *w, enum wait_type type, const struct err *err)
@@ -81,7 +85,7 @@ void supervisor_settle(struct worker *w, enum wait_type type, const struct err *
         if (err)
             wait->err = *err;
     }
-    wake(w->s);
+    supervisor_wake(w->s);
 }
 
 struct supervisor_wait *supervisor_wait_add(struct worker *w, enum wait_type type,
@@ -97,7 +101,7 @@ struct supervisor_wait *supervisor_wait_add(struct worker *w, enum wait_type typ
     while (*end) /* first come, first called */
         end = &(*end)->next;
     *end = wait;
-    wake(w->s);
+    supervisor_wake(w->s);
     return wait;
 }
 
@@ -182,8 +186,8 @@ static void finish_shutdown(struct supervisor *s)
 {
     supervisor_done_fn *done = s->shut_done;
 
-    for (int i = 0; i < WORKER_KINDS; i++)
-        if (s->workers[i].process)
+    for (int i = 0; i < s->worker_count; i++)
+        if (s->workers[i]->process)
             return;
     if (!done || desired_is_writing(s->desired))
         return;
@@ -197,12 +201,12 @@ static void on_wake(uv_idle_t *idle)
     struct supervisor_wait *wait;
 
     uv_idle_stop(idle);
-    for (int i = 0; i < WORKER_KINDS; i++) {
-        if (!s->workers[i].changed)
+    for (int i = 0; i < s->worker_count; i++) {
+        if (!s->workers[i]->changed)
             continue;
-        s->workers[i].changed = false;
+        s->workers[i]->changed = false;
         for (size_t l = 0; l < s->listener_count; l++)
-            s->listeners[l].changed(s->listeners[l].data, s->workers[i].kind);
+            s->listeners[l].changed(s->listeners[l].data, i);
     }
     while ((wait = take_due(s))) {
         if (wait->done)
@@ -217,33 +221,6 @@ void supervisor_listen(struct supervisor *s, supervisor_change_fn *changed, void
     assert(s->listener_count < LISTENERS_MAX);
     s->listeners[s->listener_count].changed = changed;
     s->listeners[s->listener_count++].data = data;
-}
-
-/* ---- what is wanted, on disk ---- */
-
-static void on_stored(void *data, const struct err *err)
-{
-    struct supervisor *s = data;
-
-    if (err)
-        log_error(s->log, "What is loaded could not be stored: %s", err->message);
-    if (desired_is_writing(s->desired))
-        return; /* a newer record is on its way: speak when that is there */
-    for (int i = 0; i < WORKER_KINDS; i++) {
-        if (s->workers[i].to_announce && !err)
-            log_info(s->log, "Saved %s model state", s->workers[i].profile->title);
-        s->workers[i].to_announce = false;
-    }
-    wake(s);
-}
-
-void supervisor_store(struct worker *w)
-{
-    struct supervisor *s = w->s;
-
-    wish_set(&s->stored[w->kind], w->wanted.path, &w->wanted.options);
-    w->to_announce = w->wanted.path != NULL;
-    desired_write(s->desired, s->stored, on_stored, s);
 }
 
 /* ---- beginning and end ---- */
@@ -282,20 +259,28 @@ static int check_ports(const struct config *c, struct err *err)
     return 0;
 }
 
-static void worker_init(struct supervisor *s, enum worker_kind kind)
+struct worker *worker_new(struct supervisor *s, enum worker_kind kind)
 {
-    struct worker *w = &s->workers[kind];
+    struct worker *w = mem_zalloc(sizeof(*w));
 
+    assert(s->worker_count < WORKERS_MAX);
     w->s = s;
+    w->id = s->worker_count;
+    s->workers[s->worker_count++] = w;
     w->kind = kind;
     w->profile = &profiles[kind];
     w->state = WORKER_STOPPED;
     w->progress = -1;
     w->wants_up = true;
+    if (w->id > WORKER_LLM)
+        snprintf(w->name, sizeof(w->name), "llm-%d", w->id);
+    else
+        snprintf(w->name, sizeof(w->name), "%s", kind == WORKER_SD ? "sd" : "llm");
     uv_timer_init(s->loop, &w->timer);
     uv_timer_init(s->loop, &w->health_timer);
     w->timer.data = w->health_timer.data = w;
     s->open_handles += 2;
+    return w;
 }
 
 /* The link names under which the text worker's engine runs. */
@@ -313,7 +298,6 @@ int supervisor_new(const struct supervisor_options *o, struct supervisor **ret,
                    struct err *err)
 {
     struct supervisor *s = mem_zalloc(sizeof(*s));
-    struct err damaged = {0};
     char *record;
 
     if (reaper_new(o->config->home, &s->reaper, err) || check_ports(o->config, err)) {
@@ -330,92 +314,22 @@ int supervisor_new(const struct supervisor_options *o, struct supervisor **ret,
                     reaper_found(s->reaper));
     make_run_folder(s);
     record = file_join(s->config->home, "desired.json");
-    if (desired_read(record, s->stored, &damaged))
-        log_error(s->log, "%s; starting without it", damaged.message);
     s->desired = desired_new(s->loop, record);
     free(record);
     uv_idle_init(s->loop, &s->wake);
     s->wake.data = s;
     s->open_handles = 1;
-    worker_init(s, WORKER_SD);
-    worker_init(s, WORKER_LLM);
+    worker_new(s, WORKER_SD);
+    s->default_text = worker_new(s, WORKER_LLM)->id;
     *ret = s;
     return 0;
 }
 
-static void want_starter(struct worker *w)
-{
-    const char *const *name = starter_names[w->kind];
-
-    for (; *name; name++) {
-        char *path = file_join(w->s->config->starters_dir, *name);
-
-        if (file_exists(path))
-            wish_set(&w->wanted, path, NULL);
-        free(path);
-        if (w->wanted.path)
-            return;
-    }
-    snprintf(w->reason, sizeof(w->reason), "there is no starter model in %s",
-             w->s->config->starters_dir);
-    log_warning(w->s->log, "No %s model: %s", w->profile->what, w->reason);
-}
-
-/* A starter of any copy of Mysti: what is wanted then is the starter of this one. */
-static bool is_starter(enum worker_kind kind, const char *path)
-{
-    if (!strstr(path, "/models/starter/"))
-        return false;
-    for (const char *const *name = starter_names[kind]; *name; name++)
-        if (strcmp(file_name(path), *name) == 0)
-            return true;
-    return false;
-}
-
-/* The record, as far as it still can be had. */
-static void want_stored(struct worker *w)
-{
-    const struct wish *stored = &w->s->stored[w->kind];
-
-    if (!stored->path) {
-        wish_set(&w->wanted, NULL, NULL);
-    } else if (is_starter(w->kind, stored->path)) {
-        want_starter(w);
-    } else if (file_exists(stored->path)) {
-        wish_set(&w->wanted, stored->path, &stored->options);
-    } else {
-        log_warning(w->s->log, "%s model %s is gone: taking the starter instead",
-                    w->profile->title, stored->path);
-        want_starter(w);
-    }
-}
-
-static void choose_wanted(struct worker *w)
-{
-    const struct config *c = w->s->config;
-    const char *given = w->kind == WORKER_SD ? c->diffusion_model : c->llm_model;
-    const struct wish *stored = &w->s->stored[w->kind];
-
-    if (strcmp(given, "none") == 0)
-        wish_set(&w->wanted, NULL, NULL);
-    else if (*given && stored->path && !strcmp(stored->path, given))
-        wish_set(&w->wanted, given, &stored->options);
-    else if (*given)
-        wish_set(&w->wanted, given, NULL);
-    else if (stored->known)
-        want_stored(w);
-    else
-        want_starter(w);
-}
-
 void supervisor_begin(struct supervisor *s)
 {
-    for (int i = 0; i < WORKER_KINDS; i++) {
-        struct worker *w = &s->workers[i];
-
-        choose_wanted(w);
-        worker_event(w, EV_START);
-    }
+    residents_choose_wanted(s);
+    for (int i = 0; i < s->worker_count; i++)
+        worker_event(s->workers[i], EV_START);
 }
 
 void supervisor_shutdown(struct supervisor *s, supervisor_done_fn *done, void *data)
@@ -426,14 +340,16 @@ void supervisor_shutdown(struct supervisor *s, supervisor_done_fn *done, void *d
     s->shutting_down = true;
     s->shut_done = done;
     s->shut_data = data;
-    for (int i = 0; i < WORKER_KINDS; i++) {
-        s->workers[i].wants_up = false;
-        supervisor_settle(&s->workers[i], WAIT_CHANGE, &ending);
-        supervisor_settle(&s->workers[i], WAIT_START, &ending);
-        wish_release(&s->workers[i].next);
-        worker_event(&s->workers[i], EV_STOP);
+    for (int i = 0; i < s->worker_count; i++) {
+        struct worker *w = s->workers[i];
+
+        w->wants_up = false;
+        supervisor_settle(w, WAIT_CHANGE, &ending);
+        supervisor_settle(w, WAIT_START, &ending);
+        wish_release(&w->next);
+        worker_event(w, EV_STOP);
     }
-    wake(s);
+    supervisor_wake(s);
 }
 
 static void on_handle_closed(uv_handle_t *handle)
@@ -442,8 +358,11 @@ static void on_handle_closed(uv_handle_t *handle)
     struct supervisor *s =
         handle->type == UV_IDLE ? (struct supervisor *)handle->data : w->s;
 
-    if (--s->open_handles == 0)
-        free(s);
+    if (--s->open_handles > 0)
+        return;
+    for (int i = 0; i < s->worker_count; i++)
+        free(s->workers[i]);
+    free(s);
 }
 
 void supervisor_free(struct supervisor *s)
@@ -452,14 +371,14 @@ void supervisor_free(struct supervisor *s)
         return;
     while (s->waits)
         supervisor_wait_cancel(s->waits);
-    for (int i = 0; i < WORKER_KINDS; i++) {
-        struct worker *w = &s->workers[i];
+    for (int i = 0; i < s->worker_count; i++) {
+        struct worker *w = s->workers[i];
 
         health_stop(w);
         process_close(w->process);
         wish_release(&w->wanted);
         wish_release(&w->next);
-        wish_release(&s->stored[i]);
+        wish_release(&w->stored);
         free(w->loaded);
         json_decref(w->details);
         line_ring_release(&w->ring);
@@ -473,15 +392,28 @@ void supervisor_free(struct supervisor *s)
 
 /* ---- questions ---- */
 
-void supervisor_snapshot(const struct supervisor *s, enum worker_kind kind,
+int supervisor_count(const struct supervisor *s)
+{
+    return s->worker_count;
+}
+
+bool supervisor_is_shown(const struct supervisor *s, int id)
+{
+    return id == WORKER_SD || id == s->default_text || !worker_is_free(s->workers[id]);
+}
+
+void supervisor_snapshot(const struct supervisor *s, int id,
                          struct worker_snapshot *ret)
 {
-    const struct worker *w = &s->workers[kind];
+    const struct worker *w = s->workers[id];
 
     *ret = (struct worker_snapshot){
-        .kind = kind,
+        .id = id,
+        .kind = w->kind,
         .state = w->state,
-        .name = w->profile->name,
+        .name = w->name,
+        .is_default = id == s->default_text,
+        .is_pinned = w->pinned,
         .state_name = worker_state_name(w->state),
         .pid = w->process ? process_pid(w->process) : 0,
         .port = w->process ? w->port : 0,
@@ -495,32 +427,35 @@ void supervisor_snapshot(const struct supervisor *s, enum worker_kind kind,
         .wanted = worker_target(w)->path,
         .progress = w->progress,
         .running = w->running,
+        .slots = w->kind == WORKER_SD ? 1 : (unsigned)w->present.slots,
+        .used_ms = w->used_ms,
+        .wish = worker_target(w)->options,
+        .present = w->present,
         .details = w->details,
     };
 }
 
-size_t supervisor_log_tail(const struct supervisor *s, enum worker_kind kind,
-                           const char **ret_lines, size_t max)
+size_t supervisor_log_tail(const struct supervisor *s, int id, const char **ret_lines,
+                           size_t max)
 {
-    return line_ring_tail(&s->workers[kind].ring, ret_lines, max);
+    return line_ring_tail(&s->workers[id]->ring, ret_lines, max);
 }
 
-bool supervisor_is_ready(const struct supervisor *s, enum worker_kind kind)
+bool supervisor_is_ready(const struct supervisor *s, int id)
 {
-    return takes_work(&s->workers[kind]);
+    return takes_work(s->workers[id]);
 }
 
-struct supervisor_wait *supervisor_when_ready(struct supervisor *s,
-                                              enum worker_kind kind,
+struct supervisor_wait *supervisor_when_ready(struct supervisor *s, int id,
                                               supervisor_done_fn *ready, void *data)
 {
-    return supervisor_wait_add(&s->workers[kind], WAIT_READY, ready, data);
+    return supervisor_wait_add(s->workers[id], WAIT_READY, ready, data);
 }
 
-void supervisor_progress_text(const struct supervisor *s, enum worker_kind kind,
-                              char *ret_text, size_t size)
+void supervisor_progress_text(const struct supervisor *s, int id, char *ret_text,
+                              size_t size)
 {
-    const struct worker *w = &s->workers[kind];
+    const struct worker *w = s->workers[id];
     const char *path = worker_target(w)->path;
     const char *model = path ? file_name(path) : "model";
 
@@ -535,10 +470,11 @@ void supervisor_progress_text(const struct supervisor *s, enum worker_kind kind,
 
 /* ---- work ---- */
 
-unsigned supervisor_work_begin(struct supervisor *s, enum worker_kind kind)
+unsigned supervisor_work_begin(struct supervisor *s, int id)
 {
-    struct worker *w = &s->workers[kind];
+    struct worker *w = s->workers[id];
 
+    w->used_ms = clock_ms();
     if (w->running++ == 0)
         worker_event(w, EV_WORK);
     else
@@ -546,23 +482,22 @@ unsigned supervisor_work_begin(struct supervisor *s, enum worker_kind kind)
     return w->generation;
 }
 
-void supervisor_work_end(struct supervisor *s, enum worker_kind kind,
-                         unsigned generation)
+void supervisor_work_end(struct supervisor *s, int id, unsigned generation)
 {
-    struct worker *w = &s->workers[kind];
+    struct worker *w = s->workers[id];
 
     if (generation != w->generation || w->running == 0)
         return; /* its process has ended, and all its work with it */
+    w->used_ms = clock_ms();
     if (--w->running == 0)
         worker_event(w, EV_IDLE);
     else
         supervisor_changed(w);
 }
 
-void supervisor_suspect(struct supervisor *s, enum worker_kind kind,
-                        unsigned generation)
+void supervisor_suspect(struct supervisor *s, int id, unsigned generation)
 {
-    struct worker *w = &s->workers[kind];
+    struct worker *w = s->workers[id];
 
     if (!w->process || generation != w->generation)
         return;

@@ -1,10 +1,19 @@
-/* supervisor: brings the two worker processes into the wanted state and keeps them
- * there.
+/* supervisor: brings the worker processes into the wanted state and keeps them there: one
+ * that draws, and one for each text model that is resident.
  *
- *   supervisor_load(s, WORKER_LLM, path, NULL, on_done, data, &err);
- *   wait = supervisor_when_ready(s, WORKER_SD, on_ready, data);
- *   ... on_ready: supervisor_work_begin(s, WORKER_SD); forward; supervisor_work_end(s,
- * WORKER_SD);
+ *   struct supervisor_load load = {.path = path, .options = WORKER_LOAD_OPTIONS_DEFAULT};
+ *   supervisor_load(s, WORKER_SD, &load, &err);            // in place of what it has
+ *   supervisor_load_text(s, &load, &id, &err);             // beside the others, if it may
+ *   wait = supervisor_when_ready(s, id, on_ready, data);
+ *   ... on_ready: generation = supervisor_work_begin(s, id); forward;
+ *                 supervisor_work_end(s, id, generation);
+ *
+ * A worker is named by its id, a small number that never changes: WORKER_SD is the
+ * picture worker, WORKER_LLM the first text worker, those after it (below
+ * supervisor_count()) further text workers. An id whose worker has neither a model nor a
+ * process is free and is used again. Names are for people: "sd"; "llm" is the text worker
+ * that answers requests which name no model; "llm-2", "llm-3" ... are the others. When
+ * another one becomes the default, the two change names.
  *
  * Everything here belongs to the loop thread, and every callback comes from the loop,
  * never from inside the call that asked for it. A call that returns an error never
@@ -29,6 +38,9 @@ struct supervisor_wait;
 
 enum worker_kind { WORKER_SD, WORKER_LLM };
 #define WORKER_KINDS 2
+#define WORKERS_MAX                                                                    \
+    17 /* the picture worker and as many text models as may be resident */
+#define WORKER_NAME_SIZE 16
 
 /* The states and the words for them in logs, in REST answers and on the page. */
 #define WORKER_STATES(X)                                                               \
@@ -47,11 +59,25 @@ enum worker_state {
 #undef X
 };
 
+/* What a load may say; standard values mean the server's configuration. */
+struct worker_load_options {
+    int gpu_layers; /* -1: as configured */
+    int context;    /* tokens of a slot; 0: as configured */
+    int slots;      /* 0: as configured */
+};
+#define WORKER_LOAD_OPTIONS_DEFAULT                                                    \
+    {                                                                                  \
+        .gpu_layers = -1                                                               \
+    }
+
 struct worker_snapshot {
+    int id;
     enum worker_kind kind;
     enum worker_state state;
-    const char *name;       /* "sd", "llm" */
+    const char *name;       /* "sd", "llm", "llm-2" */
     const char *state_name; /* "ready" */
+    bool is_default;        /* answers text requests that name no model */
+    bool is_pinned;         /* not to be moved or unloaded by itself */
     int pid;                /* 0: no process */
     int port;               /* 0: not known yet */
     const char *token;   /* for `Authorization: Bearer <token>`; new with every start;
@@ -67,24 +93,28 @@ struct worker_snapshot {
     const char *wanted; /* absolute path of what is wanted or being loaded, or NULL */
     double progress;    /* of a load, 0..1; -1: not known */
     unsigned running;   /* work that was begun and not ended */
+    unsigned slots;     /* requests that it answers at the same time */
+    uint64_t used_ms;   /* clock_ms() of the last work or load */
+    struct worker_load_options wish;    /* as asked for with `wanted` */
+    struct worker_load_options present; /* what `model` was really started with */
     const json_t
         *details; /* the worker's own answer to its last load (sd), or NULL; borrowed */
 };
 
-/* What a load may say; 0 = the server's configuration (gpu_layers: -1). */
-struct worker_load_options {
-    int gpu_layers;
-    int context;
-    int slots;
-};
-#define WORKER_LOAD_OPTIONS_DEFAULT                                                    \
-    {                                                                                  \
-        .gpu_layers = -1                                                               \
-    }
+enum supervisor_force { SUPERVISOR_POLITE, SUPERVISOR_FORCE };
 
 /* err is NULL when it went well; gone after the callback returns. */
 typedef void supervisor_done_fn(void *data, const struct err *err);
-typedef void supervisor_change_fn(void *data, enum worker_kind kind);
+typedef void supervisor_change_fn(void *data, int id);
+
+struct supervisor_load {
+    const char *path; /* absolute */
+    struct worker_load_options options;
+    enum supervisor_force force;
+    bool keeps_default; /* text: requests without a model go where they went before */
+    supervisor_done_fn *done; /* may be NULL */
+    void *data;
+};
 
 struct supervisor_options {
     struct uv_loop_s *loop;
@@ -106,69 +136,83 @@ void supervisor_begin(struct supervisor *s);
 /* Asks every worker to go, kills after 3 s, calls back when none is left. */
 void supervisor_shutdown(struct supervisor *s, supervisor_done_fn *done, void *data);
 
-void supervisor_snapshot(const struct supervisor *s, enum worker_kind kind,
+/* Ids run from 0 to this, without it. */
+int supervisor_count(const struct supervisor *s);
+/* Has the id a worker to show: a process, a model wanted, or a name that always stands? */
+bool supervisor_is_shown(const struct supervisor *s, int id);
+void supervisor_snapshot(const struct supervisor *s, int id,
                          struct worker_snapshot *ret);
 /* The newest lines of a worker's log, oldest first, at most max; returns how many. */
-size_t supervisor_log_tail(const struct supervisor *s, enum worker_kind kind,
-                           const char **ret_lines, size_t max);
+size_t supervisor_log_tail(const struct supervisor *s, int id, const char **ret_lines,
+                           size_t max);
 const char *worker_state_name(enum worker_state state);
-/* "sd" and "llm", as in routes */
-int worker_kind_from_name(const char *name, enum worker_kind *ret,
-                          struct err *err) MUST_CHECK;
+/* The id that a name in a route means; the sentence lists the names there are. */
+int supervisor_id_from_name(const struct supervisor *s, const char *name, int *ret_id,
+                            struct err *err) MUST_CHECK;
+/* The text worker that requests without a model go to. */
+int supervisor_default_text(const struct supervisor *s);
+/* The text worker that has this model or is getting it; -1: none. */
+int supervisor_text_with(const struct supervisor *s, const char *path);
+/* Text requests that are being answered, all workers together. */
+unsigned supervisor_text_running(const struct supervisor *s);
 
-enum supervisor_force { SUPERVISOR_POLITE, SUPERVISOR_FORCE };
-
-/* Loads a model in place of the one that is there. `path` absolute. The file is looked
+/* Loads a model into this worker, in place of the one that is there. The file is looked
  * at first: missing, a folder, or not a model is refused here. A load that fails later
  * leaves the model that was there before. A second load of the same file joins the
- * first; of another, or while work runs (polite), is ERR_CONFLICT. `done` may be NULL.
- */
-int supervisor_load(struct supervisor *s, enum worker_kind kind, const char *path,
-                    const struct worker_load_options *options,
-                    enum supervisor_force force, supervisor_done_fn *done, void *data,
+ * first; of another, or while work runs (polite), is ERR_CONFLICT. */
+int supervisor_load(struct supervisor *s, int id, const struct supervisor_load *load,
                     struct err *err) MUST_CHECK;
-int supervisor_unload(struct supervisor *s, enum worker_kind kind,
-                      enum supervisor_force force, supervisor_done_fn *done, void *data,
-                      struct err *err) MUST_CHECK;
-/* POST /v1/workers/{kind}/{start,stop,restart}. Stop and restart refuse (ERR_CONFLICT)
+/* Loads a text model: into the worker that has it already (with other options it is
+ * started anew there), else beside the others while --llm-resident and memory allow it,
+ * else in place of the one that was used least recently and is neither busy nor pinned
+ * (forced: only not pinned). ret_id: which worker it became. */
+int supervisor_load_text(struct supervisor *s, const struct supervisor_load *load,
+                         int *ret_id, struct err *err) MUST_CHECK;
+int supervisor_unload(struct supervisor *s, int id, enum supervisor_force force,
+                      supervisor_done_fn *done, void *data, struct err *err) MUST_CHECK;
+/* A pinned worker is never chosen to give way. */
+void supervisor_pin(struct supervisor *s, int id, bool pinned);
+/* Is there room for one more text model beside those that are resident? Asked before one
+ * is started; the answer is the sentence that is logged when not. Without it, room is
+ * what the file's size leaves of the available memory. */
+typedef int supervisor_room_fn(void *data, const struct supervisor_load *load,
+                               struct err *err);
+void supervisor_set_room(struct supervisor *s, supervisor_room_fn *room, void *data);
+/* POST /v1/workers/{name}/{start,stop,restart}. Stop and restart refuse (ERR_CONFLICT)
  * while work runs unless forced. Start of a running worker and stop of a stopped one
  * are done at once. A stopped worker stays stopped until started; what it had loaded is
  * still wanted and comes back with it. `done` comes when it is ready (start, restart)
  * or gone (stop). */
-int supervisor_start(struct supervisor *s, enum worker_kind kind,
-                     supervisor_done_fn *done, void *data, struct err *err) MUST_CHECK;
-int supervisor_stop(struct supervisor *s, enum worker_kind kind,
-                    enum supervisor_force force, supervisor_done_fn *done, void *data,
-                    struct err *err) MUST_CHECK;
-int supervisor_restart(struct supervisor *s, enum worker_kind kind,
-                       enum supervisor_force force, supervisor_done_fn *done,
-                       void *data, struct err *err) MUST_CHECK;
+int supervisor_start(struct supervisor *s, int id, supervisor_done_fn *done, void *data,
+                     struct err *err) MUST_CHECK;
+int supervisor_stop(struct supervisor *s, int id, enum supervisor_force force,
+                    supervisor_done_fn *done, void *data, struct err *err) MUST_CHECK;
+int supervisor_restart(struct supervisor *s, int id, enum supervisor_force force,
+                       supervisor_done_fn *done, void *data,
+                       struct err *err) MUST_CHECK;
 
 /* Takes work right now with a model in it? */
-bool supervisor_is_ready(const struct supervisor *s, enum worker_kind kind);
+bool supervisor_is_ready(const struct supervisor *s, int id);
 /* Calls `ready` once: with NULL when the worker can take work, with an error
  * (ERR_UNAVAILABLE, with the reason) when nothing is loaded and nothing is coming, or
  * when it failed. There is no time limit here. */
-struct supervisor_wait *supervisor_when_ready(struct supervisor *s,
-                                              enum worker_kind kind,
+struct supervisor_wait *supervisor_when_ready(struct supervisor *s, int id,
                                               supervisor_done_fn *ready, void *data);
 void supervisor_wait_cancel(
     struct supervisor_wait *wait); /* before the callback only */
 /* For the client who waits: "loading starter-writer.gguf", "restarting". */
-void supervisor_progress_text(const struct supervisor *s, enum worker_kind kind,
-                              char *ret_text, size_t size);
+void supervisor_progress_text(const struct supervisor *s, int id, char *ret_text,
+                              size_t size);
 
 /* Between these two the worker counts as busy. Ending twice is a bug. `generation` is
  * that of the snapshot which the work went to; the end of work of an earlier process is
  * ignored. Begin returns it. */
-unsigned supervisor_work_begin(struct supervisor *s, enum worker_kind kind);
-void supervisor_work_end(struct supervisor *s, enum worker_kind kind,
-                         unsigned generation);
+unsigned supervisor_work_begin(struct supervisor *s, int id);
+void supervisor_work_end(struct supervisor *s, int id, unsigned generation);
 /* "This process closed the connection on me": until its end was seen or it has answered
  * a health check, it does not count as ready. Call before supervisor_when_ready() when
  * a request is sent again. */
-void supervisor_suspect(struct supervisor *s, enum worker_kind kind,
-                        unsigned generation);
+void supervisor_suspect(struct supervisor *s, int id, unsigned generation);
 
 /* `changed` after every change of state, model, progress or running work. At most 8
  * listeners. */

@@ -21,7 +21,7 @@ static int refuse_if_busy(const struct worker *w, enum supervisor_force force,
     return 0;
 }
 
-static int check_file(const struct worker *w, const char *path, struct err *err)
+int worker_check_file(const struct worker *w, const char *path, struct err *err)
 {
     enum model_kind wanted = w->kind == WORKER_SD ? MODEL_PICTURE : MODEL_TEXT;
     struct model_peek peek;
@@ -45,90 +45,111 @@ static void cancel(struct worker *w, enum wait_type type, const char *by)
     supervisor_settle(w, type, &err);
 }
 
-/* Somebody wants another model, or none (path NULL). */
-static int change(struct worker *w, const struct wish *wish,
-                  enum supervisor_force force, supervisor_done_fn *done, void *data,
-                  struct err *err)
+/* The load is that of a text model which requests without a model are to go to from now on. */
+static void take_default(struct worker *w, const struct supervisor_load *load)
 {
-    bool settled = w->state == WORKER_READY || w->state == WORKER_BUSY;
+    if (w->kind != WORKER_LLM || !load->path || load->keeps_default)
+        return;
+    w->becomes_default = true;
+    if (!w->next.known && (w->state == WORKER_READY || w->state == WORKER_BUSY)) {
+        residents_make_default(w);
+        supervisor_store(w);
+    }
+}
 
-    if (w->next.known) {
-        if (wish_is_same(&w->next, wish)) {
-            supervisor_wait_add(w, WAIT_CHANGE, done, data);
-            return 0;
-        }
-        if (force == SUPERVISOR_POLITE)
-            return err_set(err, ERR_CONFLICT,
-                           "the %s worker is about to %s %s: wait for it",
-                           w->profile->what, w->next.path ? "load" : "unload",
-                           w->next.path ? w->next.path : "its model");
-        cancel(w, WAIT_CHANGE, "another model was asked for");
-    } else if (wish_is_same(&w->wanted, wish) && w->state != WORKER_STOPPED &&
-               w->state != WORKER_FAILED) {
-        struct supervisor_wait *wait = supervisor_wait_add(w, WAIT_CHANGE, done, data);
-
-        wait->due = settled; /* else it is on its way */
+static int join_next(struct worker *w, const struct wish *wish,
+                     const struct supervisor_load *load, struct err *err)
+{
+    if (wish_is_same(&w->next, wish)) {
+        take_default(w, load);
+        supervisor_wait_add(w, WAIT_CHANGE, load->done, load->data);
         return 0;
     }
-    if (refuse_if_busy(w, force, wish->path ? "load" : "unload", err))
+    if (load->force == SUPERVISOR_POLITE)
+        return err_set(err, ERR_CONFLICT,
+                       "the %s worker is about to %s %s: wait for it", w->profile->what,
+                       w->next.path ? "load" : "unload",
+                       w->next.path ? w->next.path : "its model");
+    cancel(w, WAIT_CHANGE, "another model was asked for");
+    return 1;
+}
+
+/* Somebody wants another model, or none (path NULL). */
+static int change(struct worker *w, const struct supervisor_load *load, struct err *err)
+{
+    bool settled = w->state == WORKER_READY || w->state == WORKER_BUSY;
+    struct wish wish = {.known = true,
+                        .path = (char *)(uintptr_t)load->path, /* only looked at */
+                        .options = load->options};
+
+    if (w->next.known) {
+        int rc = join_next(w, &wish, load, err);
+
+        if (rc <= 0)
+            return rc;
+    } else if (wish_is_same(&w->wanted, &wish) && w->state != WORKER_STOPPED &&
+               w->state != WORKER_FAILED) {
+        take_default(w, load);
+        supervisor_wait_add(w, WAIT_CHANGE, load->done, load->data)->due =
+            settled; /* else it is on its way */
+        return 0;
+    }
+    if (refuse_if_busy(w, load->force, load->path ? "load" : "unload", err))
         return -1;
     w->wants_up = true;
-    wish_set(&w->next, wish->path, &wish->options);
-    supervisor_wait_add(w, WAIT_CHANGE, done, data);
+    wish_set(&w->next, load->path, &load->options);
+    take_default(w, load);
+    supervisor_wait_add(w, WAIT_CHANGE, load->done, load->data);
     worker_event(w, EV_LOAD);
     return 0;
 }
 
-int supervisor_load(struct supervisor *s, enum worker_kind kind, const char *path,
-                    const struct worker_load_options *options,
-                    enum supervisor_force force, supervisor_done_fn *done, void *data,
+int supervisor_load(struct supervisor *s, int id, const struct supervisor_load *load,
                     struct err *err)
 {
-    struct worker *w = &s->workers[kind];
-    struct wish wish = {0};
-    int rc;
+    struct worker *w = s->workers[id];
 
-    if (path[0] != '/')
+    if (load->path[0] != '/')
         return err_set_param(err, ERR_INVALID, "model", "%s is not an absolute path",
-                             path);
+                             load->path);
     if (s->shutting_down)
         return err_set(err, ERR_UNAVAILABLE, "the server is being stopped");
-    if (check_file(w, path, err))
+    if (worker_check_file(w, load->path, err))
         return -1;
-    wish_set(&wish, path, options);
-    rc = change(w, &wish, force, done, data, err);
-    wish_release(&wish);
-    return rc;
+    return change(w, load, err);
 }
 
-int supervisor_unload(struct supervisor *s, enum worker_kind kind,
-                      enum supervisor_force force, supervisor_done_fn *done, void *data,
-                      struct err *err)
+int supervisor_unload(struct supervisor *s, int id, enum supervisor_force force,
+                      supervisor_done_fn *done, void *data, struct err *err)
 {
-    struct worker *w = &s->workers[kind];
-    const struct wish nothing = {.known = true};
+    struct worker *w = s->workers[id];
+    const struct supervisor_load nothing = {.options = WORKER_LOAD_OPTIONS_DEFAULT,
+                                            .force = force,
+                                            .done = done,
+                                            .data = data};
 
     if (refuse_if_busy(w, force, "unload", err))
         return -1;
     if (w->state == WORKER_STOPPED) { /* nothing to stop, only to forget */
         wish_set(&w->wanted, NULL, NULL);
         w->reason[0] = '\0';
+        residents_without_model(w);
         supervisor_store(w);
         supervisor_wait_add(w, WAIT_CHANGE, done, data)->due = true;
         supervisor_changed(w);
         return 0;
     }
-    return change(w, &nothing, force, done, data, err);
+    return change(w, &nothing, err);
 }
 
-int supervisor_start(struct supervisor *s, enum worker_kind kind,
-                     supervisor_done_fn *done, void *data, struct err *err)
+int supervisor_start(struct supervisor *s, int id, supervisor_done_fn *done, void *data,
+                     struct err *err)
 {
-    struct worker *w = &s->workers[kind];
+    struct worker *w = s->workers[id];
 
     if (s->shutting_down)
         return err_set(err, ERR_UNAVAILABLE, "the server is being stopped");
-    if (kind == WORKER_LLM && !worker_target(w)->path)
+    if (w->kind == WORKER_LLM && !worker_target(w)->path)
         return err_set(
             err, ERR_UNAVAILABLE,
             "the text worker has no model to start with; load one with POST %s",
@@ -141,11 +162,10 @@ int supervisor_start(struct supervisor *s, enum worker_kind kind,
     return 0;
 }
 
-int supervisor_stop(struct supervisor *s, enum worker_kind kind,
-                    enum supervisor_force force, supervisor_done_fn *done, void *data,
-                    struct err *err)
+int supervisor_stop(struct supervisor *s, int id, enum supervisor_force force,
+                    supervisor_done_fn *done, void *data, struct err *err)
 {
-    struct worker *w = &s->workers[kind];
+    struct worker *w = s->workers[id];
 
     if (refuse_if_busy(w, force, "stop", err))
         return -1;
@@ -158,14 +178,13 @@ int supervisor_stop(struct supervisor *s, enum worker_kind kind,
     return 0;
 }
 
-int supervisor_restart(struct supervisor *s, enum worker_kind kind,
-                       enum supervisor_force force, supervisor_done_fn *done,
-                       void *data, struct err *err)
+int supervisor_restart(struct supervisor *s, int id, enum supervisor_force force,
+                       supervisor_done_fn *done, void *data, struct err *err)
 {
-    struct worker *w = &s->workers[kind];
+    struct worker *w = s->workers[id];
 
     if (!w->process)
-        return supervisor_start(s, kind, done, data, err);
+        return supervisor_start(s, id, done, data, err);
     if (refuse_if_busy(w, force, "restart", err))
         return -1;
     w->wants_up = true;

@@ -4,6 +4,7 @@
  *   launch.c      arguments, environment, start of the process, its lines and its end
  *   health.c      questions to the process: is it there, load this, let it go
  *   wishes.c      what may be asked: load, unload, start, stop, restart
+ *   residents.c   which text worker takes a model, which is the default, what is stored
  *   supervisor.c  beginning and end, questions, those who wait, those who listen
  */
 #ifndef MYSTI_SERVER_SUPERVISOR_WORKER_H
@@ -40,7 +41,6 @@ enum worker_event {
 
 /* How the two kinds differ in words. */
 struct worker_profile {
-    const char *name;    /* "sd" */
     const char *title;   /* "SD": in log lines that users search for */
     const char *program; /* and argv[0] */
     const char *what;    /* "picture" */
@@ -50,6 +50,8 @@ struct worker_profile {
 
 struct worker {
     struct supervisor *s;
+    int id;
+    char name[WORKER_NAME_SIZE];
     enum worker_kind kind;
     const struct worker_profile *profile;
     enum worker_state state;
@@ -69,7 +71,12 @@ struct worker {
 
     struct wish wanted; /* what it should have; kept over its death */
     struct wish next; /* known: somebody asks for this now; wanted when it is loaded */
-    char *loaded;     /* NULL: nothing */
+    struct wish stored;                 /* as on disk */
+    struct worker_load_options present; /* what the process was started with */
+    bool pinned;
+    bool becomes_default; /* once `next` is loaded */
+    uint64_t used_ms;
+    char *loaded; /* NULL: nothing */
     json_t *details;
     double progress;
     uint64_t loading_ms; /* since when */
@@ -113,8 +120,11 @@ struct supervisor {
     struct log *log;
     const struct config *config;
     struct http_client *client;
-    struct worker workers[WORKER_KINDS];
-    struct wish stored[WORKER_KINDS]; /* as on disk */
+    struct worker *workers[WORKERS_MAX];
+    int worker_count;
+    int default_text; /* an id */
+    supervisor_room_fn *room;
+    void *room_data;
     struct desired *desired;
     struct reaper *reaper;
     struct supervisor_wait *waits;
@@ -151,11 +161,26 @@ void health_load(struct worker *w, const char *path);
 
 /* supervisor.c */
 void supervisor_changed(struct worker *w);
+/* the next turn of the loop looks at those who wait */
+void supervisor_wake(struct supervisor *s);
 struct supervisor_wait *supervisor_wait_add(struct worker *w, enum wait_type type,
                                             supervisor_done_fn *done, void *data);
 /* err NULL: well */
 void supervisor_settle(struct worker *w, enum wait_type type, const struct err *err);
-/* `wanted` of this worker is loaded: keep it */
+struct worker *worker_new(struct supervisor *s, enum worker_kind kind);
+
+/* residents.c */
+/* `wanted` of this worker is loaded, or it was unloaded: keep that */
 void supervisor_store(struct worker *w);
+void residents_choose_wanted(struct supervisor *s);
+/* the default text worker from here on; the two change names */
+void residents_make_default(struct worker *w);
+/* a text worker that has lost its model for good: another one becomes the default */
+void residents_without_model(struct worker *w);
+bool worker_is_free(const struct worker *w);
+
+/* wishes.c */
+int worker_check_file(const struct worker *w, const char *path,
+                      struct err *err) MUST_CHECK;
 
 #endif

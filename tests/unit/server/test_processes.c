@@ -233,7 +233,7 @@ static void count_done(void *data, const struct err *err)
 static void wishes_survive(void **state)
 {
     char path[] = "/tmp/mysti-test-desired.json";
-    struct wish wishes[WORKER_KINDS] = {0}, back[WORKER_KINDS] = {0};
+    struct desired_wishes wishes = {0}, back = {0};
     struct worker_load_options o = {.gpu_layers = 12, .context = 512, .slots = 3};
     struct desired *d;
     struct err err = {0};
@@ -243,33 +243,79 @@ static void wishes_survive(void **state)
     (void)state;
     unlink(path);
     uv_loop_init(&loop);
-    assert_int_equal(desired_read(path, back, &err), 0); /* none yet: nothing known */
-    assert_false(back[WORKER_SD].known);
+    assert_int_equal(desired_read(path, &back, &err), 0); /* none yet: nothing known */
+    assert_false(back.sd.known);
+    assert_false(back.text_known);
     d = desired_new(&loop, path);
-    wish_set(&wishes[WORKER_LLM], "/a/b.gguf", NULL);
-    desired_write(d, wishes, count_done, &done);
-    wish_set(&wishes[WORKER_LLM], "/a/c.gguf", NULL);
-    desired_write(d, wishes, count_done, &done); /* overtaken by the next */
-    wish_set(&wishes[WORKER_LLM], "/a/d \"x\".gguf", &o);
-    desired_write(d, wishes, count_done, &done);
+    wishes.text_known = true;
+    wishes.text_count = 1;
+    wish_set(&wishes.text[0], "/a/b.gguf", NULL);
+    desired_write(d, &wishes, count_done, &done);
+    wish_set(&wishes.text[0], "/a/c.gguf", NULL);
+    desired_write(d, &wishes, count_done, &done); /* overtaken by the next */
+    wish_set(&wishes.text[0], "/a/d \"x\".gguf", &o);
+    wishes.text_count = 2;
+    wish_set(&wishes.text[1], "/a/e.gguf", NULL);
+    desired_write(d, &wishes, count_done, &done);
     uv_run(&loop, UV_RUN_DEFAULT);
     assert_int_equal(done, 2);
-    assert_int_equal(desired_read(path, back, &err), 0);
-    assert_false(back[WORKER_SD].known); /* nobody has decided about pictures */
-    assert_true(wish_is_same(&back[WORKER_LLM], &wishes[WORKER_LLM]));
-    wish_set(&wishes[WORKER_SD], NULL, NULL); /* unloaded: that is a decision */
-    desired_write(d, wishes, NULL, NULL);
+    assert_int_equal(desired_read(path, &back, &err), 0);
+    assert_false(back.sd.known); /* nobody has decided about pictures */
+    assert_int_equal(back.text_count, 2);
+    assert_true(wish_is_same(&back.text[0], &wishes.text[0]));
+    assert_true(wish_is_same(&back.text[1], &wishes.text[1]));
+    desired_wishes_release(&back);
+    desired_wishes_release(&wishes);
+    wish_set(&wishes.sd, NULL, NULL); /* unloaded: that is a decision */
+    wishes.text_known = true;
+    desired_write(d, &wishes, NULL, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
-    assert_int_equal(desired_read(path, back, &err), 0);
-    assert_true(back[WORKER_SD].known);
-    assert_null(back[WORKER_SD].path);
+    assert_int_equal(desired_read(path, &back, &err), 0);
+    assert_true(back.sd.known);
+    assert_null(back.sd.path);
+    assert_true(back.text_known);
+    assert_int_equal(back.text_count, 0);
     desired_free(d);
     assert_int_equal(uv_loop_close(&loop), 0);
-    for (int i = 0; i < WORKER_KINDS; i++) {
-        wish_release(&wishes[i]);
-        wish_release(&back[i]);
-    }
     unlink(path);
+}
+
+static int read_record_of(const char *text, struct desired_wishes *ret, struct err *err)
+{
+    char path[] = "/tmp/mysti-test-record.json";
+    int rc;
+
+    assert_int_equal(file_write_atomic(path, text, strlen(text), 0600, err), 0);
+    rc = desired_read(path, ret, err);
+    if (rc)
+        assert_non_null(strstr(err->message, path));
+    unlink(path);
+    return rc;
+}
+
+/* What the versions before the list have left on the disk. */
+static void the_record_of_version_1_is_read(void **state)
+{
+    struct desired_wishes back = {0};
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(
+        read_record_of("{\"version\":1,\"sd\":null,\"llm\":{\"model\":\"/a/"
+                       "b.gguf\",\"slots\":4}}",
+                       &back, &err),
+        0);
+    assert_true(back.sd.known);
+    assert_int_equal(back.text_count, 1);
+    assert_string_equal(back.text[0].path, "/a/b.gguf");
+    assert_int_equal(back.text[0].options.slots, 4);
+    desired_wishes_release(&back);
+    assert_int_equal(read_record_of("{\"version\":1,\"llm\":null}", &back, &err), 0);
+    assert_true(back.text_known);
+    assert_int_equal(back.text_count, 0);
+    desired_wishes_release(&back);
+    assert_int_equal(read_record_of("{\"version\":1}", &back, &err), 0);
+    assert_false(back.text_known);
 }
 
 static void a_damaged_record_is_said_and_ignored(void **state)
@@ -278,25 +324,24 @@ static void a_damaged_record_is_said_and_ignored(void **state)
         "",
         "{",
         "[]",
-        "{\"version\":2}",
+        "{\"version\":3}",
         "{\"version\":1,\"sd\":{\"model\":\"relative\"}}",
         "{\"version\":1,\"llm\":{\"model\":5}}",
+        "{\"version\":2,\"text\":{\"model\":\"/a\"}}",
+        "{\"version\":2,\"text\":[{\"model\":\"/a\"},{\"model\":5}]}",
+        "{\"version\":2,\"text\":[null]}",
     };
-    char path[] = "/tmp/mysti-test-damaged.json";
 
     (void)state;
     for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
-        struct wish back[WORKER_KINDS] = {0};
+        struct desired_wishes back = {0};
         struct err err = {0};
 
-        assert_int_equal(
-            file_write_atomic(path, texts[i], strlen(texts[i]), 0600, &err), 0);
-        assert_int_equal(desired_read(path, back, &err), -1);
-        assert_non_null(strstr(err.message, path));
-        assert_false(back[WORKER_SD].known);
-        assert_false(back[WORKER_LLM].known);
+        assert_int_equal(read_record_of(texts[i], &back, &err), -1);
+        assert_false(back.sd.known);
+        assert_false(back.text_known);
+        assert_int_equal(back.text_count, 0);
     }
-    unlink(path);
 }
 
 int main(void)
@@ -309,6 +354,7 @@ int main(void)
         cmocka_unit_test(leftovers_are_ended_strangers_are_not),
         cmocka_unit_test(one_server_per_folder),
         cmocka_unit_test(wishes_survive),
+        cmocka_unit_test(the_record_of_version_1_is_read),
         cmocka_unit_test(a_damaged_record_is_said_and_ignored),
     };
 

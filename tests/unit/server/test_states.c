@@ -13,6 +13,7 @@ static struct {
     const char *asked_to_load;
     int load_questions;
     int stores;
+    int made_default, left_without_model;
     int settled[4], settled_with_error[4];
     char last_error[sizeof(((struct err *)0)->message)];
     bool file_is_gone;
@@ -67,7 +68,19 @@ void supervisor_settle(struct worker *w, enum wait_type type, const struct err *
 void supervisor_store(struct worker *w)
 {
     did.stores++;
-    wish_set(&w->s->stored[w->kind], w->wanted.path, &w->wanted.options);
+    wish_set(&w->stored, w->wanted.path, &w->wanted.options);
+}
+
+void residents_make_default(struct worker *w)
+{
+    w->becomes_default = false;
+    did.made_default++;
+}
+
+void residents_without_model(struct worker *w)
+{
+    (void)w;
+    did.left_without_model++;
 }
 
 const char *worker_state_name(enum worker_state state)
@@ -97,12 +110,12 @@ int model_peek(const char *path, struct model_peek *ret, struct err *err)
 /* ---- */
 
 static const struct worker_profile profiles[WORKER_KINDS] = {
-    {"sd", "SD", "mysti_sd_worker", "picture", "/v1/models/load", LOG_SD},
-    {"llm", "LLM", "mysti_llm_worker", "text", "/v1/llm/load", LOG_LLM},
+    {"SD", "mysti_sd_worker", "picture", "/v1/models/load", LOG_SD},
+    {"LLM", "mysti_llm_worker", "text", "/v1/llm/load", LOG_LLM},
 };
 static uv_loop_t loop;
 static struct supervisor s;
-static struct worker *w;
+static struct worker worker, *w = &worker;
 
 static int set_up(enum worker_kind kind)
 {
@@ -110,7 +123,7 @@ static int set_up(enum worker_kind kind)
     memset(&s, 0, sizeof(s));
     uv_loop_init(&loop);
     s.loop = &loop;
-    w = &s.workers[kind];
+    memset(w, 0, sizeof(*w));
     w->s = &s;
     w->kind = kind;
     w->profile = &profiles[kind];
@@ -135,12 +148,10 @@ static int set_up_llm(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    for (int i = 0; i < WORKER_KINDS; i++) {
-        wish_release(&s.workers[i].wanted);
-        wish_release(&s.workers[i].next);
-        wish_release(&s.stored[i]);
-        free(s.workers[i].loaded);
-    }
+    wish_release(&w->wanted);
+    wish_release(&w->next);
+    wish_release(&w->stored);
+    free(w->loaded);
     uv_close((uv_handle_t *)&w->timer, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     return uv_loop_close(&loop);
@@ -364,8 +375,10 @@ static void text_changes_by_a_new_process(void **state)
     (void)state;
     ready_with("/m/a.gguf");
     wish_set(&w->next, "/m/b.gguf", NULL);
+    w->becomes_default = true;
     worker_event(w, EV_LOAD);
     assert_int_equal(w->state, WORKER_STOPPING);
+    assert_int_equal(did.made_default, 0); /* not before it is loaded */
     assert_int_equal(did.last_signal, SIGTERM);
     assert_true(about(timer_ms(), STOP_LIMIT_MS));
     worker_event(w, EV_TIMEOUT);
@@ -376,7 +389,8 @@ static void text_changes_by_a_new_process(void **state)
     worker_event(w, EV_LISTENING);
     worker_event(w, EV_LOADED);
     assert_string_equal(w->loaded, "/m/b.gguf");
-    assert_string_equal(s.stored[WORKER_LLM].path, "/m/b.gguf");
+    assert_int_equal(did.made_default, 1);
+    assert_string_equal(w->stored.path, "/m/b.gguf");
     assert_int_equal(did.settled[WAIT_CHANGE], 2);
 }
 
@@ -389,12 +403,14 @@ static void a_failed_text_load_brings_the_old_one_back(void **state)
     ends(SIGTERM, 0, true);
     worker_event(w, EV_LISTENING);
     snprintf(w->first_error, sizeof(w->first_error), "error loading model: corrupted");
+    w->becomes_default = true;
     ends(0, 1, false);
+    assert_false(w->becomes_default);
     assert_int_equal(did.settled_with_error[WAIT_CHANGE], 1);
     assert_non_null(strstr(did.last_error, "corrupted"));
     assert_int_equal(w->state, WORKER_STARTING);
     assert_string_equal(did.launched_with, "/m/a.gguf");
-    assert_string_equal(s.stored[WORKER_LLM].path, "/m/a.gguf");
+    assert_string_equal(w->stored.path, "/m/a.gguf");
     assert_int_equal(w->failures, 0);
 }
 
@@ -411,8 +427,9 @@ static void text_without_model_has_no_process(void **state)
     ends(SIGTERM, 0, true);
     assert_int_equal(w->state, WORKER_STOPPED);
     assert_int_equal(did.settled[WAIT_CHANGE], 2);
-    assert_true(s.stored[WORKER_LLM].known);
-    assert_null(s.stored[WORKER_LLM].path);
+    assert_int_equal(did.left_without_model, 1);
+    assert_true(w->stored.known);
+    assert_null(w->stored.path);
 }
 
 static void a_lost_file_is_not_spawned_for(void **state)

@@ -31,6 +31,7 @@ export interface Model {
   id: string
   type: string
   active: boolean
+  default: boolean
 }
 
 export interface Progress {

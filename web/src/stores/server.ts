@@ -17,7 +17,7 @@ export const useServer = defineStore('server', () => {
   const textModels = computed(() => models.value.filter((m) => m.type === 'llm'))
   const pictureModels = computed(() => models.value.filter((m) => m.type !== 'llm'))
   const activeOf = (kind: api.Kind) =>
-    (kind === 'llm' ? textModels : pictureModels).value.find((m) => m.active)?.id ?? null
+    (kind === 'llm' ? textModels : pictureModels).value.find((m) => m.default)?.id ?? null
 
   async function refresh(): Promise<void> {
     try {

@@ -1,0 +1,378 @@
+/* The text models that are resident: which worker takes a new one, which of them answers requests that name none, and what
+ * of it is on disk.
+ *
+ * A text worker is one process with one model, so "beside the others" means a worker of its own: the first free one, or a
+ * new one. Where that is not allowed (--llm-resident) or there is no room, the model takes the place of the one that was used
+ * least recently, in that worker, by the same path as ever: the old process ends, the new one starts, and the old
+ * model returns when the new one fails. To end one worker and to start another would have been simpler here and would have
+ * lost that.
+ *
+ * Never chosen to give way: what is pinned, what works (unless forced), what is just being loaded. The default is
+ * chosen last when the load comes from a request that names its model: who names none did not ask for a change.
+ *
+ * Names move, ids do not. "llm" is what scripts, the page and people look at for "the text model", so it follows the
+ * default; a decision that was made about a process holds its id and its generation. */
+#include "base/file.h"
+#include "base/mem.h"
+#include "server/config/config.h"
+#include "server/memory/memory.h"
+#include "server/models/peek.h"
+#include "server/supervisor/worker.h"
+
+#include <inttypes.h>
+
+static const char *const starter_names[WORKER_KINDS][3] = {
+    [WORKER_SD] = {"starter-painter.safetensors", "starter-painter.gguf", NULL},
+    [WORKER_LLM] = {"starter-writer.gguf", NULL},
+};
+
+bool worker_is_free(const struct worker *w)
+{
+    return w->kind == WORKER_LLM && !w->process && !w->wanted.path && !w->next.known;
+}
+
+/* ---- the default ---- */
+
+void residents_make_default(struct worker *w)
+{
+    struct supervisor *s = w->s;
+    struct worker *old = s->workers[s->default_text];
+    char name[WORKER_NAME_SIZE];
+
+    w->becomes_default = false;
+    if (w == old)
+        return;
+    memcpy(name, old->name, sizeof(name));
+    memcpy(old->name, w->name, sizeof(name));
+    memcpy(w->name, name, sizeof(name));
+    s->default_text = w->id;
+    supervisor_changed(old);
+    supervisor_changed(w);
+}
+
+void residents_without_model(struct worker *w)
+{
+    struct supervisor *s = w->s;
+    struct worker *best = NULL;
+
+    if (w->id != s->default_text)
+        return;
+    for (int id = WORKER_LLM; id < s->worker_count; id++) {
+        struct worker *other = s->workers[id];
+
+        if (other != w && other->wanted.path &&
+            (!best || other->used_ms > best->used_ms))
+            best = other;
+    }
+    if (best)
+        residents_make_default(best);
+}
+
+/* ---- on disk ---- */
+
+static void on_stored(void *data, const struct err *err)
+{
+    struct supervisor *s = data;
+
+    if (err)
+        log_error(s->log, "What is loaded could not be stored: %s", err->message);
+    if (desired_is_writing(s->desired))
+        return; /* a newer record is on its way: speak when that is there */
+    for (int id = 0; id < s->worker_count; id++) {
+        if (s->workers[id]->to_announce && !err)
+            log_info(s->log, "Saved %s model state", s->workers[id]->profile->title);
+        s->workers[id]->to_announce = false;
+    }
+    supervisor_wake(s); /* an end may wait for this */
+}
+
+static void add_stored(struct desired_wishes *all, const struct worker *w)
+{
+    all->text_known = all->text_known || w->stored.known;
+    if (w->stored.path)
+        all->text[all->text_count++] = w->stored; /* borrowed */
+}
+
+void supervisor_store(struct worker *w)
+{
+    struct supervisor *s = w->s;
+    struct desired_wishes all = {0};
+
+    wish_set(&w->stored, w->wanted.path, &w->wanted.options);
+    w->to_announce = w->wanted.path != NULL;
+    all.sd = s->workers[WORKER_SD]->stored;
+    add_stored(&all, s->workers[s->default_text]);
+    for (int id = WORKER_LLM; id < s->worker_count; id++)
+        if (id != s->default_text)
+            add_stored(&all, s->workers[id]);
+    desired_write(s->desired, &all, on_stored, s);
+}
+
+/* ---- at the start ---- */
+
+static void want_starter(struct worker *w)
+{
+    const char *const *name = starter_names[w->kind];
+
+    for (; *name; name++) {
+        char *path = file_join(w->s->config->starters_dir, *name);
+
+        if (file_exists(path))
+            wish_set(&w->wanted, path, NULL);
+        free(path);
+        if (w->wanted.path)
+            return;
+    }
+    snprintf(w->reason, sizeof(w->reason), "there is no starter model in %s",
+             w->s->config->starters_dir);
+    log_warning(w->s->log, "No %s model: %s", w->profile->what, w->reason);
+}
+
+/* A starter of any copy of Mysti: what is wanted then is the starter of this one. */
+static bool is_starter(enum worker_kind kind, const char *path)
+{
+    if (!strstr(path, "/models/starter/"))
+        return false;
+    for (const char *const *name = starter_names[kind]; *name; name++)
+        if (strcmp(file_name(path), *name) == 0)
+            return true;
+    return false;
+}
+
+/* The record, as far as it still can be had. */
+static void want_stored(struct worker *w)
+{
+    if (!w->stored.path) {
+        wish_set(&w->wanted, NULL, NULL);
+    } else if (is_starter(w->kind, w->stored.path)) {
+        want_starter(w);
+        w->wanted.options = w->stored.options;
+    } else if (file_exists(w->stored.path)) {
+        wish_set(&w->wanted, w->stored.path, &w->stored.options);
+    } else if (w->kind == WORKER_SD || w->id == w->s->default_text) {
+        log_warning(w->s->log, "%s model %s is gone: taking the starter instead",
+                    w->profile->title, w->stored.path);
+        want_starter(w);
+    } else {
+        log_warning(w->s->log, "%s model %s is gone: going on without it",
+                    w->profile->title, w->stored.path);
+        wish_release(&w->stored);
+    }
+}
+
+static void choose(struct worker *w, const char *given)
+{
+    if (strcmp(given, "none") == 0)
+        wish_set(&w->wanted, NULL, NULL);
+    else if (*given && w->stored.path && !strcmp(w->stored.path, given))
+        wish_set(&w->wanted, given, &w->stored.options);
+    else if (*given)
+        wish_set(&w->wanted, given, NULL);
+    else if (w->stored.known)
+        want_stored(w);
+    else
+        want_starter(w);
+}
+
+/* One worker for each text model of the record, the default in the first. */
+static void take_record(struct supervisor *s, const struct desired_wishes *record)
+{
+    int count = record->text_count;
+
+    if (record->sd.known)
+        wish_set(&s->workers[WORKER_SD]->stored, record->sd.path, &record->sd.options);
+    if (record->text_known && count == 0)
+        wish_set(&s->workers[WORKER_LLM]->stored, NULL, NULL);
+    if (count > s->config->llm_resident)
+        count = (int)s->config->llm_resident;
+    for (int i = 0; i < count; i++) {
+        struct worker *w = i ? worker_new(s, WORKER_LLM) : s->workers[s->default_text];
+
+        wish_set(&w->stored, record->text[i].path, &record->text[i].options);
+    }
+}
+
+void residents_choose_wanted(struct supervisor *s)
+{
+    struct desired_wishes record = {0};
+    char *path = file_join(s->config->home, "desired.json");
+    struct err damaged = {0};
+
+    if (desired_read(path, &record, &damaged))
+        log_error(s->log, "%s; starting without it", damaged.message);
+    free(path);
+    take_record(s, &record);
+    desired_wishes_release(&record);
+    choose(s->workers[WORKER_SD], s->config->diffusion_model);
+    choose(s->workers[WORKER_LLM], s->config->llm_model);
+    for (int id = WORKER_LLM + 1; id < s->worker_count; id++) {
+        struct worker *w = s->workers[id];
+
+        if (*s->config->llm_model) /* the one that was named is the one that is meant */
+            wish_release(&w->stored);
+        else
+            want_stored(w);
+    }
+}
+
+/* ---- which worker takes a model ---- */
+
+static int room_by_file_size(const struct supervisor_load *load, struct err *err)
+{
+    struct memory_now now;
+    struct model_peek peek;
+
+    if (model_peek(load->path, &peek, err))
+        return -1;
+    if (memory_read("", &now) || peek.size_bytes < now.available)
+        return 0;
+    return err_set(err, ERR_NO_MEMORY,
+                   "%s has %" PRIu64 " MiB, and %" PRIu64 " MiB of memory are free",
+                   load->path, peek.size_bytes >> 20, now.available >> 20);
+}
+
+static bool has_room(struct supervisor *s, const struct supervisor_load *load)
+{
+    struct err why = {0};
+    int rc =
+        s->room ? s->room(s->room_data, load, &why) : room_by_file_size(load, &why);
+
+    if (rc)
+        log_info(s->log, "No room for one more text model: %s", why.message);
+    return rc == 0;
+}
+
+static struct worker *a_free_one(struct supervisor *s)
+{
+    for (int id = WORKER_LLM; id < s->worker_count; id++)
+        if (worker_is_free(s->workers[id]))
+            return s->workers[id];
+    return s->worker_count < WORKERS_MAX ? worker_new(s, WORKER_LLM) : NULL;
+}
+
+static bool may_give_way(const struct worker *w, const struct supervisor_load *load)
+{
+    if (w->pinned)
+        return false;
+    return load->force == SUPERVISOR_FORCE || (!w->next.known && w->running == 0);
+}
+
+static bool is_better_victim(const struct worker *w, const struct worker *than,
+                             const struct supervisor_load *load)
+{
+    int standard = w->s->default_text;
+
+    if (!than)
+        return true;
+    if (load->keeps_default && (w->id == standard) != (than->id == standard))
+        return than->id == standard;
+    return w->used_ms < than->used_ms;
+}
+
+static struct worker *a_victim(struct supervisor *s, const struct supervisor_load *load,
+                               struct err *err)
+{
+    struct worker *best = NULL;
+    bool all_pinned = true;
+
+    for (int id = WORKER_LLM; id < s->worker_count; id++) {
+        struct worker *w = s->workers[id];
+
+        if (worker_is_free(w))
+            continue;
+        all_pinned = all_pinned && w->pinned;
+        if (may_give_way(w, load) && is_better_victim(w, best, load))
+            best = w;
+    }
+    if (best)
+        log_info(s->log, "LLM model %s gives way to %s",
+                 best->wanted.path ? best->wanted.path : "(none)", load->path);
+    else if (all_pinned)
+        err_set(
+            err, ERR_UNAVAILABLE,
+            "%s does not fit beside the text models that are resident, and they are "
+            "pinned: unload one with POST /v1/llm/unload",
+            load->path);
+    else
+        err_set(
+            err, ERR_CONFLICT,
+            "%s does not fit beside the text models that are resident, and they are "
+            "busy: wait, or load it with force",
+            load->path);
+    return best;
+}
+
+static struct worker *place(struct supervisor *s, const struct supervisor_load *load,
+                            struct err *err)
+{
+    int residents = 0;
+
+    for (int id = WORKER_LLM; id < s->worker_count; id++)
+        residents += !worker_is_free(s->workers[id]);
+    if (residents == 0)
+        return s->workers[s->default_text]; /* nobody could give way: let it try */
+    if (s->config->llm_resident == 1 &&
+        !(s->workers[s->default_text]->pinned && load->keeps_default))
+        return s->workers[s->default_text]; /* which has the sentences for all cases */
+    if (residents < s->config->llm_resident && has_room(s, load))
+        return a_free_one(s);
+    return a_victim(s, load, err);
+}
+
+int supervisor_load_text(struct supervisor *s, const struct supervisor_load *load,
+                         int *ret_id, struct err *err)
+{
+    struct worker *w;
+    int id;
+
+    if (s->shutting_down)
+        return err_set(err, ERR_UNAVAILABLE, "the server is being stopped");
+    if (load->path[0] == '/' &&
+        worker_check_file(s->workers[WORKER_LLM], load->path, err))
+        return -1;
+    id = supervisor_text_with(s, load->path);
+    w = id >= 0 ? s->workers[id] : place(s, load, err);
+    if (!w)
+        return -1;
+    *ret_id = w->id;
+    return supervisor_load(s, w->id, load, err);
+}
+
+void supervisor_set_room(struct supervisor *s, supervisor_room_fn *room, void *data)
+{
+    s->room = room;
+    s->room_data = data;
+}
+
+void supervisor_pin(struct supervisor *s, int id, bool pinned)
+{
+    s->workers[id]->pinned = pinned;
+    supervisor_changed(s->workers[id]);
+}
+
+/* ---- questions ---- */
+
+int supervisor_default_text(const struct supervisor *s)
+{
+    return s->default_text;
+}
+
+int supervisor_text_with(const struct supervisor *s, const char *path)
+{
+    for (int id = WORKER_LLM; id < s->worker_count; id++) {
+        const struct wish *target = worker_target(s->workers[id]);
+
+        if (target->path && strcmp(target->path, path) == 0)
+            return id;
+    }
+    return -1;
+}
+
+unsigned supervisor_text_running(const struct supervisor *s)
+{
+    unsigned running = 0;
+
+    for (int id = WORKER_LLM; id < s->worker_count; id++)
+        running += s->workers[id]->running;
+    return running;
+}
