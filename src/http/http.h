@@ -85,6 +85,8 @@ int http_server_port(const struct http_server *s); /* of the first */
 /* Does it listen on loopback addresses only? */
 bool http_server_is_loopback(const struct http_server *s);
 size_t http_server_connections(const struct http_server *s);
+/* For connections and requests from now on. */
+void http_server_set_limits(struct http_server *s, const struct http_limits *limits);
 /* Stops listening, closes idle connections, lets running exchanges end for grace_ms
  * (then aborts them; 0 = at once), frees the server, calls on_closed (may be NULL). */
 void http_server_close(struct http_server *s, unsigned grace_ms,

@@ -49,6 +49,14 @@ static void set_defaults(struct http_limits *l)
         l->idle_timeout_ms = 75 * 1000;
 }
 
+void http_server_set_limits(struct http_server *s, const struct http_limits *limits)
+{
+    s->options.limits = *limits;
+    set_defaults(&s->options.limits);
+    s->head_limits.head_bytes = s->options.limits.head_bytes;
+    s->head_limits.header_count = s->options.limits.header_count;
+}
+
 struct http_server *http_server_new(uv_loop_t *loop,
                                     const struct http_server_options *o)
 {
@@ -57,9 +65,7 @@ struct http_server *http_server_new(uv_loop_t *loop,
     signal(SIGPIPE, SIG_IGN); /* libuv writes without MSG_NOSIGNAL */
     s->loop = loop;
     s->options = *o;
-    set_defaults(&s->options.limits);
-    s->head_limits.head_bytes = s->options.limits.head_bytes;
-    s->head_limits.header_count = s->options.limits.header_count;
+    http_server_set_limits(s, &o->limits);
     if (getrandom(&s->id_prefix, sizeof(s->id_prefix), GRND_NONBLOCK) < 0)
         s->id_prefix = (uint32_t)clock_ns();
     turn_init(&s->turn, loop);

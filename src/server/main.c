@@ -10,6 +10,8 @@
  * handle is closed. A second signal does not wait: it leaves at once, and the workers, which die with their
  * server, go with it.
  *
+ * SIGHUP reads the configuration and the keys again; no model is stopped by that.
+ *
  * Exit codes: 0 after a clean end, 1 when something is taken or cannot be written, 2 for a wrong option. */
 #include "base/clock.h"
 #include "base/file.h"
@@ -18,6 +20,7 @@
 #include "http/http.h"
 #include "server/api/api.h"
 #include "server/config/config.h"
+#include "server/config/reload.h"
 #include "server/events/events.h"
 #include "server/keys/keys.h"
 #include "server/log/log.h"
@@ -48,6 +51,9 @@ struct program {
     struct systemd systemd;
     struct keys keys;
     uv_signal_t signals[2];
+    uv_signal_t hang_up; /* SIGHUP: read the configuration again */
+    int argc;
+    char **argv;
     bool is_welcomed;
     bool ending;
     int to_close; /* of HTTP server and supervisor, before the parts they use may go */
@@ -172,15 +178,40 @@ static void welcome(void *user, int id)
     free(folder);
 }
 
+static struct http_limits limits_of(const struct config *c)
+{
+    return (struct http_limits){.head_bytes = (size_t)c->header_limit,
+                                .body_bytes = (size_t)c->body_limit,
+                                .max_connections = (size_t)c->max_connections,
+                                .head_timeout_ms = (unsigned)c->head_timeout_s * 1000,
+                                .idle_timeout_ms = (unsigned)c->idle_timeout_s * 1000};
+}
+
+static enum sharing sharing_of(const struct config *c)
+{
+    enum sharing sharing = SHARING_TEXT_FIRST;
+
+    (void)!sharing_parse(c->sharing, "sharing", &sharing, NULL); /* a choice */
+    return sharing;
+}
+
+/* What the parts keep of the configuration. Everything else is read from it at use. */
+static void on_configured(struct server *s)
+{
+    const struct http_limits limits = limits_of(s->config);
+
+    log_set_level(s->log, s->config->verbose ? LOG_DEBUG : LOG_INFO);
+    http_server_set_limits(s->http, &limits);
+    job_queue_set_limits(s->queue, (size_t)s->config->queue_limit,
+                         (unsigned)s->config->first_byte_timeout_s * 1000);
+    sharing_watch_set(s->sharing, sharing_of(s->config));
+}
+
 static int listen_on(struct program *p, struct err *err)
 {
     const struct config *c = &p->config;
     struct http_server_options o = {
-        .limits = {.head_bytes = (size_t)c->header_limit,
-                   .body_bytes = (size_t)c->body_limit,
-                   .max_connections = (size_t)c->max_connections,
-                   .head_timeout_ms = (unsigned)c->head_timeout_s * 1000,
-                   .idle_timeout_ms = (unsigned)c->idle_timeout_s * 1000},
+        .limits = limits_of(c),
         .on_request = on_request,
         .on_finished = on_finished,
         .user = p,
@@ -250,13 +281,11 @@ static int make_parts(struct program *p, struct err *err)
         .limit = (size_t)p->config.queue_limit,
         .silence_limit_ms = (unsigned)p->config.first_byte_timeout_s * 1000};
 
-    enum sharing sharing = SHARING_TEXT_FIRST;
-
     s->client = workers.client;
     if (supervisor_new(&workers, &s->supervisor, err))
         return -1;
-    (void)!sharing_parse(p->config.sharing, "sharing", &sharing, NULL); /* a choice */
-    s->sharing = sharing_watch_new(s->client, s->supervisor, s->log, sharing);
+    s->sharing =
+        sharing_watch_new(s->client, s->supervisor, s->log, sharing_of(s->config));
     s->store = store_new(&p->loop, p->config.output_dir);
     queue.supervisor = s->supervisor;
     queue.store = s->store;
@@ -265,6 +294,67 @@ static int make_parts(struct program *p, struct err *err)
     p->api = api_new(s);
     supervisor_listen(s->supervisor, welcome, p);
     return 0;
+}
+
+/* Names of options, for the log. */
+static void log_names(struct log *log, const char *what, const json_t *names)
+{
+    struct buf text = {0};
+    size_t i;
+    json_t *name;
+
+    json_array_foreach((json_t *)(uintptr_t)names, i, name)
+    {
+        buf_printf(&text, "%s%s", i ? ", " : "", json_string_value(name));
+    }
+    if (text.len)
+        log_info(log, "Configuration: %s: %s", what, buf_str(&text));
+    buf_release(&text);
+}
+
+/* Keys, too: taking one away must not need a restart. */
+static void reread_keys(struct program *p)
+{
+    struct keys fresh;
+    struct err err = {0};
+
+    if (keys_read(p->config.key_file, &fresh, &err)) {
+        if (p->keys.count)
+            log_error(p->server.log, "%s; the old keys stay", err.message);
+        return;
+    }
+    if (p->keys.count && !fresh.count) {
+        log_error(p->server.log, "no key is left in %s; the old keys stay",
+                  p->config.key_file);
+        return;
+    }
+    keys_release(&p->keys);
+    p->keys = fresh;
+    log_info(p->server.log, "%zu keys in %s", p->keys.count, p->config.key_file);
+}
+
+static void on_hang_up(uv_signal_t *handle, int number)
+{
+    struct program *p = handle->data;
+    struct log *log = p->server.log;
+    struct config_changes changes;
+    struct err err = {0};
+
+    (void)number;
+    systemd_reloading(&p->systemd);
+    config_changes_init(&changes);
+    if (config_reread(&p->config, p->argc, p->argv, &changes, &err)) {
+        log_error(log, "The configuration stays as it is: %s", err.message);
+    } else {
+        on_configured(&p->server);
+        log_info(log, "Configuration read again");
+        log_names(log, "changed", changes.now);
+        log_names(log, "counts with the next load", changes.at_load);
+        log_names(log, "counts after a restart", changes.at_start);
+        reread_keys(p);
+    }
+    config_changes_release(&changes);
+    systemd_notify(&p->systemd, "READY=1");
 }
 
 static void watch_signals(struct program *p)
@@ -277,6 +367,10 @@ static void watch_signals(struct program *p)
         uv_signal_start(&p->signals[i], on_signal, numbers[i]);
         uv_unref((uv_handle_t *)&p->signals[i]);
     }
+    uv_signal_init(&p->loop, &p->hang_up);
+    p->hang_up.data = p;
+    uv_signal_start(&p->hang_up, on_hang_up, SIGHUP);
+    uv_unref((uv_handle_t *)&p->hang_up);
 }
 
 static void log_lines(struct log *log, const char *lines)
@@ -293,6 +387,7 @@ static void close_signals(struct program *p)
 {
     for (int i = 0; i < 2; i++)
         uv_close((uv_handle_t *)&p->signals[i], NULL);
+    uv_close((uv_handle_t *)&p->hang_up, NULL);
     systemd_close(&p->systemd);
     uv_run(&p->loop, UV_RUN_DEFAULT);
 }
@@ -303,6 +398,7 @@ static int serve(struct program *p, const char *notes)
 
     p->server.started_ms = clock_ms();
     p->server.config = &p->config;
+    p->server.configured = on_configured;
     p->server.loop = &p->loop;
     p->server.log = log_new(STDOUT_FILENO, p->config.verbose ? LOG_DEBUG : LOG_INFO);
     uv_loop_init(&p->loop);
@@ -403,6 +499,8 @@ int main(int argc, char **argv)
     struct err err = {0};
     int rc;
 
+    p.argc = argc;
+    p.argv = argv;
     config_init(&p.config);
     if (config_from_args(&p.config, argc, argv, &err)) {
         fprintf(stderr, "mysti_server: %s\n", err.message);

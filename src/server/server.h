@@ -21,7 +21,9 @@ struct uv_loop_s;
 
 struct server {
     struct uv_loop_s *loop;
-    const struct config *config;
+    struct config *config; /* read it at use: it may change (config/reload.h) */
+    /* Tells the parts that hold values of their own; after every change of config. */
+    void (*configured)(struct server *server);
     struct log *log;
     const struct keys *keys; /* empty: none are asked for */
     struct http_server *http;

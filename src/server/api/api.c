@@ -29,8 +29,6 @@ struct api *api_new(struct server *server)
     api->gate = text_gate_new(server);
     if (config->public_dir && *config->public_dir)
         api->page = http_static_new(server->loop, config->public_dir);
-    api->cors.origins = (const char *const *)config->cors_origins.items;
-    api->cors.count = config->cors_origins.count;
     return api;
 }
 
@@ -122,11 +120,13 @@ static bool is_page_file(struct http_exchange *x, const char *path)
 void api_handle(void *user, struct http_exchange *x)
 {
     struct api *api = user;
+    const struct config_list *origins = &api->server->config->cors_origins;
+    const struct http_cors cors = {(const char *const *)origins->items, origins->count};
     const char *path = http_path(x);
     char arg[ARG_MAX_BYTES];
     bool known = false;
 
-    if (!access_check_host(api, x) || http_cors_handle(x, &api->cors))
+    if (!access_check_host(api, x) || http_cors_handle(x, &cors))
         return;
     for (size_t i = 0; i < route_count; i++) {
         if (!fits(routes[i].path, path, arg))

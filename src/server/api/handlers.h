@@ -18,8 +18,7 @@ struct api {
     struct catalog *catalog;
     struct text_gate *gate;
     struct http_static *page; /* NULL: there is none */
-    struct http_cors cors;
-    json_t *processor; /* what cannot change, read once */
+    json_t *processor;        /* what cannot change, read once */
 };
 
 /* arg: what stood at the pattern's {...} or *, decoded; "" when it has none. */
@@ -38,6 +37,8 @@ extern const size_t route_count;
 
 /* about.c */
 handler_fn about_health, about_system, about_index;
+/* configuration.c */
+handler_fn config_show, config_set;
 /* text.c */
 handler_fn text_chat, text_completions, text_tokenize, text_detokenize, text_embeddings;
 /* images.c */

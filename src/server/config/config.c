@@ -32,6 +32,7 @@ void config_init(struct config *c)
     struct err err = {0};
 
     *c = (struct config){0};
+    c->sources = mem_zalloc(option_count);
     c->public_dir = mem_strdup("");
     c->starters_dir = mem_strdup("");
     for (size_t i = 0; i < option_count; i++) {
@@ -65,6 +66,7 @@ void config_release(struct config *c)
     }
     free(c->public_dir);
     free(c->starters_dir);
+    free(c->sources);
     *c = (struct config){0};
 }
 
@@ -255,13 +257,16 @@ int config_from_args(struct config *c, int argc, char **argv, struct err *err)
     const char *path = find_config(argc, argv);
 
     if (path) {
+        c->setting = CONFIG_FROM_FILE;
         if (config_from_yaml(c, path, err))
             return -1;
         free(c->config_file);
         c->config_file = mem_strdup(path);
     }
+    c->setting = CONFIG_FROM_ENVIRONMENT;
     if (from_environment(c, err))
         return -1;
+    c->setting = CONFIG_FROM_ARGUMENT;
     return from_arguments(c, argc, argv, err);
 }
 

@@ -10,8 +10,8 @@
  *   switch (config.action) ...
  *   config_release(&config);
  *
- * Plain data afterwards: read it from anywhere, change it nowhere. Unknown names and
- * bad values are refused with the nearest known name. Text is owned by the config. */
+ * Plain data afterwards: read it from anywhere; while the server runs, reload.h alone
+ * changes it. Unknown names and bad values are refused with the nearest known name. Text is owned by the config. */
 #ifndef MYSTI_SERVER_CONFIG_CONFIG_H
 #define MYSTI_SERVER_CONFIG_CONFIG_H
 
@@ -33,6 +33,20 @@ enum config_action {
     CONFIG_NEW_KEY, /* --new-key NAME SCOPE: rest[0], rest[1] */
 };
 
+/* Where a value comes from; later ones win. */
+#define CONFIG_SOURCES(X)                                                              \
+    X(DEFAULT, "default")                                                              \
+    X(FILE, "file")                                                                    \
+    X(ENVIRONMENT, "environment")                                                      \
+    X(ARGUMENT, "argument")                                                            \
+    X(RUNTIME, "runtime") /* POST /v1/config */
+
+enum config_source {
+#define X(name, word) CONFIG_FROM_##name,
+    CONFIG_SOURCES(X)
+#undef X
+};
+
 #define CONFIG_LIST_MAX 32
 
 struct config_list {
@@ -42,6 +56,8 @@ struct config_list {
 
 struct config {
     enum config_action action;
+    unsigned char *sources;     /* one per option: enum config_source */
+    enum config_source setting; /* of what is being set just now */
     char **rest; /* points into argv: what follows, for the worker modes */
     int rest_count;
 

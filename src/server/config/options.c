@@ -19,102 +19,109 @@
 
 const struct option options[] = {
     {"listen-ip", "-l", OPTION_TEXT, F(listen_ip), 0, 0, "127.0.0.1", NULL, "ADDRESS",
-     "address to serve on; 0.0.0.0 or :: for all", "Where it listens"},
+     "address to serve on; 0.0.0.0 or :: for all", "Where it listens", OPTION_AT_START},
     {"listen-port", NULL, OPTION_NUMBER, F(listen_port), 0, PORT_MAX, "1234", NULL,
-     "PORT", "port to serve on; 0: any free one", NULL},
+     "PORT", "port to serve on; 0: any free one", NULL, OPTION_AT_START},
     {"sd-port", NULL, OPTION_NUMBER, F(sd_port), 0, PORT_MAX, "1235", NULL, "PORT",
-     "port of the picture worker, on loopback; 0: any free one", NULL},
+     "port of the picture worker, on loopback; 0: any free one", NULL, OPTION_AT_START},
     {"llm-port", NULL, OPTION_NUMBER, F(llm_port), 0, PORT_MAX, "1236", NULL, "PORT",
-     "port of the text worker, on loopback; 0: any free one", NULL},
+     "port of the text worker, on loopback; 0: any free one", NULL, OPTION_AT_START},
     {"cors-origin", NULL, OPTION_LIST, F(cors_origins), 0, 0, "", NULL, "ORIGIN",
-     "a web origin that may call, besides those of this machine; repeatable", NULL},
+     "a web origin that may call, besides those of this machine; repeatable", NULL,
+     OPTION_LIVE},
     {"allowed-host", NULL, OPTION_LIST, F(allowed_hosts), 0, 0, "", NULL, "NAME",
      "a name that clients may call this server by, besides this machine's own; "
      "repeatable",
-     NULL},
+     NULL, OPTION_LIVE},
     {"key-file", NULL, OPTION_PATH, F(key_file), 0, 0, "", NULL, "FILE",
      "keys that clients must have, see --new-key. Default: keys in --home, if it is "
      "there",
-     NULL},
+     NULL, OPTION_AT_START},
 
     {"model", "-m", OPTION_MODEL, F(model), 0, 0, "", NULL, "FILE",
-     "a model of either kind: the file itself says which", "Models"},
+     "a model of either kind: the file itself says which", "Models", OPTION_AT_START},
     {"llm-model", "-lm", OPTION_MODEL, F(llm_model), 0, 0, "", NULL, "FILE",
      "text model (GGUF) to load; none: start without. Default: the one loaded last, "
      "else the starter",
-     NULL},
+     NULL, OPTION_AT_START},
     {"diffusion-model", NULL, OPTION_MODEL, F(diffusion_model), 0, 0, "", NULL, "FILE",
      "picture model (safetensors or GGUF) to load; none: start without. Default: the "
      "one loaded last, else the starter",
-     NULL},
+     NULL, OPTION_AT_START},
     {"model-dir", NULL, OPTION_PATH, F(model_dir), 0, 0, "", NULL, "FOLDER",
-     "folder with your models. Default: models in --home", NULL},
+     "folder with your models. Default: models in --home", NULL, OPTION_AT_START},
 
     {"home", NULL, OPTION_PATH, F(home), 0, 0, "", NULL, "FOLDER",
-     "state: what is loaded, jobs, gallery. Default: $XDG_STATE_HOME/mysti", "Folders"},
+     "state: what is loaded, jobs, gallery. Default: $XDG_STATE_HOME/mysti", "Folders",
+     OPTION_AT_START},
     {"output-dir", NULL, OPTION_PATH, F(output_dir), 0, 0, "", NULL, "FOLDER",
-     "folder for pictures. Default: outputs in --home", NULL},
+     "folder for pictures. Default: outputs in --home", NULL, OPTION_AT_START},
     {"config", NULL, OPTION_PATH, F(config_file), 0, 0, "", NULL, "FILE",
-     "YAML file with the same names as these options", NULL},
+     "YAML file with the same names as these options", NULL, OPTION_AT_START},
 
     {"llm-threads", NULL, OPTION_NUMBER, F(llm_threads), 0, 1024, "0", NULL, "N",
      "threads of the text worker; 0: one for a small model, else one per physical core",
-     "Text worker"},
+     "Text worker", OPTION_AT_LOAD},
     {"llm-context", NULL, OPTION_NUMBER, F(llm_context), 0, 1 << 24, "0", NULL,
      "TOKENS",
-     "context of each request; 0: what the model was trained for, at most 8192", NULL},
+     "context of each request; 0: what the model was trained for, at most 8192", NULL,
+     OPTION_AT_LOAD},
     {"llm-slots", NULL, OPTION_NUMBER, F(llm_slots), 1, 64, "2", NULL, "N",
-     "text requests answered at the same time, by each text model", NULL},
+     "text requests answered at the same time, by each text model", NULL,
+     OPTION_AT_LOAD},
     {"llm-resident", NULL, OPTION_NUMBER, F(llm_resident), 1, 16, "3", NULL, "N",
      "text models in memory at the same time, where it is enough for them; the one "
      "used "
      "least recently gives way to one more",
-     NULL},
+     NULL, OPTION_LIVE},
     {"llm-gpu-layers", NULL, OPTION_NUMBER, F(llm_gpu_layers), -1, 10000, "-1", NULL,
-     "N", "layers on the GPU; -1: as many as fit", NULL},
+     "N", "layers on the GPU; -1: as many as fit", NULL, OPTION_AT_LOAD},
     {"llama-server", NULL, OPTION_PATH, F(llama_server), 0, 0, "", NULL, "PROGRAM",
      "which llama-server to use. Default: the one in PATH, else the one fetched by the "
      "build",
-     NULL},
+     NULL, OPTION_AT_LOAD},
 
     {"sd-threads", NULL, OPTION_NUMBER, F(sd_threads), 0, 1024, "0", NULL, "N",
-     "threads of the picture worker; 0: one per physical core", "Picture worker"},
+     "threads of the picture worker; 0: one per physical core", "Picture worker",
+     OPTION_AT_LOAD},
     {"sd-backend", NULL, OPTION_CHOICE, F(sd_backend), 0, 0, "auto", "auto|dnnl|ref",
-     NULL, "what computes: auto takes dnnl where it was built in", NULL},
+     NULL, "what computes: auto takes dnnl where it was built in", NULL,
+     OPTION_AT_LOAD},
 
     {"sharing", NULL, OPTION_CHOICE, F(sharing), 0, 0, "text-first", SHARING_WORDS,
      "POLICY",
      "who goes first when text and pictures want the same processor or graphics card: "
      "text-first, equal or image-first; neither ever stands still",
-     "Sharing"},
+     "Sharing", OPTION_LIVE},
 
     {"first-byte-timeout", NULL, OPTION_NUMBER, F(first_byte_timeout_s), 1, 86400,
-     "300", NULL, "SECONDS", "how long a worker's answer may take to begin", "Limits"},
+     "300", NULL, "SECONDS", "how long a worker's answer may take to begin", "Limits",
+     OPTION_LIVE},
     {"head-timeout", NULL, OPTION_NUMBER, F(head_timeout_s), 1, 3600, "15", NULL,
-     "SECONDS", "how long the head of a request may take to arrive", NULL},
+     "SECONDS", "how long the head of a request may take to arrive", NULL, OPTION_LIVE},
     {"idle-timeout", NULL, OPTION_NUMBER, F(idle_timeout_s), 1, 86400, "75", NULL,
-     "SECONDS", "how long a connection without a request is kept", NULL},
+     "SECONDS", "how long a connection without a request is kept", NULL, OPTION_LIVE},
     {"body-limit", NULL, OPTION_SIZE, F(body_limit), 1024, INT64_C(1) << 40, "64M",
-     NULL, "BYTES", "largest request body", NULL},
+     NULL, "BYTES", "largest request body", NULL, OPTION_LIVE},
     {"header-limit", NULL, OPTION_SIZE, F(header_limit), 1024, 16 << 20, "32K", NULL,
-     "BYTES", "largest request head", NULL},
+     "BYTES", "largest request head", NULL, OPTION_LIVE},
     {"max-connections", NULL, OPTION_NUMBER, F(max_connections), 1, 1000000, "4096",
-     NULL, "N", "connections at the same time", NULL},
+     NULL, "N", "connections at the same time", NULL, OPTION_LIVE},
     {"queue-limit", NULL, OPTION_NUMBER, F(queue_limit), 1, 100000, "64", NULL, "N",
-     "pictures that may wait; one more is refused", NULL},
+     "pictures that may wait; one more is refused", NULL, OPTION_LIVE},
     {"max-image-side", NULL, OPTION_NUMBER, F(max_image_side), 64, 16384, "2048", NULL,
-     "PIXELS", "largest width or height of a picture", NULL},
+     "PIXELS", "largest width or height of a picture", NULL, OPTION_LIVE},
     {"max-image-count", NULL, OPTION_NUMBER, F(max_image_count), 1, 1000, "10", NULL,
-     "N", "most pictures of one request", NULL},
+     "N", "most pictures of one request", NULL, OPTION_LIVE},
     {"max-steps", NULL, OPTION_NUMBER, F(max_steps), 1, 10000, "150", NULL, "N",
-     "most denoise steps of one picture", NULL},
+     "most denoise steps of one picture", NULL, OPTION_LIVE},
 
     {"verbose", "-v", OPTION_SWITCH, F(verbose), 0, 1, "false", NULL, NULL, "log more",
-     "Other"},
+     "Other", OPTION_LIVE},
     {"sd-worker-program", NULL, OPTION_PATH, F(sd_worker_program), 0, 0, "", NULL,
-     "PROGRAM", "run this as the picture worker (for tests)", NULL},
+     "PROGRAM", "run this as the picture worker (for tests)", NULL, OPTION_AT_START},
     {"llm-worker-program", NULL, OPTION_PATH, F(llm_worker_program), 0, 0, "", NULL,
-     "PROGRAM", "run this as the text worker (for tests)", NULL},
+     "PROGRAM", "run this as the text worker (for tests)", NULL, OPTION_AT_START},
 };
 const size_t option_count = sizeof(options) / sizeof(*options);
 
@@ -239,8 +246,8 @@ static char *expand_home(const char *path)
     return mem_strdup(path);
 }
 
-int option_set(struct config *c, const struct option *o, const char *value,
-               const char *as, struct err *err)
+static int set_value(struct config *c, const struct option *o, const char *value,
+                     const char *as, struct err *err)
 {
     void *field = (char *)c + o->offset;
     char **text = field;
@@ -273,6 +280,22 @@ int option_set(struct config *c, const struct option *o, const char *value,
         return add_items(value, as, field, err);
     }
     return 0;
+}
+
+int option_set(struct config *c, const struct option *o, const char *value,
+               const char *as, struct err *err)
+{
+    if (set_value(c, o, value, as, err))
+        return -1;
+    c->sources[o - options] = (unsigned char)c->setting;
+    return 0;
+}
+
+const char *option_applies_word(enum option_applies applies)
+{
+    static const char *const words[] = {"start", "load", "now"};
+
+    return words[applies];
 }
 
 void option_reset_list(struct config *c, const struct option *o)

@@ -16,6 +16,13 @@ enum option_type {
     OPTION_LIST, /* repeatable, or separated by commas; a sequence in the file */
 };
 
+/* When a new value counts while the server runs. */
+enum option_applies {
+    OPTION_AT_START, /* of the server */
+    OPTION_AT_LOAD,  /* when a worker is started or a model loaded the next time */
+    OPTION_LIVE,     /* at once */
+};
+
 struct option {
     const char *name;
     const char *alias; /* another spelling on the command line, with its dashes; NULL */
@@ -27,6 +34,7 @@ struct option {
     const char *value;    /* what --help calls the value; NULL: by type */
     const char *help;
     const char *group; /* heading before it in --help; NULL: as the one before */
+    enum option_applies applies;
 };
 
 extern const struct option options[];
@@ -41,6 +49,8 @@ int option_unknown(const char *name, const char *as, struct err *err);
 int option_set(struct config *c, const struct option *o, const char *value,
                const char *as, struct err *err) MUST_CHECK;
 void option_reset_list(struct config *c, const struct option *o);
+const char *
+option_applies_word(enum option_applies applies); /* "start", "load", "now" */
 /* The current value as text, appended. */
 void option_print_value(const struct config *c, const struct option *o,
                         struct buf *out);

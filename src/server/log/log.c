@@ -24,6 +24,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,7 +35,7 @@
 
 struct log {
     int fd;
-    enum log_level level;
+    atomic_int level;
     pthread_t thread;
     bool has_thread;
     pthread_mutex_t mutex; /* for all below */
@@ -108,7 +109,7 @@ struct log *log_new(int fd, enum log_level level)
     pthread_attr_t thread;
 
     log->fd = fd;
-    log->level = level;
+    atomic_init(&log->level, level);
     pthread_mutex_init(&log->mutex, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -119,6 +120,11 @@ struct log *log_new(int fd, enum log_level level)
     log->has_thread = !pthread_create(&log->thread, &thread, write_lines, log);
     pthread_attr_destroy(&thread);
     return log;
+}
+
+void log_set_level(struct log *log, enum log_level level)
+{
+    atomic_store(&log->level, level);
 }
 
 void log_free(struct log *log)
@@ -208,7 +214,7 @@ static void push_format(struct log *log, enum log_level level, const char *forma
     char text[LOG_LINE_MAX];
     int n;
 
-    if (!log || level > log->level)
+    if (!log || (int)level > atomic_load_explicit(&log->level, memory_order_relaxed))
         return;
     n = vsnprintf(text, sizeof(text), format, ap);
     if (n < 0)

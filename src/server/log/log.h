@@ -26,6 +26,8 @@ enum log_source { LOG_ORCHESTRATOR, LOG_SD, LOG_LLM };
 struct log;
 
 struct log *log_new(int fd, enum log_level level);
+/* from now on; any thread */
+void log_set_level(struct log *log, enum log_level level);
 void log_free(
     struct log *log); /* waits up to a second for the reader at the other end */
 

@@ -284,6 +284,12 @@ size_t job_queue_limit(const struct job_queue *q)
     return q->o.limit;
 }
 
+void job_queue_set_limits(struct job_queue *q, size_t waiting, unsigned silence_ms)
+{
+    q->o.limit = waiting;
+    q->o.silence_limit_ms = silence_ms;
+}
+
 void job_queue_cancel_all(struct job_queue *q, json_t *ret_ids)
 {
     /* from the end, so that no waiting job is begun in between */

@@ -60,6 +60,7 @@ struct job *job_queue_running(const struct job_queue *q);
 struct job *job_queue_find(const struct job_queue *q, const char *id);
 size_t job_queue_waiting(const struct job_queue *q);
 size_t job_queue_limit(const struct job_queue *q);
+void job_queue_set_limits(struct job_queue *q, size_t waiting, unsigned silence_ms);
 void job_queue_cancel_all(struct job_queue *q, json_t *ret_ids);
 
 /* The state as clients see it (docs/openapi.yaml, Progress): of the running job, or idle. JSON text; free() it. */

@@ -9,6 +9,7 @@
  * to be its own would do harm. */
 #include "server/systemd/systemd.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
 
@@ -99,6 +100,12 @@ void systemd_notify(const struct systemd *s, const char *format, ...)
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     send_text(s, text);
+}
+
+void systemd_reloading(const struct systemd *s)
+{
+    systemd_notify(s, "RELOADING=1\nMONOTONIC_USEC=%llu",
+                   (unsigned long long)clock_ns() / 1000);
 }
 
 static void on_watchdog(uv_timer_t *timer)

@@ -32,6 +32,8 @@ void systemd_watch(struct systemd *s, uv_loop_t *loop);
 /* Lines of sd_notify(3). */
 void systemd_notify(const struct systemd *s, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* Before a reload; "READY=1" ends it. */
+void systemd_reloading(const struct systemd *s);
 void systemd_close(struct systemd *s);
 
 #endif
