@@ -199,7 +199,7 @@ test('bad requests are refused before anything is loaded or forwarded for them',
 });
 
 test('with one text model at a time, a request that names another has it loaded behind the work that runs', async (t) => {
-  const server = await startServer(t, { args: ['--llm-resident', '1'], llm: { tokens: Array(12).fill(' x'), token_ms: 60 },
+  const server = await startServer(t, { args: ['--llm-resident', '1', '--text-queue-age', '0'], llm: { tokens: Array(12).fill(' x'), token_ms: 60 },
     prepare: (s) => writeGguf(join(s.models, 'other.gguf')) });
   const first = streamed(server);
   await sleep(150);

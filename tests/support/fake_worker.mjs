@@ -223,13 +223,15 @@ async function sdRoute(req, res, body) {
 
 // ------------------------------------------------------------------------------------------ the text worker
 
-const llm = { ready: false };
+const llm = { ready: false, busy: 0 };
 const llamaError = (res, code, message, type) => sendJson(res, code, { error: { code, message, type } });
 
 async function llmText(req, res, body) {
   const request = JSON.parse(body.toString() || '{}');
   const chat = req.url.startsWith('/v1/chat');
   const how = decide('chat');
+  record({ event: 'text_begin', busy: ++llm.busy, model: option('--model')?.split('/').at(-1), tag: request.user });
+  res.on('close', () => record({ event: 'text_end', busy: --llm.busy, tag: request.user }));
   if (how === 'crash') die();
   if (how === 'error') return llamaError(res, 400, 'the prompt is too long', 'exceed_context_size_error');
   if (how === 'garbage') return void res.socket.end('not http at all\r\n\r\n');

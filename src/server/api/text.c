@@ -23,6 +23,7 @@ struct text_ask {
     const char *target; /* at the worker; static */
     char *body;         /* to send instead of the client's; NULL: the client's own */
     enum proxy_stream stream;
+    enum text_need need;
 };
 
 static void ask_free(struct text_ask *ask)
@@ -55,7 +56,7 @@ static void forward(struct text_ask *ask, const char *path)
 {
     struct server *server = ask->api->server;
     struct http_exchange *x = ask->x;
-    struct text_pass *pass = text_pass_new(ask->api->gate, path);
+    struct text_pass *pass = text_pass_new(ask->api->gate, path, ask->need);
     struct proxy_options o = {
         .client = server->client,
         .acquire = text_acquire,
@@ -126,7 +127,11 @@ static void serve(struct api *api, struct http_exchange *x, const char *target,
                              .target = target,
                              .model = model && *model ? mem_strdup(model) : NULL,
                              .body = body,
-                             .stream = stream};
+                             .stream = stream,
+                             .need = !strcmp(target, "/tokenize") ||
+                                             !strcmp(target, "/detokenize")
+                                         ? TEXT_NEEDS_WORKER
+                                         : TEXT_NEEDS_SLOT};
     resident = ask->model ? resident_path(api, ask->model) : NULL;
     if (!ask->model) {
         forward(ask, NULL);

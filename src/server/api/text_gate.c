@@ -1,49 +1,80 @@
-/* One list of passes that wait, looked at from its head whenever something may have changed: a pass came or went, the
- * supervisor reported a change, a load ended, the worker became ready. The head decides:
+/* Two lists of passes, those that wait in the order of their arrival and those that run. The waiting ones are gone
+ * through from the oldest whenever something may have changed: a pass came or went, the supervisor reported a change, a
+ * load ended. For each:
  *
- *   its model is not the worker's -> ask the supervisor to load it (refused while work runs: looked at again when
- *                                    the work ends, which is a change)
- *   the worker is ready           -> through, next head
- *   else                          -> wait for the worker; if that ends in an error, the head fails with it
+ *   a worker has its model, is ready and has a free slot -> through
+ *   a worker has its model, is ready, all slots taken    -> waits; those of other models behind it may pass
+ *   a worker has its model and is not ready              -> waits for the worker; if that fails, it fails with it
+ *   no worker has its model                              -> the supervisor is asked to load it
  *
- * Strict order, so a request for another model is not overtaken for ever by requests for the present one; the price
- * is that those behind it wait for its load. Two clients that alternate between two models make the worker
- * reload each time: correct, slow, and said in the log by the supervisor. (Collating by model with a bound on the
- * age is a matter of the durable queue.)
+ * Collation with an age bound. A load may have to wait until somebody gives way (all resident models work). As long as it
+ * has waited for less than --text-queue-age, those behind it that want a resident model pass: two clients who alternate
+ * between two models do not make every request a load. From then on nobody behind it passes, so what works becomes idle and
+ * the load goes ahead. The age counts from its arrival or from the end of the last load, whichever was later, so that a model
+ * which was just loaded has that long to answer those who wait for it. So the longest wait is bounded by the age
+ * times the number of models that are wanted, plus the answers that run.
  *
- * Changes are reported from within the supervisor; the list is looked at from a timer of zero length instead, so
- * that nothing here calls back into it from inside its own steps. A load cannot be taken back: its answer is
- * recognised as stale by comparing the head's model.
- */
+ * Slots are counted here and not taken from the supervisor's running work, because token ids are asked for beside them.
+ *
+ * The estimate is what the answers of this model took so far (a moving mean), times the rounds until its turn. Before the
+ * first answer there is none, and none is told.
+ *
+ * Changes are reported from within the supervisor; the list is gone through from a timer of zero length instead, so
+ * that nothing here calls back into it from inside its own steps. A load cannot be taken back; its end is recognised
+ * by the path. */
 #include "server/api/text_gate.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
+#include "server/config/config.h"
+#include "server/log/log.h"
 #include "server/server.h"
 #include "server/supervisor/supervisor.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define TELL_MS 500 /* how often those who wait get a new sentence */
+#define MEAN_WEIGHT 4
+
+enum place { NOWHERE, WAITING, RUNNING };
+
 struct text_pass {
     struct text_gate *gate;
-    char *model_path; /* NULL: whatever is active */
-    struct text_pass *next;
+    char *model_path; /* NULL: whatever is the default */
+    enum text_need need;
+    enum place place;
+    struct text_pass *next, *previous;
     struct proxy *proxy; /* while it waits or works */
-    bool waiting;        /* in the gate's list */
-    bool working;
-    bool
-        had_worker; /* it is asked for again: the worker of this generation failed it */
-    int worker;     /* its id, once had_worker */
+    uint64_t arrived_ms; /* when it asked first */
+    uint64_t begun_ms;
+    bool had_worker; /* asked for again: the worker of this generation failed it */
+    int worker;      /* its id, once had_worker */
     unsigned generation;
+};
+
+struct list {
+    struct text_pass *first, *last;
+};
+
+/* What is known of the model in one worker. */
+struct desk {
+    struct text_gate *gate;
+    struct supervisor_wait *wait; /* for it to be ready */
+    unsigned taken;               /* slots */
+    double mean_ms;               /* of an answer; 0: none yet */
+    unsigned generation;          /* of the process that mean_ms is about */
 };
 
 struct text_gate {
     struct server *server;
-    struct text_pass *first;
-    uv_timer_t kick;
-    struct supervisor_wait *wait;
-    char *loading; /* the path of the load that is under way for a pass */
+    struct list waiting, running;
+    struct desk desks[WORKERS_MAX];
+    uv_timer_t kick, tell;
+    char *loading;        /* the path of the load that is under way for a pass */
+    uint64_t switched_ms; /* when the last load ended */
     unsigned references;
     bool closed;
 };
@@ -69,40 +100,177 @@ static void kick(struct text_gate *g)
         uv_timer_start(&g->kick, on_kick, 0, 0);
 }
 
-/* ---- the list ---- */
+/* ---- the lists ---- */
+
+static struct list *list_of(struct text_pass *pass)
+{
+    return pass->place == WAITING ? &pass->gate->waiting : &pass->gate->running;
+}
 
 static void take_out(struct text_pass *pass)
 {
-    struct text_pass **at = &pass->gate->first;
+    struct list *l = list_of(pass);
 
-    while (*at != pass)
-        at = &(*at)->next;
-    *at = pass->next;
-    pass->next = NULL;
-    pass->waiting = false;
+    *(pass->previous ? &pass->previous->next : &l->first) = pass->next;
+    *(pass->next ? &pass->next->previous : &l->last) = pass->previous;
+    pass->next = pass->previous = NULL;
+    pass->place = NOWHERE;
 }
 
-static void fail_head(struct text_gate *g, const struct err *err)
+/* One that is asked for again keeps the place that its age gives it. */
+static void put_in(struct text_pass *pass, enum place place)
 {
-    struct text_pass *pass = g->first;
+    struct list *l;
+    struct text_pass *after;
 
+    pass->place = place;
+    l = list_of(pass);
+    after = l->last;
+    while (place == WAITING && after && after->arrived_ms > pass->arrived_ms)
+        after = after->previous;
+    pass->previous = after;
+    pass->next = after ? after->next : l->first;
+    *(after ? &after->next : &l->first) = pass;
+    *(pass->next ? &pass->next->previous : &l->last) = pass;
+}
+
+/* The worker that a pass is for; -1: none has its model. */
+static int worker_of(const struct text_pass *pass)
+{
+    const struct supervisor *s = pass->gate->server->supervisor;
+
+    return pass->model_path ? supervisor_text_with(s, pass->model_path)
+                            : supervisor_default_text(s);
+}
+
+static bool wait_for_the_same(const struct text_pass *a, const struct text_pass *b)
+{
+    int worker = worker_of(a);
+
+    if (a->need != b->need || worker != worker_of(b))
+        return false;
+    return worker >= 0 || !strcmp(a->model_path, b->model_path);
+}
+
+/* 1: nobody of its model is before it. */
+static int position_of(const struct text_pass *pass)
+{
+    int position = 1;
+
+    for (const struct text_pass *p = pass->previous; p; p = p->previous)
+        position += wait_for_the_same(p, pass);
+    return position;
+}
+
+static unsigned slots_of(const struct text_gate *g, int id)
+{
+    struct worker_snapshot w;
+
+    supervisor_snapshot(g->server->supervisor, id, &w);
+    return w.slots ? w.slots : 1;
+}
+
+/* Until the turn of the one at this position; -1: not known. */
+static int64_t eta_of(const struct text_gate *g, int id, int position)
+{
+    const struct desk *desk = id >= 0 ? &g->desks[id] : NULL;
+    unsigned slots;
+
+    if (!desk || desk->mean_ms <= 0)
+        return -1;
+    slots = slots_of(g, id);
+    return (int64_t)(desk->mean_ms *
+                     (double)(((unsigned)position + slots - 1) / slots));
+}
+
+/* ---- what those who wait are told ---- */
+
+static void tell(struct text_pass *pass, int position)
+{
+    struct text_gate *g = pass->gate;
+    struct supervisor *s = g->server->supervisor;
+    int id = worker_of(pass);
+    int64_t eta = eta_of(g, id, position);
+    char why[64] = "", text[96];
+
+    if (id >= 0 && !supervisor_is_ready(s, id))
+        supervisor_progress_text(s, id, why, sizeof(why));
+    if (*why)
+        snprintf(text, sizeof(text), "queue position=%d %s", position, why);
+    else if (eta >= 0)
+        snprintf(text, sizeof(text), "queue position=%d eta_ms=%" PRId64, position,
+                 eta);
+    else
+        snprintf(text, sizeof(text), "queue position=%d", position);
+    proxy_progress(pass->proxy, text);
+}
+
+/* In one go from the front, for all: positions are counted per worker; those without one are rare. */
+static void each_waiting(struct text_gate *g,
+                         void (*each)(struct text_pass *pass, int position, void *data),
+                         void *data)
+{
+    int positions[WORKERS_MAX] = {0};
+
+    for (struct text_pass *p = g->waiting.first; p; p = p->next) {
+        int id = worker_of(p);
+
+        if (p->need == TEXT_NEEDS_SLOT && id >= 0)
+            each(p, ++positions[id], data);
+        else
+            each(p, position_of(p), data);
+    }
+}
+
+static void tell_one(struct text_pass *pass, int position, void *data)
+{
+    (void)data;
+    tell(pass, position);
+}
+
+static void on_tell(uv_timer_t *timer)
+{
+    struct text_gate *g = timer->data;
+
+    if (!g->waiting.first)
+        uv_timer_stop(timer);
+    each_waiting(g, tell_one, NULL);
+}
+
+static void start_telling(struct text_gate *g)
+{
+    if (!uv_is_active((uv_handle_t *)&g->tell))
+        uv_timer_start(&g->tell, on_tell, TELL_MS, TELL_MS);
+}
+
+/* ---- turns ---- */
+
+static void fail(struct text_pass *pass, const struct err *err)
+{
     take_out(pass);
     proxy_fail(pass->proxy, err);
 }
 
-static void let_through(struct text_gate *g, int id)
+static void let_through(struct text_pass *pass, int id)
 {
-    struct text_pass *pass = g->first;
+    struct text_gate *g = pass->gate;
     struct proxy_target target = {0};
     struct worker_snapshot worker;
+    uint64_t now = clock_ms();
 
     take_out(pass);
     supervisor_snapshot(g->server->supervisor, id, &worker);
     target.port = worker.port;
     snprintf(target.token, sizeof(target.token), "%s", worker.token);
-    pass->working = true;
+    put_in(pass, RUNNING);
     pass->had_worker = true;
     pass->worker = id;
+    pass->begun_ms = now;
+    g->desks[id].taken += pass->need == TEXT_NEEDS_SLOT;
+    if (now - pass->arrived_ms >= TELL_MS)
+        log_info(g->server->log, "[Queue] Text request %s acquired a slot after %.1f s",
+                 http_request_id(proxy_exchange(pass->proxy)),
+                 (double)(now - pass->arrived_ms) / 1000);
     pass->generation = supervisor_work_begin(g->server->supervisor, id);
     proxy_ready(pass->proxy, &target);
 }
@@ -110,31 +278,42 @@ static void let_through(struct text_gate *g, int id)
 static void on_loaded(void *user, const struct err *err)
 {
     struct text_gate *g = user;
-    const struct text_pass *head = g->first;
 
-    if (!g->closed && err && head && head->model_path && g->loading &&
-        !strcmp(head->model_path, g->loading))
-        fail_head(g, err);
+    for (struct text_pass *p = g->waiting.first, *next; !g->closed && err && p;
+         p = next) {
+        next = p->next;
+        if (p->model_path && g->loading && !strcmp(p->model_path, g->loading) &&
+            worker_of(p) < 0)
+            fail(p, err);
+    }
     free(g->loading);
     g->loading = NULL;
+    g->switched_ms = clock_ms();
     kick(g);
     gate_unref(g);
 }
 
 static void on_ready(void *user, const struct err *err)
 {
-    struct text_gate *g = user;
+    struct desk *desk = user;
+    struct text_gate *g = desk->gate;
+    int id = (int)(desk - g->desks);
 
-    g->wait = NULL;
-    if (err && g->first)
-        fail_head(g, err);
+    desk->wait = NULL;
+    for (struct text_pass *p = g->waiting.first, *next; err && p; p = next) {
+        next = p->next;
+        if (worker_of(p) == id)
+            fail(p, err);
+    }
     kick(g);
 }
 
-static void ask_for_model(struct text_gate *g)
+/* Returns 0, or -1 when somebody has to give way first. Fails the pass when its model cannot be had. */
+static int ask_for_model(struct text_pass *pass)
 {
+    struct text_gate *g = pass->gate;
     struct err err = {0};
-    char *path = mem_strdup(g->first->model_path);
+    char *path = mem_strdup(pass->model_path);
     const struct supervisor_load load = {.path = path,
                                          .options = WORKER_LOAD_OPTIONS_DEFAULT,
                                          .keeps_default = true,
@@ -145,66 +324,132 @@ static void ask_for_model(struct text_gate *g)
     g->references++;
     if (!supervisor_load_text(g->server->supervisor, &load, &id, &err)) {
         g->loading = path;
-        return;
+        return 0;
     }
     g->references--;
     free(path);
-    if (err.code != ERR_CONFLICT) {
-        fail_head(g, &err);
-        kick(g);
+    if (err.code == ERR_CONFLICT)
+        return -1;
+    fail(pass, &err);
+    return 0;
+}
+
+static bool is_aged(const struct text_pass *pass)
+{
+    const struct text_gate *g = pass->gate;
+    uint64_t since =
+        pass->arrived_ms > g->switched_ms ? pass->arrived_ms : g->switched_ms;
+
+    return clock_ms() - since >= (uint64_t)g->server->config->text_queue_age_s * 1000;
+}
+
+/* false: nobody behind this one may pass */
+static bool look_at(struct text_pass *pass, bool *is_full)
+{
+    struct text_gate *g = pass->gate;
+    struct supervisor *s = g->server->supervisor;
+    int id = worker_of(pass);
+
+    if (id < 0)
+        return g->loading || !ask_for_model(pass) || !is_aged(pass);
+    if (!supervisor_is_ready(s, id)) {
+        struct desk *desk = &g->desks[id];
+
+        if (!desk->wait)
+            desk->wait = supervisor_when_ready(s, id, on_ready, desk);
+    } else if (pass->need == TEXT_NEEDS_WORKER) {
+        let_through(pass, id);
+    } else if (!is_full[id] && g->desks[id].taken < slots_of(g, id)) {
+        let_through(pass, id);
+    } else {
+        is_full[id] = true; /* nor does anybody of this model overtake it */
     }
+    return true;
 }
 
 static void look(struct text_gate *g)
 {
-    struct supervisor *s = g->server->supervisor;
+    bool is_full[WORKERS_MAX] = {false};
 
-    while (g->first && !g->loading) {
-        const char *wanted = g->first->model_path;
-        int id = wanted ? supervisor_text_with(s, wanted) : supervisor_default_text(s);
-
-        if (id < 0) {
-            ask_for_model(g);
+    for (struct text_pass *p = g->waiting.first, *next; p; p = next) {
+        next = p->next;
+        if (!look_at(p, is_full))
             return;
-        }
-        if (!supervisor_is_ready(s, id)) {
-            if (!g->wait)
-                g->wait = supervisor_when_ready(s, id, on_ready, g);
-            return;
-        }
-        let_through(g, id);
     }
 }
 
 static void on_change(void *user, int id)
 {
     struct text_gate *g = user;
-    char text[160];
 
-    if (id == WORKER_SD || !g->first)
-        return;
-    supervisor_progress_text(g->server->supervisor, id, text, sizeof(text));
-    for (struct text_pass *pass = g->first; pass; pass = pass->next)
-        proxy_progress(pass->proxy, text);
-    kick(g);
+    if (id != WORKER_SD && g->waiting.first)
+        kick(g);
 }
 
 /* ---- for the proxy ---- */
 
+static int waiting_beside(const struct text_pass *pass)
+{
+    int count = 0;
+
+    for (const struct text_pass *p = pass->gate->waiting.first; p; p = p->next)
+        count += wait_for_the_same(p, pass);
+    return count;
+}
+
+/* A truthful Retry-After: when the first of those who wait now has its turn, one place is free. */
+static void refuse(struct text_pass *pass, struct proxy *p, int count)
+{
+    struct text_gate *g = pass->gate;
+    int64_t eta = eta_of(g, worker_of(pass), 1);
+    struct err err = {0};
+    char seconds[24];
+
+    snprintf(seconds, sizeof(seconds), "%" PRId64, eta < 1000 ? 1 : (eta + 999) / 1000);
+    http_set_header(proxy_exchange(p), "Retry-After", seconds);
+    err_set(&err, ERR_RATE_LIMIT,
+            "%d text requests are waiting for this model already, and no more may "
+            "(--text-queue-limit): try again in %s s",
+            count, seconds);
+    proxy_fail(p, &err);
+}
+
 void text_acquire(void *source, struct proxy *p)
 {
-    struct text_pass *pass = source, **last = &pass->gate->first;
+    struct text_pass *pass = source;
     struct text_gate *g = pass->gate;
+    int waiting;
 
     if (pass->had_worker)
         supervisor_suspect(g->server->supervisor, pass->worker, pass->generation);
-    while (*last)
-        last = &(*last)->next;
-    *last = pass;
+    else
+        pass->arrived_ms = clock_ms();
+    waiting = pass->had_worker ? 0 : waiting_beside(pass);
+    if (waiting >= g->server->config->text_queue_limit) {
+        refuse(pass, p, waiting);
+        return;
+    }
     pass->proxy = p;
-    pass->waiting = true;
-    on_change(g, supervisor_default_text(g->server->supervisor));
+    put_in(pass, WAITING);
     look(g);
+    if (pass->place != WAITING)
+        return;
+    tell(pass, waiting + 1);
+    start_telling(g);
+    log_debug(g->server->log, "[Queue] Text request %s waiting (position %d)",
+              http_request_id(proxy_exchange(p)), waiting + 1);
+}
+
+static void note_time(struct text_gate *g, const struct text_pass *pass)
+{
+    struct desk *desk = &g->desks[pass->worker];
+    double ms = (double)(clock_ms() - pass->begun_ms);
+
+    if (desk->generation != pass->generation || desk->mean_ms <= 0)
+        desk->mean_ms = ms > 1 ? ms : 1;
+    else
+        desk->mean_ms += (ms - desk->mean_ms) / MEAN_WEIGHT;
+    desk->generation = pass->generation;
 }
 
 void text_release(void *source, struct proxy *p)
@@ -213,21 +458,30 @@ void text_release(void *source, struct proxy *p)
     struct text_gate *g = pass->gate;
 
     (void)p;
-    if (pass->waiting)
-        take_out(pass);
-    if (pass->working)
+    if (pass->place == RUNNING) {
+        if (pass->need == TEXT_NEEDS_SLOT) {
+            g->desks[pass->worker].taken--;
+            note_time(g, pass);
+        }
         supervisor_work_end(g->server->supervisor, pass->worker, pass->generation);
-    pass->working = false;
+        log_debug(g->server->log, "[Queue] Text request %s released after %.1f s",
+                  http_request_id(proxy_exchange(pass->proxy)),
+                  (double)(clock_ms() - pass->begun_ms) / 1000);
+    }
+    if (pass->place != NOWHERE)
+        take_out(pass);
     pass->proxy = NULL;
     kick(g);
 }
 
-struct text_pass *text_pass_new(struct text_gate *g, const char *model_path)
+struct text_pass *text_pass_new(struct text_gate *g, const char *model_path,
+                                enum text_need need)
 {
     struct text_pass *pass = mem_zalloc(sizeof(*pass));
 
     pass->gate = g;
     pass->model_path = model_path ? mem_strdup(model_path) : NULL;
+    pass->need = need;
     g->references++;
     return pass;
 }
@@ -239,6 +493,53 @@ void text_pass_free(struct text_pass *pass)
     free(pass);
 }
 
+/* ---- seen from outside ---- */
+
+static struct text_place place_of(const struct text_pass *pass, int position)
+{
+    const struct text_gate *g = pass->gate;
+    struct text_place place = {
+        .id = http_request_id(proxy_exchange(pass->proxy)),
+        .model = pass->model_path,
+        .is_running = pass->place == RUNNING,
+        .position = position,
+        .waited_ms =
+            (pass->place == RUNNING ? pass->begun_ms : clock_ms()) - pass->arrived_ms,
+    };
+    int id = pass->place == RUNNING ? pass->worker : worker_of(pass);
+
+    if (!place.model) {
+        struct worker_snapshot w;
+
+        supervisor_snapshot(g->server->supervisor, id, &w);
+        place.model = w.model ? w.model : w.wanted;
+    }
+    place.eta_ms = place.is_running ? 0 : eta_of(g, id, position);
+    return place;
+}
+
+struct visitor {
+    text_place_fn *each;
+    void *data;
+};
+
+static void show_one(struct text_pass *pass, int position, void *data)
+{
+    const struct visitor *v = data;
+    struct text_place place = place_of(pass, position);
+
+    v->each(v->data, &place);
+}
+
+void text_gate_each(struct text_gate *g, text_place_fn *each, void *data)
+{
+    struct visitor v = {each, data};
+
+    for (struct text_pass *p = g->running.first; p; p = p->next)
+        show_one(p, 0, &v);
+    each_waiting(g, show_one, &v);
+}
+
 /* ---- life ---- */
 
 struct text_gate *text_gate_new(struct server *server)
@@ -246,14 +547,19 @@ struct text_gate *text_gate_new(struct server *server)
     struct text_gate *g = mem_zalloc(sizeof(*g));
 
     g->server = server;
-    g->references = 2; /* the owner, the timer */
+    g->references = 3; /* the owner, the timers */
+    for (int id = 0; id < WORKERS_MAX; id++)
+        g->desks[id].gate = g;
     uv_timer_init(server->loop, &g->kick);
-    g->kick.data = g;
+    uv_timer_init(server->loop, &g->tell);
+    g->kick.data = g->tell.data = g;
     supervisor_listen(server->supervisor, on_change, g);
+    log_info(server->log, "[Queue] Initialized with max concurrent requests: %" PRId64,
+             server->config->llm_slots);
     return g;
 }
 
-static void on_kick_closed(uv_handle_t *timer)
+static void on_timer_closed(uv_handle_t *timer)
 {
     gate_unref(timer->data);
 }
@@ -263,6 +569,7 @@ void text_gate_free(struct text_gate *g)
     if (!g)
         return;
     g->closed = true;
-    uv_close((uv_handle_t *)&g->kick, on_kick_closed);
+    uv_close((uv_handle_t *)&g->kick, on_timer_closed);
+    uv_close((uv_handle_t *)&g->tell, on_timer_closed);
     gate_unref(g);
 }
