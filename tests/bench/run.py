@@ -4,7 +4,8 @@ by hand, with the machine they came from.
 
 usage: tests/bench/run.py [--nginx PATH] [--checkpoint FILE] [--torch-python COMMAND]
 
-  together   text and pictures at once, with the starter models
+  together   text and pictures at once under each policy, with the starter models and with a larger text model
+  waiting    a thousand clients in the queue
   proxy      requests per second, time per event, memory; against nginx when it is given or found
   engine     a full-size checkpoint at 512x512 (tests/bench/make_random_sd15.py writes one), against PyTorch when
              a python with torch is given
@@ -14,6 +15,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -32,7 +34,13 @@ def main():
         print(f"\n== {name}", flush=True)
         status |= subprocess.run([str(c) for c in command], cwd=ROOT, check=False).returncode
 
-    run("together", [sys.executable, HERE / "together.py"])
+    run("together, starter models", [sys.executable, HERE / "together.py"])
+    with tempfile.TemporaryDirectory(prefix="mysti-bench-") as folder:
+        model = pathlib.Path(folder) / "random.gguf"
+        run("a larger text model", [sys.executable, HERE / "random_text_model.py", model, "--mib", "256"])
+        run("together, larger", [sys.executable, HERE / "together.py", "--llm-model", model, "--size", "512",
+                                 "--steps", "12", "--rounds", "3", "--seconds", "4"])
+    run("waiting", ["node", HERE / "waiting.mjs"])
     if a.nginx:
         run("proxy", [sys.executable, HERE / "proxy.py", "--nginx", a.nginx])
     else:
