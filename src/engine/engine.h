@@ -149,10 +149,22 @@ struct engine_image {
     unsigned dropped_tokens; /* of the prompt: more than fit into the text encoder */
 };
 
+/* What is there after a step, a pixel for each latent pixel. Lives only during the call. */
+struct engine_preview {
+    int image, step, steps;
+    int width, height;
+    const uint8_t *rgb; /* [height, width, 3] */
+    const void *png;
+    size_t png_bytes;
+};
+
 struct engine_events {
     void (*on_phase)(void *user, enum engine_phase phase, int image);
     /* after step 1..steps of image 0..count-1 */
     void (*on_step)(void *user, int image, int step, int steps);
+    /* Both or none: is a preview wanted after this step (not asked after the last one)? */
+    bool (*wants_preview)(void *user, int image, int step, int steps);
+    void (*on_preview)(void *user, const struct engine_preview *preview);
     /* false ends the job (the receiver is gone or cannot store it); reason in err, else
      * ERR_CANCELLED */
     bool (*on_image)(void *user, const struct engine_image *image, struct err *err);

@@ -198,15 +198,43 @@ static int denoise(void *user, const float *x, double sigma, float *ret_denoised
     return 0;
 }
 
+/* The picture's own memory is free while it is sampled. */
+static void show(struct run *run, const float *denoised, int step, int steps)
+{
+    int scale = run->model->checkpoint->vae.scale;
+    struct buf png = {0};
+    struct engine_preview preview = {.image = run->image,
+                                     .step = step,
+                                     .steps = steps,
+                                     .width = run->job->width / scale,
+                                     .height = run->job->height / scale,
+                                     .rgb = at(run, run->memory.rgb)};
+
+    if (!run->model->preview.is_known)
+        preview_learn(run->model);
+    preview_draw(&run->model->preview, denoised, run->latent_count,
+                 at(run, run->memory.rgb));
+    if (image_png_encode(preview.rgb, (unsigned)preview.width, (unsigned)preview.height,
+                         NULL, 0, &png, NULL) == 0) {
+        preview.png = png.data;
+        preview.png_bytes = png.len;
+        run->events->on_preview(run->events->user, &preview);
+    }
+    buf_release(&png);
+}
+
 static int on_step(void *user, unsigned step, unsigned steps, const float *denoised,
                    struct err *err)
 {
     struct run *run = user;
 
-    (void)denoised;
     (void)err;
     if (run->events->on_step)
         run->events->on_step(run->events->user, run->image, (int)step, (int)steps);
+    if (step < steps && run->events->wants_preview &&
+        run->events->wants_preview(run->events->user, run->image, (int)step,
+                                   (int)steps))
+        show(run, denoised, (int)step, (int)steps);
     return 0;
 }
 

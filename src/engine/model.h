@@ -5,6 +5,7 @@
 #include "engine/checkpoint.h"
 #include "engine/engine.h"
 #include "engine/graph/backend.h"
+#include "engine/preview.h"
 
 struct engine {
     struct backend *backend;
@@ -24,7 +25,8 @@ struct engine_model {
     struct engine *engine;
     struct checkpoint *checkpoint;
     struct weight_store *store;
-    struct stages *stages; /* of the size that was asked for last */
+    struct stages *stages;  /* of the size that was asked for last */
+    struct preview preview; /* learned with the first one */
 };
 
 /* Compiles for `size` unless the model has it; weights are not packed yet. */

@@ -80,6 +80,7 @@ struct run {
     uint64_t rested_ns;  /* when the last rest ended: from there the step computes */
     uint64_t sampled_ns; /* time in finished steps, all images */
     unsigned sampled;    /* finished steps, all images */
+    uint64_t preview_ns; /* when the last preview was sent */
 };
 
 struct task *task_new(enum task_kind kind)
@@ -231,6 +232,33 @@ static void on_step(void *user, int image, int step, int steps)
     }
 }
 
+static bool wants_preview(void *user, int image, int step, int steps)
+{
+    struct run *run = user;
+    int64_t every_ms = run->task->request.preview_ms;
+    uint64_t now = clock_ns();
+
+    (void)image;
+    (void)step;
+    (void)steps;
+    if (every_ms < 0 || now - run->preview_ns < (uint64_t)every_ms * 1000000)
+        return false;
+    run->preview_ns = now;
+    return true;
+}
+
+static void on_preview(void *user, const struct engine_preview *p)
+{
+    struct run *run = user;
+
+    post_line(run->c,
+              json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:I}", "event", "preview",
+                        "image", p->image, "step", p->step, "steps", p->steps, "width",
+                        p->width, "height", p->height, "bytes",
+                        (json_int_t)p->png_bytes),
+              p->png, p->png_bytes);
+}
+
 static bool on_image(void *user, const struct engine_image *image, struct err *err)
 {
     struct run *run = user;
@@ -282,6 +310,8 @@ static int run_generate(struct compute *c, struct task *task)
     int rc = -1;
     const struct engine_events events = {.on_phase = on_phase,
                                          .on_step = on_step,
+                                         .wants_preview = wants_preview,
+                                         .on_preview = on_preview,
                                          .on_image = on_image,
                                          .is_cancelled = is_cancelled,
                                          .user = &run};

@@ -100,7 +100,8 @@ static int take_fields(struct request *r, const json_t *o, struct err *err)
         take_int(o, "height", &r->height, err) ||
         take_int(o, "steps", &r->steps, err) || take_int(o, "count", &r->count, err) ||
         take_scale(o, "cfg_scale", &r->cfg_scale, err) ||
-        take_integer(o, "seed", -1, INT64_MAX, &r->seed, err))
+        take_integer(o, "seed", -1, INT64_MAX, &r->seed, err) ||
+        take_integer(o, "preview_ms", -1, INT_MAX, &r->preview_ms, err))
         return -1;
     return 0;
 }
@@ -152,7 +153,8 @@ int request_parse(struct request *ret, enum request_kind kind, const char *json,
                             .seed = -1,
                             .strength = -1,
                             .mask_blur = -1,
-                            .padding = -1};
+                            .padding = -1,
+                            .preview_ms = -1};
     if (!object)
         return err_set(err, ERR_INVALID, "the job is not JSON: line %d, column %d: %s",
                        error.line, error.column, error.text);

@@ -19,6 +19,7 @@ struct request {
     double strength, mask_blur;
     int padding;
     bool is_cropped, only_masked;
+    int64_t preview_ms; /* at most one preview in so long a time; -1: none */
 };
 
 /* The body of /internal/generate and /internal/estimate; the prompt is optional for an estimate. Fails with

@@ -171,6 +171,19 @@ test('a job may start from a picture: what the mask leaves alone stays, wrong fi
   assert.equal((await worker.health()).state, 'ready');
 });
 
+test('previews come while it draws when they are asked for, and change nothing', async (t) => {
+  const worker = await ready(t);
+  const plain = await worker.draw({ prompt: 'a', seed: 7 });
+  assert.equal(plain.previews.length, 0);
+  const watched = await worker.draw({ prompt: 'a', seed: 7, preview_ms: 0, count: 2 });
+  assert.deepEqual(watched.previews.map(({ head }) => [head.image, head.step, head.steps, head.width, head.height]),
+    [[0, 1, 4, 8, 8], [0, 2, 4, 8, 8], [0, 3, 4, 8, 8], [1, 1, 4, 8, 8], [1, 2, 4, 8, 8], [1, 3, 4, 8, 8]]);
+  for (const { png } of watched.previews) assert.deepEqual([decodePng(png).width, decodePng(png).height], [8, 8]);
+  assert.ok(watched.images[0].png.equals(plain.images[0].png));
+  const rare = await worker.draw({ prompt: 'a', seed: 7, preview_ms: 60000, count: 2 });
+  assert.equal(rare.previews.length, 1);
+});
+
 test('a wrong job is refused with its field, and nothing starts', async (t) => {
   const worker = await ready(t);
   const cases = [

@@ -58,18 +58,19 @@ export class PictureWorker {
 export function takeApart(bytes) {
   const events = [];
   const images = [];
+  const previews = [];
   while (bytes.length) {
     const end = bytes.indexOf(10);
     const event = JSON.parse(bytes.subarray(0, end).toString());
     bytes = bytes.subarray(end + 1);
     events.push(event);
-    if (event.event === 'image') {
-      images.push({ head: event, png: bytes.subarray(0, event.bytes) });
+    if (event.event === 'image' || event.event === 'preview') {
+      (event.event === 'image' ? images : previews).push({ head: event, png: bytes.subarray(0, event.bytes) });
       if (bytes[event.bytes] !== 10) throw new Error('no newline after the picture');
       bytes = bytes.subarray(event.bytes + 1);
     }
   }
-  return { events, images };
+  return { events, images, previews };
 }
 
 // unprivileged: as nobody when the tests run as root, whom no limit of priorities holds.

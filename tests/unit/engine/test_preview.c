@@ -1,0 +1,147 @@
+/* The factors of a preview: Stable Diffusion's own for its autoencoder and for one that cannot be asked; learned from the
+ * encoder otherwise, so that a picture's latent shows the picture. */
+#include "base/mem.h"
+#include "engine/model.h"
+#include "engine/preview.c"
+
+#include "small_model.h"
+#include "unit.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define STARTER "models/starter/starter-painter.safetensors"
+
+static struct engine *engine;
+
+static void check(int result, const struct err *err)
+{
+    if (result)
+        fail_msg("%s", err->message);
+}
+
+static struct engine_model *load(const struct small_model *what)
+{
+    char *path = small_model_write(what);
+    struct engine_model *model;
+    struct err err = {0};
+
+    check(engine_model_load(&model, engine, path, NULL, &err), &err);
+    unlink(path);
+    free(path);
+    return model;
+}
+
+static void without_an_encoder_they_are_the_known_ones(void **state)
+{
+    struct engine_model *model =
+        load(&(struct small_model){.without_prefix = "first_stage_model.encoder."});
+    const float latent[4] = {1, 0, 0, 0}, zero[4] = {0};
+    uint8_t rgb[3];
+
+    (void)state;
+    preview_learn(model);
+    assert_true(model->preview.is_known);
+    preview_draw(&model->preview, latent, 4, rgb);
+    assert_int_equal(rgb[0], 172); /* (0.3512 + 1) * 127.5 */
+    assert_int_equal(rgb[1], 157);
+    assert_int_equal(rgb[2], 169);
+    preview_draw(&model->preview, zero, 4, rgb);
+    assert_int_equal(rgb[0], 128);
+    engine_model_free(model);
+}
+
+/* The starter painter's latents hold the mean colours of their pixels, in a way of its own: its factors show them, Stable
+ * Diffusion's do not. */
+static double error_of(const struct preview *p, const float *latents,
+                       const float *colours)
+{
+    double sum = 0;
+
+    for (int i = 0; i < 64; i++) {
+        uint8_t rgb[3];
+
+        preview_draw(p, latents + 4 * i, 4, rgb);
+        for (int c = 0; c < 3; c++) {
+            double d = rgb[c] / 127.5 - 1 - (double)colours[3 * i + c];
+
+            sum += d * d;
+        }
+    }
+    return sum;
+}
+
+static void they_are_learned_from_the_encoder(void **state)
+{
+    struct engine_model *model;
+    struct preview known = {.is_known = true, .channels = 4};
+    struct picture_size size = {64, 64, 1, 1};
+    struct program *program = NULL;
+    float *picture = aligned_alloc(64, 64 * 64 * 3 * 4), *moments;
+    float latents[64 * 4], colours[64 * 3];
+    struct err err = {0};
+
+    (void)state;
+    for (int i = 0; i < 64 * 64 * 3; i++) { /* other patches than it learns from */
+        int x = i / 3 % 64 / 8, y = i / 3 / 64 / 8, c = i % 3;
+        float v = (float)((x * 5 + y * 3 + c * 7 + x * y) % 8) / 3.5F - 1;
+
+        picture[i] = v;
+        colours[(y * 8 + x) * 3 + c] = v;
+    }
+    moments = aligned_alloc(64, 64 * 8 * 4);
+    check(engine_model_load(&model, engine, STARTER, NULL, &err), &err);
+    const struct backend_ops *ops = model->engine->backend->ops;
+    struct graph *graph = checkpoint_start_graph(model->checkpoint, &size);
+
+    check(ops->compile(model->engine->backend, graph, model->store, &program, &err),
+          &err);
+    check(ops->load(program, &err), &err);
+    struct program_run run = {.inputs = (void *[]){picture},
+                              .outputs = (void *[]){moments}};
+    run.arena = aligned_alloc(64, program->arena_bytes + 64);
+    check(ops->run(program, &run, &err), &err);
+    for (int i = 0; i < 64 * 4; i++)
+        latents[i] = moments[i / 4 * 8 + i % 4] * 0.18215F;
+    preview_learn(model);
+    memcpy(known.factors, standard, sizeof(standard));
+    print_message("  rms %.3f, with the known factors %.3f\n",
+                  sqrt(error_of(&model->preview, latents, colours) / 192),
+                  sqrt(error_of(&known, latents, colours) / 192));
+    assert_true(error_of(&model->preview, latents, colours) < 192 * 0.2 * 0.2);
+    assert_true(error_of(&known, latents, colours) > 192 * 0.3 * 0.3);
+    free(run.arena);
+    ops->program_free(program);
+    graph_free(graph);
+    free(picture);
+    free(moments);
+    engine_model_free(model);
+}
+
+static int set_up(void **state)
+{
+    struct err err = {0};
+
+    (void)state;
+    check(engine_open(&engine, &(struct engine_options){.backend = "ref", .threads = 2},
+                      &err),
+          &err);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    engine_close(engine);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(without_an_encoder_they_are_the_known_ones),
+        cmocka_unit_test(they_are_learned_from_the_encoder),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
