@@ -248,7 +248,11 @@ static bool is_cancelled(void *user)
 
 static int draw(const struct engine_job *job, struct seen *seen, struct err *err)
 {
-    struct engine_events events = {on_phase, on_step, on_image, is_cancelled, seen};
+    struct engine_events events = {.on_phase = on_phase,
+                                   .on_step = on_step,
+                                   .on_image = on_image,
+                                   .is_cancelled = is_cancelled,
+                                   .user = seen};
 
     return engine_generate(model, job, &events, err);
 }
