@@ -64,6 +64,20 @@ test('a worker that died while drawing is told again', async (t) => {
   await text;
 });
 
+test('a policy that is changed while the server runs reaches the picture worker at once, the text worker with its next start', async (t) => {
+  const server = await startServer(t);
+  const { status, json } = await server.postJson('/v1/config', { sharing: 'image-first' });
+  assert.deepEqual([status, json], [200, { now: ['sharing'], at_load: [] }]);
+  await until('the picture worker is told', () => heard(server).length);
+  assert.deepEqual(heard(server), [quiet('image-first')]);
+  assert.equal((await server.getJson('/v1/system')).json.sharing, 'image-first');
+  assert.match(server.logText, /Sharing: image-first from now on; the text worker takes its new place when it is restarted/);
+  await server.postJson('/v1/workers/llm/restart');
+  const last = server.records('llm').filter((r) => r.event === 'start').at(-1).options;
+  assert.equal(last[last.indexOf('--sharing') + 1], 'image-first');
+  await server.postJson('/v1/config', { sharing: 'fair' }).then((r) => assert.equal(r.status, 400));
+});
+
 test('a word that is none of the three is refused before anything starts', async () => {
   const { spawnSync } = await import('node:child_process');
   const { binFolder } = await import('../support/server.mjs');

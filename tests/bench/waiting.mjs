@@ -77,7 +77,7 @@ async function withServer(name, path, body) {
   const cleanUps = [];
   try {
     const server = await startServer({ after: (f) => cleanUps.push(f) }, {
-      args: ['--queue-limit', String(2 * CLIENTS), '--max-connections', String(4 * CLIENTS)],
+      args: ['--queue-limit', String(2 * CLIENTS), '--text-queue-limit', String(2 * CLIENTS), '--max-connections', String(4 * CLIENTS)],
       sd: { step_ms: 3_600_000, default_steps: 2 }, llm: { chat: 'slow', first_ms: 3_600_000 } });
     await measure(server, name, path, body);
   } finally {
