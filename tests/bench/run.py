@@ -6,6 +6,7 @@ usage: tests/bench/run.py [--nginx PATH] [--checkpoint FILE] [--torch-python COM
 
   together   text and pictures at once under each policy, with the starter models and with a larger text model
   waiting    a thousand clients in the queue
+  (parking.py wants to be told what makes memory tight on this machine: see there)
   proxy      requests per second, time per event, memory; against nginx when it is given or found
   engine     a full-size checkpoint at 512x512 (tests/bench/make_random_sd15.py writes one), against PyTorch when
              a python with torch is given
