@@ -56,6 +56,7 @@ struct request {
     const char *llama_server;
     int64_t port, threads, context, slots, gpu_layers;
     enum sharing sharing;
+    const char *task, *pooling;
     bool check, help, version, verbose;
 };
 
@@ -89,6 +90,8 @@ static void print_help(void)
     printf("  --sharing POLICY      who goes first beside pictures: text-first "
            "(default),\n"
            "                        equal or image-first\n"
+           "  --task TASK           chat (default), embedding or rerank\n"
+           "  --pooling mean        embedding: the file does not say how\n"
            "  --llama-server PROGRAM  which one; default: MYSTI_LLAMA_SERVER, PATH, "
            "the one "
            "of the build\n"
@@ -99,13 +102,14 @@ static void print_help(void)
 
 static int unknown(const char *arg, struct err *err)
 {
-    const char *names[FLAG_COUNT + 7] = {"model", "llama-server", "check",  "verbose",
-                                         "help",  "version",      "sharing"};
+    const char *names[FLAG_COUNT + 9] = {"model",   "llama-server", "check",
+                                         "verbose", "help",         "version",
+                                         "sharing", "task",         "pooling"};
     const char *near;
 
     for (size_t i = 0; i < FLAG_COUNT; i++)
-        names[7 + i] = flags[i].name;
-    near = str_nearest(arg + strspn(arg, "-"), names, FLAG_COUNT + 7);
+        names[9 + i] = flags[i].name;
+    near = str_nearest(arg + strspn(arg, "-"), names, FLAG_COUNT + 9);
     return err_set(err, ERR_INVALID, "unknown option %.80s%s%s%s", arg,
                    near ? "; did you mean --" : "; --help lists them all",
                    near ? near : "", near ? "?" : "");
@@ -146,6 +150,22 @@ static int take_value(struct request *r, const char *name, const char *value,
     }
     if (!strcmp(name, "llama-server")) {
         r->llama_server = value;
+        return 0;
+    }
+    if (!strcmp(name, "task")) {
+        if (strcmp(value, "chat") && strcmp(value, "embedding") &&
+            strcmp(value, "rerank"))
+            return err_set(
+                err, ERR_INVALID,
+                "--task must be one of chat, embedding, rerank, not \"%.40s\"", value);
+        r->task = value;
+        return 0;
+    }
+    if (!strcmp(name, "pooling")) {
+        if (strcmp(value, "mean"))
+            return err_set(err, ERR_INVALID, "--pooling must be mean, not \"%.40s\"",
+                           value);
+        r->pooling = value;
         return 0;
     }
     if (!strcmp(name, "sharing"))
@@ -261,6 +281,24 @@ static int64_t threads_of(const struct request *r)
     return cores_usable();
 }
 
+/* A text that is to become a vector goes through in one piece, so a batch is as large as a slot. The pooling is the file's;
+ * one that does not say is averaged, which is what can be done with a model that was made for writing (such a one
+ * goes on writing, too). */
+static void add_task(struct words *a, const struct request *r)
+{
+    int64_t context = r->context ? r->context : STANDARD_CONTEXT;
+
+    if (!r->task || !strcmp(r->task, "chat"))
+        return;
+    add_text(a, !strcmp(r->task, "rerank") ? "--reranking" : "--embeddings");
+    add_number(a, "--batch-size", context);
+    add_number(a, "--ubatch-size", context);
+    if (r->pooling) {
+        add_text(a, "--pooling");
+        add_text(a, r->pooling);
+    }
+}
+
 static void add_arguments(struct words *a, const struct request *r)
 {
     int64_t context = r->context ? r->context : STANDARD_CONTEXT;
@@ -275,6 +313,7 @@ static void add_arguments(struct words *a, const struct request *r)
     add_number(a, "--threads", threads_of(r));
     if (r->gpu_layers >= 0)
         add_number(a, "--gpu-layers", r->gpu_layers);
+    add_task(a, r);
     if (sharing_text_gives_way(r->sharing))
         add_number(a, "--prio", LOW_PRIORITY);
     if (r->verbose)

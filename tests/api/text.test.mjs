@@ -161,14 +161,6 @@ test('tokenize and detokenize take the names of both worlds', async (t) => {
     assert.match((await server.postJson('/v1/detokenize', { tokens })).json.error.message, /tokens must be a list of token ids/);
 });
 
-test('embeddings say the truth', async (t) => {
-  const server = await startServer(t, { ready: [] });
-  const { status, json, headers } = await server.postJson('/v1/embeddings', { input: 'x' });
-  assert.equal(status, 501);
-  assert.equal(json.error.code, 'not_supported');
-  assert.equal(headers.get('x-should-retry'), 'false');
-});
-
 test('bad requests are refused before anything is loaded or forwarded for them', async (t) => {
   const server = await startServer(t, { prepare: (s) => writeSafetensors(join(s.models, 'painter.safetensors')) });
   const cases = [

@@ -280,6 +280,13 @@ async function llmRoute(req, res, body) {
     case 'POST /v1/chat/completions':
     case 'POST /v1/completions':
       return llmText(req, res, body);
+    case 'POST /v1/embeddings':
+      if (option('--task') !== 'embedding') return llamaError(res, 501, 'This server does not support embeddings', 'not_supported_error');
+      return sendJson(res, 200, { object: 'list', model: 'fake', usage: { prompt_tokens: 1, total_tokens: 1 },
+        data: [].concat(json().input).map((text, index) => ({ object: 'embedding', index, embedding: [text.length, 0.5] })) });
+    case 'POST /v1/rerank':
+      if (option('--task') !== 'rerank') return llamaError(res, 501, 'This server does not support reranking', 'not_supported_error');
+      return sendJson(res, 200, { object: 'list', model: 'fake', results: json().documents.map((d, index) => ({ index, relevance_score: d.length })) });
     case 'POST /tokenize':
       return sendJson(res, 200, { tokens: [...Buffer.from(json().content ?? '')] });
     case 'POST /detokenize':

@@ -27,10 +27,12 @@ const u64 = (n) => {
   return b;
 };
 
-// A GGUF with one metadata key (general.architecture) and the named tensors, each one F32.
-export function writeGguf(path, { architecture = 'llama', tensors = ['token_embd.weight'] } = {}) {
-  const parts = [Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(1),
+// A GGUF with the metadata key general.architecture, further numbers (u32) as they are given, and the named tensors,
+// each one F32.
+export function writeGguf(path, { architecture = 'llama', numbers = {}, tensors = ['token_embd.weight'] } = {}) {
+  const parts = [Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(1 + Object.keys(numbers).length),
     ggufString('general.architecture'), u32(8), ggufString(architecture)];
+  for (const [key, value] of Object.entries(numbers)) parts.push(ggufString(key), u32(4), u32(value));
   tensors.forEach((name, i) => parts.push(ggufString(name), u32(1), u64(1), u32(0), u64(i * 32)));
   const head = Buffer.concat(parts);
   return write(path, Buffer.concat([head, Buffer.alloc((32 - (head.length % 32)) % 32 + tensors.length * 32)]));

@@ -40,7 +40,8 @@ handler_fn about_health, about_system, about_index;
 /* configuration.c */
 handler_fn config_show, config_set;
 /* text.c */
-handler_fn text_chat, text_completions, text_tokenize, text_detokenize, text_embeddings;
+handler_fn text_chat, text_completions, text_tokenize, text_detokenize, text_embeddings,
+    text_rerank;
 /* images.c */
 handler_fn images_generate;
 /* pictures.c */

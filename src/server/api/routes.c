@@ -38,7 +38,9 @@ const struct route routes[] = {
     {"POST", "/v1/completions", SCOPE_INFER, text_completions, "continue a text"},
     {"POST", "/v1/tokenize", SCOPE_INFER, text_tokenize, "text to token ids"},
     {"POST", "/v1/detokenize", SCOPE_INFER, text_detokenize, "token ids to text"},
-    {"POST", "/v1/embeddings", SCOPE_INFER, text_embeddings, "not served yet (501)"},
+    {"POST", "/v1/embeddings", SCOPE_INFER, text_embeddings, "texts to vectors"},
+    {"POST", "/v1/rerank", SCOPE_INFER, text_rerank,
+     "how well do documents answer a query?"},
 
     /* pictures */
     {"POST", "/v1/images/generations", SCOPE_INFER, images_generate, "draw pictures"},

@@ -24,6 +24,7 @@ struct text_ask {
     char *body;         /* to send instead of the client's; NULL: the client's own */
     enum proxy_stream stream;
     enum text_need need;
+    enum worker_task task; /* TASK_AUTO: any */
 };
 
 static void ask_free(struct text_ask *ask)
@@ -77,27 +78,6 @@ static void forward(struct text_ask *ask, const char *path)
     proxy_forward(x, &o);
 }
 
-static void on_listed(void *user)
-{
-    struct text_ask *ask = user;
-    struct err err = {0};
-    const struct catalog_entry *entry =
-        catalog_find(ask->api->catalog, ask->model, MODEL_TEXT, &err);
-
-    if (entry) {
-        char *path = mem_strdup(entry->path);
-
-        forward(ask, path);
-        free(path);
-        return;
-    }
-    struct http_exchange *x = ask->x;
-
-    http_set_user(x, NULL, NULL);
-    ask_free(ask);
-    http_respond_err(x, &err);
-}
-
 /* The resident text model that a name means; NULL: none, or not known without the list. */
 static const char *resident_path(struct api *api, const char *name)
 {
@@ -115,31 +95,127 @@ static const char *resident_path(struct api *api, const char *name)
     return NULL;
 }
 
+static enum worker_task task_of_worker(const struct worker_snapshot *w)
+{
+    return w->wish.task != TASK_AUTO ? w->wish.task : worker_task_of_file(w->wanted);
+}
+
+/* A resident model that was made for this; the one used last. NULL: none. */
+static const char *resident_for(struct api *api, enum worker_task task)
+{
+    const struct supervisor *s = api->server->supervisor;
+    const char *best = NULL;
+    uint64_t used_ms = 0;
+
+    for (int id = WORKER_LLM; id < supervisor_count(s); id++) {
+        struct worker_snapshot w;
+
+        supervisor_snapshot(s, id, &w);
+        if (w.wanted && task_of_worker(&w) == task && (!best || w.used_ms > used_ms)) {
+            best = w.wanted;
+            used_ms = w.used_ms;
+        }
+    }
+    return best;
+}
+
+static bool is_for(struct api *api, const char *path, enum worker_task task)
+{
+    const struct supervisor *s = api->server->supervisor;
+    int id = supervisor_text_with(s, path);
+    struct worker_snapshot w;
+
+    if (id < 0)
+        return worker_task_of_file(path) == task;
+    supervisor_snapshot(s, id, &w);
+    return task_of_worker(&w) == task;
+}
+
+/* Takes the ask. */
+static void refuse_task(struct text_ask *ask, const char *path)
+{
+    struct http_exchange *x = ask->x;
+    const char *id = path ? catalog_id(ask->api->catalog, path) : NULL;
+    const char *what = ask->task == TASK_EMBEDDING ? "embeddings" : "reranking";
+
+    http_set_user(x, NULL, NULL);
+    if (id)
+        http_respond_error(
+            x, ERR_INVALID, "model",
+            "'%.200s' was not made for %s: name a model that was, or load "
+            "this one with \"task\": \"%s\"",
+            id, what, worker_task_name(ask->task));
+    else
+        http_respond_error(x, ERR_INVALID, "model",
+                           "no model for %s is loaded: name one that was made for it "
+                           "(its file says so), or load one with \"task\": \"%s\"",
+                           what, worker_task_name(ask->task));
+    ask_free(ask);
+}
+
+/* path: NULL for the default. Takes the ask. */
+static void forward_or_refuse(struct text_ask *ask, const char *path)
+{
+    char *copy = path ? mem_strdup(path) : NULL;
+
+    if (ask->task != TASK_AUTO && (!path || !is_for(ask->api, path, ask->task)))
+        refuse_task(ask, copy);
+    else
+        forward(ask, copy);
+    free(copy);
+}
+
+static void on_listed(void *user)
+{
+    struct text_ask *ask = user;
+    struct err err = {0};
+    const struct catalog_entry *entry =
+        catalog_find(ask->api->catalog, ask->model, MODEL_TEXT, &err);
+
+    if (entry) {
+        forward_or_refuse(ask, entry->path);
+        return;
+    }
+    struct http_exchange *x = ask->x;
+
+    http_set_user(x, NULL, NULL);
+    ask_free(ask);
+    http_respond_err(x, &err);
+}
+
+/* What the worker has to be for, and whether it takes one of its slots, by the route. */
+static void set_needs(struct text_ask *ask)
+{
+    const char *target = ask->target;
+    bool is_tokens = !strcmp(target, "/tokenize") || !strcmp(target, "/detokenize");
+
+    ask->need = is_tokens ? TEXT_NEEDS_WORKER : TEXT_NEEDS_SLOT;
+    if (!strcmp(target, "/v1/embeddings"))
+        ask->task = TASK_EMBEDDING;
+    else if (!strcmp(target, "/v1/rerank"))
+        ask->task = TASK_RERANK;
+}
+
 /* Finds the model and forwards. body: to send instead of the client's own (taken), or NULL. */
 static void serve(struct api *api, struct http_exchange *x, const char *target,
                   const char *model, char *body, enum proxy_stream stream)
 {
     struct text_ask *ask = mem_zalloc(sizeof(*ask));
-    const char *resident;
+    const char *resident = NULL;
 
     *ask = (struct text_ask){.api = api,
                              .x = x,
                              .target = target,
                              .model = model && *model ? mem_strdup(model) : NULL,
                              .body = body,
-                             .stream = stream,
-                             .need = !strcmp(target, "/tokenize") ||
-                                             !strcmp(target, "/detokenize")
-                                         ? TEXT_NEEDS_WORKER
-                                         : TEXT_NEEDS_SLOT};
-    resident = ask->model ? resident_path(api, ask->model) : NULL;
-    if (!ask->model) {
-        forward(ask, NULL);
-    } else if (resident) {
-        char *path = mem_strdup(resident);
-
-        forward(ask, path);
-        free(path);
+                             .stream = stream};
+    set_needs(ask);
+    if (ask->model)
+        resident = resident_path(api, ask->model);
+    else if (ask->task != TASK_AUTO)
+        resident = resident_for(api, ask->task);
+    if (resident || !ask->model) {
+        forward_or_refuse(ask, resident);
     } else {
         http_set_user(x, ask, on_left_early);
         catalog_ask(api->catalog, on_listed, ask);
@@ -335,13 +411,34 @@ void text_detokenize(struct api *api, struct http_exchange *x, const char *arg)
     with_body(api, x, arg, BODY_REQUIRED, detokenize);
 }
 
+/* ---- vectors and ranks ---- */
+
+static void on_embeddings_body(struct http_exchange *x, void *user, const char *data,
+                               size_t len)
+{
+    (void)data;
+    (void)len;
+    forward_body(x, user, "/v1/embeddings", "input");
+}
+
+static void on_rerank_body(struct http_exchange *x, void *user, const char *data,
+                           size_t len)
+{
+    (void)data;
+    (void)len;
+    forward_body(x, user, "/v1/rerank", "query");
+}
+
 void text_embeddings(struct api *api, struct http_exchange *x, const char *arg)
 {
-    (void)api;
     (void)arg;
-    http_set_header(x, "x-should-retry", "false");
-    http_respond_error(
-        x, ERR_UNSUPPORTED, NULL,
-        "embeddings are not served yet: they need a model made for them, "
-        "resident beside the one that writes");
+    http_set_user(x, api, NULL);
+    http_collect_body(x, 0, on_embeddings_body);
+}
+
+void text_rerank(struct api *api, struct http_exchange *x, const char *arg)
+{
+    (void)arg;
+    http_set_user(x, api, NULL);
+    http_collect_body(x, 0, on_rerank_body);
 }

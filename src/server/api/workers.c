@@ -36,8 +36,8 @@ static json_t *log_json(struct api *api, int id)
 
 static json_t *options_json(const struct worker_load_options *o)
 {
-    return json_pack("{s:i, s:i, s:i}", "gpu_layers", o->gpu_layers, "context",
-                     o->context, "slots", o->slots);
+    return json_pack("{s:i, s:i, s:i, s:s}", "gpu_layers", o->gpu_layers, "context",
+                     o->context, "slots", o->slots, "task", worker_task_name(o->task));
 }
 
 /* What only a text worker has. */

@@ -145,10 +145,24 @@ static int read_pair(struct reader *r, struct model_peek *p)
         return -1;
     if (type == GGUF_STRING && strcmp(key, "general.architecture") == 0)
         return get_string(r, p->architecture, sizeof(p->architecture));
+    if (strstr(key, ".ssm.") || strstr(key, ".wkv."))
+        p->is_recurrent = true;
     if (type == 4 /* u32 */ && str_has_suffix(key, ".context_length")) {
         if (get_u32(r, &value))
             return -1;
         p->context = value;
+        return 0;
+    }
+    if (type == 4 && str_has_suffix(key, ".pooling_type")) {
+        if (get_u32(r, &value))
+            return -1;
+        p->pooling = value <= 4 ? (int)value : -1;
+        return 0;
+    }
+    if (type == 4 && str_has_suffix(key, ".attention.sliding_window")) {
+        if (get_u32(r, &value))
+            return -1;
+        p->sliding_window = value;
         return 0;
     }
     return skip_value(r, type);
@@ -285,7 +299,7 @@ static int peek_open(struct reader *r, struct model_peek *p)
 
 int model_peek(const char *path, struct model_peek *ret, struct err *err)
 {
-    struct model_peek p = {0};
+    struct model_peek p = {.pooling = -1};
     struct reader r = {.path = path, .err = err};
     struct stat st;
     int rc;

@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum model_kind {
@@ -27,6 +28,9 @@ struct model_peek {
     uint64_t size_bytes;   /* of the file */
     uint64_t tensors;
     uint64_t context; /* GGUF's <architecture>.context_length; 0: unknown */
+    int pooling; /* GGUF's <architecture>.pooling_type: 0 none, 1 mean, 2 first, 3 last, 4 rank; -1: says nothing */
+    uint64_t sliding_window; /* tokens that attention looks back; 0: all of them */
+    bool is_recurrent;       /* keeps a state instead of a cache of tokens */
 };
 
 int model_peek(const char *path, struct model_peek *ret, struct err *err) MUST_CHECK;

@@ -45,7 +45,7 @@ bool load_options_are_same(const struct worker_load_options *a,
                            const struct worker_load_options *b)
 {
     return a->gpu_layers == b->gpu_layers && a->context == b->context &&
-           a->slots == b->slots;
+           a->slots == b->slots && a->task == b->task;
 }
 
 bool wish_is_same(const struct wish *a, const struct wish *b)
@@ -67,7 +67,8 @@ void desired_wishes_release(struct desired_wishes *d)
 static int read_wish(const json_t *entry, struct wish *ret)
 {
     struct worker_load_options o = WORKER_LOAD_OPTIONS_DEFAULT;
-    const char *path;
+    const char *path, *task = "auto";
+    struct err ignored;
 
     if (!entry) /* not in the record: nobody has decided */
         return 0;
@@ -75,10 +76,10 @@ static int read_wish(const json_t *entry, struct wish *ret)
         wish_set(ret, NULL, NULL);
         return 0;
     }
-    if (json_unpack((json_t *)(uintptr_t)entry, "{s:s, s?i, s?i, s?i}", "model", &path,
-                    "gpu_layers", &o.gpu_layers, "context", &o.context, "slots",
-                    &o.slots) ||
-        path[0] != '/')
+    if (json_unpack((json_t *)(uintptr_t)entry, "{s:s, s?i, s?i, s?i, s?s}", "model",
+                    &path, "gpu_layers", &o.gpu_layers, "context", &o.context, "slots",
+                    &o.slots, "task", &task) ||
+        worker_task_from_name(task, &o.task, &ignored) || path[0] != '/')
         return -1;
     wish_set(ret, path, &o);
     return 0;
@@ -156,9 +157,9 @@ static json_t *wish_json(const struct wish *w)
 {
     if (!w->path)
         return json_null();
-    return json_pack("{s:s, s:i, s:i, s:i}", "model", w->path, "gpu_layers",
+    return json_pack("{s:s, s:i, s:i, s:i, s:s}", "model", w->path, "gpu_layers",
                      w->options.gpu_layers, "context", w->options.context, "slots",
-                     w->options.slots);
+                     w->options.slots, "task", worker_task_name(w->options.task));
 }
 
 static char *record_text(const struct desired_wishes *wishes)

@@ -75,6 +75,29 @@ static int64_t context_of(const struct config *c, const struct wish *target)
     return peek.context < CONTEXT_MAX ? (int64_t)peek.context : CONTEXT_MAX;
 }
 
+/* A file that was made for embeddings says how its vectors are pooled; the older ones of BERT's kind say it by their
+ * architecture alone. Models that write can give vectors too, of a sort; only who asks for that gets it. */
+enum worker_task worker_task_of_file(const char *path)
+{
+    struct model_peek peek;
+
+    if (model_peek(path, &peek, NULL))
+        return TASK_CHAT;
+    if (peek.pooling == 4)
+        return TASK_RERANK;
+    if (peek.pooling > 0 || str_has_suffix(peek.architecture, "bert") ||
+        strstr(peek.architecture, "bert-") || strstr(peek.architecture, "embedding"))
+        return TASK_EMBEDDING;
+    return TASK_CHAT;
+}
+
+static bool says_pooling(const char *path)
+{
+    struct model_peek peek;
+
+    return model_peek(path, &peek, NULL) == 0 && peek.pooling > 0;
+}
+
 /* What is left open in the wish, as it will really be. */
 static struct worker_load_options present_of(const struct config *c,
                                              const struct wish *target)
@@ -85,6 +108,7 @@ static struct worker_load_options present_of(const struct config *c,
         .gpu_layers = o->gpu_layers >= 0 ? o->gpu_layers : (int)c->llm_gpu_layers,
         .context = (int)context_of(c, target),
         .slots = o->slots ? o->slots : (int)c->llm_slots,
+        .task = o->task == TASK_AUTO ? worker_task_of_file(target->path) : o->task,
     };
 }
 
@@ -93,6 +117,10 @@ static void llm_arguments(struct words *a, const struct config *c, const char *p
 {
     add_pair(a, "--model", mem_strdup(path));
     add_number(a, "--slots", present->slots);
+    if (present->task != TASK_CHAT)
+        add_pair(a, "--task", mem_strdup(worker_task_name(present->task)));
+    if (present->task == TASK_EMBEDDING && !says_pooling(path))
+        add_pair(a, "--pooling", mem_strdup("mean"));
     if (present->context)
         add_number(a, "--context", present->context);
     if (c->llm_threads)

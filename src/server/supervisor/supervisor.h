@@ -59,11 +59,32 @@ enum worker_state {
 #undef X
 };
 
+/* What a text model is for: it writes, it turns texts into vectors, or it says how well texts answer a question. The
+ * words are those of the load option "task" and of mysti_llm_worker --task. */
+#define WORKER_TASKS(X)                                                                \
+    X(AUTO, "auto") /* as the file says */                                             \
+    X(CHAT, "chat")                                                                    \
+    X(EMBEDDING, "embedding")                                                          \
+    X(RERANK, "rerank")
+
+enum worker_task {
+#define X(name, word) TASK_##name,
+    WORKER_TASKS(X)
+#undef X
+};
+
+const char *worker_task_name(enum worker_task task);
+int worker_task_from_name(const char *name, enum worker_task *ret,
+                          struct err *err) MUST_CHECK;
+/* What the file was made for; TASK_CHAT when it does not say. */
+enum worker_task worker_task_of_file(const char *path);
+
 /* What a load may say; standard values mean the server's configuration. */
 struct worker_load_options {
     int gpu_layers; /* -1: as configured */
     int context;    /* tokens of a slot; 0: as configured */
     int slots;      /* 0: as configured */
+    enum worker_task task;
 };
 #define WORKER_LOAD_OPTIONS_DEFAULT                                                    \
     {                                                                                  \

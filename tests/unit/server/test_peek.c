@@ -112,6 +112,42 @@ static void a_text_model(void **state)
     buf_release(&b);
 }
 
+static void put_number(struct buf *b, const char *key, uint32_t value)
+{
+    put_string(b, key);
+    put_u32(b, 4);
+    put_u32(b, value);
+}
+
+/* What decides how a model is started, and whether its context can be kept. */
+static void what_a_text_model_is_for(void **state)
+{
+    struct buf b = {0};
+    struct model_peek p;
+    struct err err;
+
+    (void)state;
+    put_head(&b, 3, 1, 4);
+    put_architecture(&b, "qwen3");
+    put_number(&b, "qwen3.pooling_type", 3);
+    put_number(&b, "qwen3.attention.sliding_window", 512);
+    put_number(&b, "qwen3.ssm.state_size", 16);
+    put_tensor(&b, "token_embd.weight", 0);
+    for (int i = 0; i < 64; i++)
+        put_u64(&b, 0);
+    assert_int_equal(peek(&b, &p, &err), 0);
+    assert_int_equal(p.pooling, 3);
+    assert_int_equal(p.sliding_window, 512);
+    assert_true(p.is_recurrent);
+    buf_release(&b);
+    b = text_model();
+    assert_int_equal(peek(&b, &p, &err), 0);
+    assert_int_equal(p.pooling, -1);
+    assert_int_equal(p.sliding_window, 0);
+    assert_false(p.is_recurrent);
+    buf_release(&b);
+}
+
 static void picture_models_by_architecture_and_by_tensors(void **state)
 {
     struct buf b = {0};
@@ -262,6 +298,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_text_model),
+        cmocka_unit_test(what_a_text_model_is_for),
         cmocka_unit_test(picture_models_by_architecture_and_by_tensors),
         cmocka_unit_test(safetensors),
         cmocka_unit_test(what_is_no_file_is_refused),
