@@ -12,8 +12,8 @@
  *
  * Places: models load where the loop's thread stands, pictures are drawn where the policy says. A thread is lowered by
  * itself at the first picture; for going up again it is replaced by a new one, because without privileges there is no
- * other way. (OpenMP's helpers belong to the thread that they help, and go and come with it. Those of the reference
- * back end are the engine's own and stay where they are.)
+ * other way. (OpenMP's helpers belong to the thread that they help, and go and come with it. So do those of
+ * the reference back end.)
  *
  * Resting: after a step, as long as the policy says, on a condition that a cancel, the end of the text or another policy
  * wakes. At most REST_MAX_MS, so that a step that takes minutes is not followed by minutes of nothing.

@@ -11,6 +11,7 @@ struct pool {
     pthread_mutex_t lock;
     pthread_cond_t work, done;
     pthread_t *threads; /* threads - 1 of them: the caller is one */
+    pthread_t owner;    /* who started them */
     int thread_count, started;
     unsigned round; /* raised for each loop; guarded by lock, as are the next four */
     int busy;
@@ -24,6 +25,7 @@ struct pool {
 struct worker {
     struct pool *pool;
     int thread;
+    unsigned seen; /* the round before its first */
 };
 
 static void work(struct pool *pool, int thread)
@@ -39,7 +41,7 @@ static void *worker_main(void *arg)
 {
     struct worker me = *(struct worker *)arg;
     struct pool *pool = me.pool;
-    unsigned seen = 0;
+    unsigned seen = me.seen;
 
     free(arg);
     pthread_mutex_lock(&pool->lock);
@@ -59,6 +61,37 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
+static int start_threads(struct pool *pool, struct err *err)
+{
+    pool->owner = pthread_self();
+    pool->is_ending = false;
+    while (pool->started < pool->thread_count - 1) {
+        struct worker *worker = mem_alloc(sizeof(*worker));
+        int failure;
+
+        *worker = (struct worker){pool, pool->started + 1, pool->round};
+        failure =
+            pthread_create(&pool->threads[pool->started], NULL, worker_main, worker);
+        if (failure) {
+            free(worker);
+            return err_set(err, ERR_UNAVAILABLE, "cannot start compute thread %d: %s",
+                           pool->started + 1, strerror(failure));
+        }
+        pool->started++;
+    }
+    return 0;
+}
+
+static void end_threads(struct pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->is_ending = true;
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->lock);
+    while (pool->started)
+        pthread_join(pool->threads[--pool->started], NULL);
+}
+
 int pool_new(struct pool **ret_pool, int threads, struct err *err)
 {
     struct pool *pool = mem_zalloc(sizeof(*pool));
@@ -68,19 +101,9 @@ int pool_new(struct pool **ret_pool, int threads, struct err *err)
     pthread_cond_init(&pool->done, NULL);
     pool->thread_count = threads;
     pool->threads = mem_zalloc((size_t)threads * sizeof(*pool->threads));
-    for (int i = 1; i < threads; i++) {
-        struct worker *worker = mem_alloc(sizeof(*worker));
-        int failure;
-
-        *worker = (struct worker){pool, i};
-        failure = pthread_create(&pool->threads[i - 1], NULL, worker_main, worker);
-        if (failure) {
-            free(worker);
-            pool_free(pool);
-            return err_set(err, ERR_UNAVAILABLE, "cannot start compute thread %d: %s",
-                           i, strerror(failure));
-        }
-        pool->started++;
+    if (start_threads(pool, err)) {
+        pool_free(pool);
+        return -1;
     }
     *ret_pool = pool;
     return 0;
@@ -90,12 +113,7 @@ void pool_free(struct pool *pool)
 {
     if (!pool)
         return;
-    pthread_mutex_lock(&pool->lock);
-    pool->is_ending = true;
-    pthread_cond_broadcast(&pool->work);
-    pthread_mutex_unlock(&pool->lock);
-    for (int i = 0; i < pool->started; i++)
-        pthread_join(pool->threads[i], NULL);
+    end_threads(pool);
     pthread_mutex_destroy(&pool->lock);
     pthread_cond_destroy(&pool->work);
     pthread_cond_destroy(&pool->done);
@@ -115,6 +133,10 @@ void pool_run(struct pool *pool, int count, pool_fn *fn, void *user)
     if (count == 1) {
         fn(user, 0, 0);
         return;
+    }
+    if (!pthread_equal(pool->owner, pthread_self())) {
+        end_threads(pool);
+        (void)!start_threads(pool, NULL); /* fewer share the loop then */
     }
     pthread_mutex_lock(&pool->lock);
     pool->fn = fn;

@@ -3,7 +3,8 @@
  *   pool_run(pool, count, fn, user);     fn(user, i, thread) for each i in 0..count-1,
  * in any order
  *
- * The caller takes part as thread 0; pool_run returns when all are done. */
+ * The caller takes part as thread 0; pool_run returns when all are done. Another caller than the last one gets other
+ * threads, so that they stand in the scheduler where their caller does, as OpenMP's do. */
 #ifndef MYSTI_ENGINE_GRAPH_REF_POOL_H
 #define MYSTI_ENGINE_GRAPH_REF_POOL_H
 
