@@ -56,7 +56,7 @@ struct request {
     const char *llama_server;
     int64_t port, threads, context, slots, gpu_layers;
     enum sharing sharing;
-    const char *task, *pooling;
+    const char *task, *pooling, *kv_folder;
     bool check, help, version, verbose;
 };
 
@@ -92,6 +92,7 @@ static void print_help(void)
            "                        equal or image-first\n"
            "  --task TASK           chat (default), embedding or rerank\n"
            "  --pooling mean        embedding: the file does not say how\n"
+           "  --kv-folder FOLDER    where contexts may be saved; without: nowhere\n"
            "  --llama-server PROGRAM  which one; default: MYSTI_LLAMA_SERVER, PATH, "
            "the one "
            "of the build\n"
@@ -102,14 +103,14 @@ static void print_help(void)
 
 static int unknown(const char *arg, struct err *err)
 {
-    const char *names[FLAG_COUNT + 9] = {"model",   "llama-server", "check",
-                                         "verbose", "help",         "version",
-                                         "sharing", "task",         "pooling"};
+    const char *names[FLAG_COUNT + 10] = {
+        "model",   "llama-server", "check", "verbose", "help",
+        "version", "sharing",      "task",  "pooling", "kv-folder"};
     const char *near;
 
     for (size_t i = 0; i < FLAG_COUNT; i++)
-        names[9 + i] = flags[i].name;
-    near = str_nearest(arg + strspn(arg, "-"), names, FLAG_COUNT + 9);
+        names[10 + i] = flags[i].name;
+    near = str_nearest(arg + strspn(arg, "-"), names, FLAG_COUNT + 10);
     return err_set(err, ERR_INVALID, "unknown option %.80s%s%s%s", arg,
                    near ? "; did you mean --" : "; --help lists them all",
                    near ? near : "", near ? "?" : "");
@@ -159,6 +160,13 @@ static int take_value(struct request *r, const char *name, const char *value,
                 err, ERR_INVALID,
                 "--task must be one of chat, embedding, rerank, not \"%.40s\"", value);
         r->task = value;
+        return 0;
+    }
+    if (!strcmp(name, "kv-folder")) {
+        if (value[0] != '/')
+            return err_set(err, ERR_INVALID,
+                           "--kv-folder must be an absolute path, not %s", value);
+        r->kv_folder = value;
         return 0;
     }
     if (!strcmp(name, "pooling")) {
@@ -362,6 +370,12 @@ static void set_environment(const struct request *r, const struct engine *e)
     setenv("LLAMA_ARG_THREADS_HTTP", HTTP_THREADS, 1);
     if (r->model)
         set_alias(r->model);
+    if (r->kv_folder) { /* it joins the names as they are */
+        char *folder = mem_printf("%s/", r->kv_folder);
+
+        setenv("LLAMA_ARG_SLOT_SAVE_PATH", folder, 1);
+        free(folder);
+    }
 }
 
 static void become(const struct engine *e, const struct words *a)

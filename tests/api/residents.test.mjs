@@ -106,8 +106,8 @@ test('the same model with other options is started anew in its own worker', asyn
   const server = await startServer(t, { prepare: shelf });
   await load(server, 'a.gguf', { context: 512, slots: 3, gpu_layers: 7 });
   const before = await server.worker('llm');
-  assert.deepEqual(before.wished, { gpu_layers: 7, context: 512, slots: 3, task: 'auto' });
-  assert.deepEqual(before.present, { gpu_layers: 7, context: 512, slots: 3, task: 'chat' });
+  assert.deepEqual(before.wished, { gpu_layers: 7, context: 512, slots: 3, task: 'auto', idle_timeout: -1 });
+  assert.deepEqual(before.present, { gpu_layers: 7, context: 512, slots: 3, task: 'chat', idle_timeout: 0 });
   await load(server, 'a.gguf', { gpu_layers: 3 });
   const after = await server.worker('llm');
   assert.equal(after.id, before.id);

@@ -15,6 +15,7 @@
 //   generate  ok | crash | crash_mid | crash_second (in the second picture) | stall | garbage | out_of_memory | error_mid | truncate | unauthorized
 //             think (computes for think_ms without a word)
 //             step_ms, picture_bytes (extra bytes in the picture)
+//   save, restore (of a slot's context)  ok | anything else fails; slot_tokens: how many each slot holds
 //   chat      ok | crash | crash_head (after the head of a stream) | crash_mid | stall | garbage | error | slow  tokens, token_ms, first_ms
 import { createServer } from 'node:http';
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
@@ -293,6 +294,19 @@ async function llmRoute(req, res, body) {
       return sendJson(res, 200, { content: Buffer.from(json().tokens ?? []).toString() });
     case 'GET /props':
       return sendJson(res, 200, { total_slots: 1, model_path: option('--model') ?? '' });
+    case 'POST /slots/0':
+    case 'POST /slots/1': {
+      const slot = Number(req.url.split('?')[0].at(-1));
+      const path = join(option('--kv-folder'), json().filename);
+      if (req.url.endsWith('action=save')) {
+        if (decide('save') !== 'ok') return llamaError(res, 400, 'cannot be saved', 'invalid_request_error');
+        const n = plan('slot_tokens', [40, 0])[slot];
+        writeFileSync(path, 'x'.repeat(n), { mode: 0o600 });
+        return sendJson(res, 200, { id_slot: slot, filename: json().filename, n_saved: n, n_written: n });
+      }
+      const n = readFileSync(path).length;
+      return sendJson(res, 200, { id_slot: slot, n_restored: decide('restore') === 'ok' ? n : 0, n_read: n });
+    }
     case 'GET /slots':
       return sendJson(res, 200, [{ id: 0, is_processing: false }]);
     default:

@@ -51,7 +51,8 @@ handler_fn pictures_cancel, pictures_progress, pictures_stream, pictures_history
 handler_fn models_list, models_list_text, models_load, models_load_text, models_unload,
     models_unload_text;
 /* workers.c */
-handler_fn workers_list, workers_show, workers_start, workers_stop, workers_restart;
+handler_fn workers_list, workers_show, workers_start, workers_stop, workers_restart,
+    workers_park, workers_unpark;
 
 /* ---- answers that come later (later.c) ----
  *

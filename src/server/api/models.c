@@ -232,17 +232,20 @@ static int read_options(const json_t *body, struct worker_load_options *ret,
     static const char *const layer_names[] = {"gpu_layers", "n_gpu_layers", NULL};
     static const char *const context_names[] = {"context", "n_ctx", NULL};
     int64_t layers = -1, context = 0, slots = 0;
+    int64_t idle = -1;
     const char *task = NULL;
 
     if (body_whole(body, body_name(body, layer_names), -1, 1000, &layers, err) ||
         body_whole(body, body_name(body, context_names), 0, 1 << 24, &context, err) ||
         body_whole(body, "slots", 0, 64, &slots, err) ||
+        body_whole(body, "idle_timeout", -1, 31536000, &idle, err) ||
         body_text(body, "task", 0, &task, err) ||
         (task && worker_task_from_name(task, &ret->task, err)))
         return -1;
     ret->gpu_layers = (int)layers;
     ret->context = (int)context;
     ret->slots = (int)slots;
+    ret->idle_timeout_s = (int)idle;
     return 0;
 }
 

@@ -20,6 +20,10 @@ const struct route routes[] = {
     {"POST", "/v1/workers/{name}/stop", SCOPE_ADMIN, workers_stop, "stop a worker"},
     {"POST", "/v1/workers/{name}/restart", SCOPE_ADMIN, workers_restart,
      "restart a worker"},
+    {"POST", "/v1/workers/{name}/park", SCOPE_ADMIN, workers_park,
+     "a text model leaves memory with its context, until it is wanted"},
+    {"POST", "/v1/workers/{name}/unpark", SCOPE_ADMIN, workers_unpark,
+     "and comes back"},
 
     /* models */
     {"GET", "/v1/models", SCOPE_INFER, models_list,

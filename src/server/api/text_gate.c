@@ -355,6 +355,7 @@ static bool look_at(struct text_pass *pass, bool *is_full)
     if (!supervisor_is_ready(s, id)) {
         struct desk *desk = &g->desks[id];
 
+        supervisor_summon(s, id);
         if (!desk->wait)
             desk->wait = supervisor_when_ready(s, id, on_ready, desk);
     } else if (pass->need == TEXT_NEEDS_WORKER) {

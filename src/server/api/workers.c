@@ -36,13 +36,17 @@ static json_t *log_json(struct api *api, int id)
 
 static json_t *options_json(const struct worker_load_options *o)
 {
-    return json_pack("{s:i, s:i, s:i, s:s}", "gpu_layers", o->gpu_layers, "context",
-                     o->context, "slots", o->slots, "task", worker_task_name(o->task));
+    return json_pack("{s:i, s:i, s:i, s:s, s:i}", "gpu_layers", o->gpu_layers,
+                     "context", o->context, "slots", o->slots, "task",
+                     worker_task_name(o->task), "idle_timeout", o->idle_timeout_s);
 }
 
 /* What only a text worker has. */
 static void add_text_facts(json_t *worker, const struct worker_snapshot *w)
 {
+    json_object_set_new(worker, "saved_context",
+                        json_pack("{s:I, s:I}", "tokens", (json_int_t)w->saved_tokens,
+                                  "bytes", (json_int_t)w->saved_bytes));
     json_object_set_new(worker, "default", json_boolean(w->is_default));
     json_object_set_new(worker, "wished", options_json(&w->wish));
     json_object_set_new(worker, "present",
@@ -122,7 +126,17 @@ static void on_done(void *user, const struct err *err)
         http_respond_json(x, 200, worker_json(api, id));
 }
 
-enum action { START, STOP, RESTART };
+enum action { START, STOP, RESTART, PARK, UNPARK };
+
+static int park(struct supervisor *s, int id, struct later *l, struct err *err)
+{
+    const struct supervisor_park o = {.reason = "somebody asked for it",
+                                      .until = PARK_UNTIL_WANTED,
+                                      .done = on_done,
+                                      .data = l};
+
+    return supervisor_park(s, id, &o, err);
+}
 
 static void act(struct api *api, struct http_exchange *x, const char *name,
                 const json_t *body, enum action action)
@@ -151,6 +165,12 @@ static void act(struct api *api, struct http_exchange *x, const char *name,
     case RESTART:
         rc = supervisor_restart(s, id, force, on_done, l, &err);
         break;
+    case PARK:
+        rc = park(s, id, l, &err);
+        break;
+    case UNPARK:
+        rc = supervisor_unpark(s, id, on_done, l, &err);
+        break;
     }
     if (rc) {
         later_claim(l, &api);
@@ -174,6 +194,28 @@ static void restart(struct api *api, struct http_exchange *x, const char *arg,
                     const json_t *body)
 {
     act(api, x, arg, body, RESTART);
+}
+
+static void park_one(struct api *api, struct http_exchange *x, const char *arg,
+                     const json_t *body)
+{
+    act(api, x, arg, body, PARK);
+}
+
+static void unpark(struct api *api, struct http_exchange *x, const char *arg,
+                   const json_t *body)
+{
+    act(api, x, arg, body, UNPARK);
+}
+
+void workers_park(struct api *api, struct http_exchange *x, const char *arg)
+{
+    with_body(api, x, arg, BODY_OPTIONAL, park_one);
+}
+
+void workers_unpark(struct api *api, struct http_exchange *x, const char *arg)
+{
+    with_body(api, x, arg, BODY_OPTIONAL, unpark);
 }
 
 void workers_start(struct api *api, struct http_exchange *x, const char *arg)

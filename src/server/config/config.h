@@ -81,6 +81,9 @@ struct config {
     int64_t llm_context; /* tokens per slot; 0: what the model was trained for, at most
                             8192 */
     int64_t llm_slots;
+    int64_t llm_idle_timeout_s; /* a text model that nobody uses is parked; 0: never */
+    int64_t kv_limit;           /* bytes of saved contexts */
+    int64_t kv_files;           /* how many of them */
     int64_t llm_resident;   /* text models in memory at the same time */
     int64_t llm_gpu_layers; /* -1: as many as fit */
     char *llama_server;     /* "": found by mysti_llm_worker */

@@ -69,6 +69,17 @@ const struct option options[] = {
     {"llm-slots", NULL, OPTION_NUMBER, F(llm_slots), 1, 64, "2", NULL, "N",
      "text requests answered at the same time, by each text model", NULL,
      OPTION_AT_LOAD},
+    {"llm-idle-timeout", NULL, OPTION_NUMBER, F(llm_idle_timeout_s), 0, 31536000, "0",
+     NULL, "SECONDS",
+     "a text model that nobody uses for so long leaves memory until the next request "
+     "for "
+     "it; 0: never",
+     NULL, OPTION_LIVE},
+    {"kv-limit", NULL, OPTION_SIZE, F(kv_limit), 0, INT64_C(1) << 50, "4G", NULL,
+     "BYTES", "saved contexts of parked text models, all together; the oldest go first",
+     NULL, OPTION_LIVE},
+    {"kv-files", NULL, OPTION_NUMBER, F(kv_files), 0, 10000, "64", NULL, "N",
+     "how many of them, one for each slot", NULL, OPTION_LIVE},
     {"llm-resident", NULL, OPTION_NUMBER, F(llm_resident), 1, 16, "3", NULL, "N",
      "text models in memory at the same time, where it is enough for them; the one "
      "used "

@@ -76,9 +76,10 @@ static int read_wish(const json_t *entry, struct wish *ret)
         wish_set(ret, NULL, NULL);
         return 0;
     }
-    if (json_unpack((json_t *)(uintptr_t)entry, "{s:s, s?i, s?i, s?i, s?s}", "model",
-                    &path, "gpu_layers", &o.gpu_layers, "context", &o.context, "slots",
-                    &o.slots, "task", &task) ||
+    if (json_unpack((json_t *)(uintptr_t)entry, "{s:s, s?i, s?i, s?i, s?s, s?i}",
+                    "model", &path, "gpu_layers", &o.gpu_layers, "context", &o.context,
+                    "slots", &o.slots, "task", &task, "idle_timeout",
+                    &o.idle_timeout_s) ||
         worker_task_from_name(task, &o.task, &ignored) || path[0] != '/')
         return -1;
     wish_set(ret, path, &o);
@@ -157,9 +158,10 @@ static json_t *wish_json(const struct wish *w)
 {
     if (!w->path)
         return json_null();
-    return json_pack("{s:s, s:i, s:i, s:i, s:s}", "model", w->path, "gpu_layers",
+    return json_pack("{s:s, s:i, s:i, s:i, s:s, s:i}", "model", w->path, "gpu_layers",
                      w->options.gpu_layers, "context", w->options.context, "slots",
-                     w->options.slots, "task", worker_task_name(w->options.task));
+                     w->options.slots, "task", worker_task_name(w->options.task),
+                     "idle_timeout", w->options.idle_timeout_s);
 }
 
 static char *record_text(const struct desired_wishes *wishes)

@@ -108,6 +108,8 @@ static struct worker_load_options present_of(const struct config *c,
         .gpu_layers = o->gpu_layers >= 0 ? o->gpu_layers : (int)c->llm_gpu_layers,
         .context = (int)context_of(c, target),
         .slots = o->slots ? o->slots : (int)c->llm_slots,
+        .idle_timeout_s =
+            o->idle_timeout_s >= 0 ? o->idle_timeout_s : (int)c->llm_idle_timeout_s,
         .task = o->task == TASK_AUTO ? worker_task_of_file(target->path) : o->task,
     };
 }
@@ -130,6 +132,7 @@ static void llm_arguments(struct words *a, const struct config *c, const char *p
     if (*c->llama_server)
         add_pair(a, "--llama-server", mem_strdup(c->llama_server));
     add_pair(a, "--sharing", mem_strdup(c->sharing));
+    add_pair(a, "--kv-folder", file_join(c->home, "kv"));
 }
 
 static bool is_ours(const char *variable)

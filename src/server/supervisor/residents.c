@@ -244,10 +244,24 @@ static bool has_room(struct supervisor *s, const struct supervisor_load *load)
 
 static struct worker *a_free_one(struct supervisor *s)
 {
+    struct worker *best = NULL;
+
     for (int id = WORKER_LLM; id < s->worker_count; id++)
         if (worker_is_free(s->workers[id]))
             return s->workers[id];
-    return s->worker_count < WORKERS_MAX ? worker_new(s, WORKER_LLM) : NULL;
+    if (s->worker_count < WORKERS_MAX)
+        return worker_new(s, WORKER_LLM);
+    for (int id = WORKER_LLM; id < s->worker_count; id++) /* the ids are all in use */
+        if (s->workers[id]->state == WORKER_PARKED && !s->workers[id]->pinned &&
+            (!best || s->workers[id]->used_ms < best->used_ms))
+            best = s->workers[id];
+    return best;
+}
+
+/* Takes memory, or is about to. */
+static bool is_resident(const struct worker *w)
+{
+    return !worker_is_free(w) && w->state != WORKER_PARKED;
 }
 
 static bool may_give_way(const struct worker *w, const struct supervisor_load *load)
@@ -278,7 +292,7 @@ static struct worker *a_victim(struct supervisor *s, const struct supervisor_loa
     for (int id = WORKER_LLM; id < s->worker_count; id++) {
         struct worker *w = s->workers[id];
 
-        if (worker_is_free(w))
+        if (!is_resident(w))
             continue;
         all_pinned = all_pinned && w->pinned;
         if (may_give_way(w, load) && is_better_victim(w, best, load))
@@ -302,19 +316,42 @@ static struct worker *a_victim(struct supervisor *s, const struct supervisor_loa
     return best;
 }
 
+int residents_make_room(struct worker *w, struct err *err)
+{
+    struct supervisor *s = w->s;
+    const struct supervisor_load load = {.path = w->wanted.path, .keeps_default = true};
+    struct supervisor_park park = {.until = PARK_UNTIL_WANTED};
+    struct worker *victim;
+    char reason[160];
+    int residents = 0;
+
+    for (int id = WORKER_LLM; id < s->worker_count; id++)
+        residents += is_resident(s->workers[id]);
+    if (residents == 0 || (residents < s->config->llm_resident && has_room(s, &load)))
+        return 0;
+    victim = a_victim(s, &load, err);
+    if (!victim)
+        return -1;
+    snprintf(reason, sizeof(reason), "%.100s was wanted", file_name(w->wanted.path));
+    park.reason = reason;
+    return supervisor_park(s, victim->id, &park, err);
+}
+
 static struct worker *place(struct supervisor *s, const struct supervisor_load *load,
                             struct err *err)
 {
     int residents = 0;
 
     for (int id = WORKER_LLM; id < s->worker_count; id++)
-        residents += !worker_is_free(s->workers[id]);
-    if (residents == 0)
+        residents += is_resident(s->workers[id]);
+    if (residents == 0 && worker_is_free(s->workers[s->default_text]))
         return s->workers[s->default_text]; /* nobody could give way: let it try */
-    if (s->config->llm_resident == 1 &&
+    if (s->config->llm_resident == 1 && is_resident(s->workers[s->default_text]) &&
         !(s->workers[s->default_text]->pinned && load->keeps_default))
         return s->workers[s->default_text]; /* which has the sentences for all cases */
     if (residents < s->config->llm_resident && has_room(s, load))
+        return a_free_one(s);
+    if (residents == 0)
         return a_free_one(s);
     return a_victim(s, load, err);
 }

@@ -143,12 +143,25 @@ static void refuse_next(struct worker *w, const struct err *why)
 
 /* ---- starting and loading ---- */
 
+static void become_parked(struct worker *w)
+{
+    worker_timer_stop(w);
+    w->parks = false;
+    snprintf(w->reason, sizeof(w->reason), "parked: %s", w->park_reason);
+    log_info(w->s->log, "%s model %s is parked: %s", w->profile->title, w->wanted.path,
+             w->park_reason);
+    set_state(w, WORKER_PARKED);
+    supervisor_settle(w, WAIT_PARK, NULL);
+}
+
 static void become_stopped(struct worker *w)
 {
     worker_timer_stop(w);
+    w->parks = false;
     if (w->next.known && !w->next.path) { /* an unload */
         wish_set(&w->wanted, NULL, NULL);
         wish_release(&w->next);
+        kv_forget(w);
         residents_without_model(w);
         supervisor_store(w);
         log_info(w->s->log, "%s model unloaded.", w->profile->title);
@@ -180,6 +193,7 @@ static void spawn(struct worker *w)
         return;
     }
     forget_model(w);
+    w->parks = false;
     w->generation++;
     w->running = 0;
     w->missed = 0;
@@ -250,6 +264,8 @@ static void become_ready(struct worker *w)
     bool restored = is_restore(w) && w->wanted.path;
     bool asked = w->next.known;
 
+    if (w->kind == WORKER_LLM && kv_restore(w))
+        return; /* once more when that is done */
     worker_timer_stop(w);
     if (asked) {
         wish_release(&w->wanted);
@@ -279,6 +295,7 @@ static void become_ready(struct worker *w)
         supervisor_store(w);
     w->was_lost = false;
     set_state(w, w->running ? WORKER_BUSY : WORKER_READY);
+    park_idle_begin(w);
     supervisor_settle(w, WAIT_CHANGE, NULL);
     supervisor_settle(w, WAIT_START, NULL);
 }
@@ -321,6 +338,8 @@ static void note_exit(struct worker *w)
                  "killed after three health checks without an answer");
     else
         process_exit_text(&w->exit, w->last_exit, sizeof(w->last_exit));
+    kv_process_gone(w);
+    park_idle_end(w);
     worker_forget_process(w);
     worker_timer_stop(w);
     w->running = 0;
@@ -334,6 +353,15 @@ static bool was_killed_from_outside(const struct worker *w)
     return !w->exit.by_us && (w->exit.signal == SIGKILL || w->exit.signal == SIGTERM);
 }
 
+static void fail_parking(struct worker *w)
+{
+    struct err why = {0};
+
+    err_set(&why, ERR_UNAVAILABLE, "the %s worker ended before it was parked: %s",
+            w->profile->what, w->last_exit);
+    supervisor_settle(w, WAIT_PARK, &why);
+}
+
 static void lost(struct worker *w, uint64_t wait_ms)
 {
     log_warning(w->s->log, "Detected %s Worker failure. Restarting...",
@@ -341,6 +369,7 @@ static void lost(struct worker *w, uint64_t wait_ms)
     log_info(w->s->log, "%s Worker was lost: %s", w->profile->title, w->last_exit);
     w->was_lost = true;
     w->restarts++;
+    fail_parking(w);
     snprintf(w->reason, sizeof(w->reason), "the %s worker was lost: %s",
              w->profile->what, w->last_exit);
     set_state(w, WORKER_RESTARTING);
@@ -404,7 +433,9 @@ static void ask_to_go(struct worker *w)
 static void gone(struct worker *w)
 {
     note_exit(w);
-    if (w->wants_up && !w->s->shutting_down)
+    if (w->parks && w->wants_up && !w->next.known && !w->s->shutting_down)
+        become_parked(w);
+    else if (w->wants_up && !w->s->shutting_down)
         spawn(w);
     else
         become_stopped(w);
@@ -444,14 +475,66 @@ static void give_up(struct worker *w)
         become_stopped(w);
 }
 
+/* ---- out of memory, to come back ---- */
+
+static void begin_parking(struct worker *w)
+{
+    park_idle_end(w);
+    set_state(w, WORKER_PARKING);
+    if (w->running)
+        timer_start(w, w->park_wait_ms);
+    else
+        kv_save(w);
+}
+
+static void save_context(struct worker *w)
+{
+    worker_timer_stop(w);
+    kv_save(w);
+}
+
+static void end_parking(struct worker *w)
+{
+    w->parks = true;
+    ask_to_go(w);
+}
+
+/* What runs did not end in time: everything stays as it was. */
+static void stay(struct worker *w)
+{
+    struct err why = {0};
+
+    err_set(&why, ERR_CONFLICT,
+            "the text worker %s was still busy with %u request%s after %u s", w->name,
+            w->running, w->running == 1 ? "" : "s", w->park_wait_ms / 1000);
+    set_state(w, WORKER_BUSY);
+    supervisor_settle(w, WAIT_PARK, &why);
+}
+
+/* Wanted again before it was gone. */
+static void stay_after_all(struct worker *w)
+{
+    struct err why = {0};
+
+    if (w->kv_call)
+        return; /* its context is being saved: it is over in a moment, and comes back then */
+    err_set(&why, ERR_CANCELLED, "given up: the worker is wanted again");
+    worker_timer_stop(w);
+    set_state(w, w->running ? WORKER_BUSY : WORKER_READY);
+    supervisor_settle(w, WAIT_PARK, &why);
+    supervisor_settle(w, WAIT_START, NULL);
+}
+
 static void to_busy(struct worker *w)
 {
+    park_idle_end(w);
     set_state(w, WORKER_BUSY);
 }
 
 static void to_ready(struct worker *w)
 {
     set_state(w, WORKER_READY);
+    park_idle_begin(w);
 }
 
 typedef void worker_action_fn(struct worker *w);
@@ -484,6 +567,7 @@ static worker_action_fn *const actions[][EV_COUNT] = {
     [WORKER_READY] =
         {
             [EV_WORK] = to_busy,
+            [EV_PARK] = begin_parking,
             [EV_EXITED] = died,
             [EV_HUNG] = kill_hung,
             [EV_STOP] = ask_to_go,
@@ -492,10 +576,28 @@ static worker_action_fn *const actions[][EV_COUNT] = {
     [WORKER_BUSY] =
         {
             [EV_IDLE] = to_ready,
+            [EV_PARK] = begin_parking,
             [EV_EXITED] = died,
             [EV_HUNG] = kill_hung,
             [EV_STOP] = ask_to_go,
             [EV_LOAD] = ask_to_go,
+        },
+    [WORKER_PARKING] =
+        {
+            [EV_IDLE] = save_context,
+            [EV_SAVED] = end_parking,
+            [EV_TIMEOUT] = stay,
+            [EV_START] = stay_after_all,
+            [EV_EXITED] = died,
+            [EV_HUNG] = kill_hung,
+            [EV_STOP] = ask_to_go,
+            [EV_LOAD] = ask_to_go,
+        },
+    [WORKER_PARKED] =
+        {
+            [EV_START] = spawn,
+            [EV_LOAD] = spawn,
+            [EV_STOP] = become_stopped,
         },
     [WORKER_STOPPING] =
         {

@@ -135,6 +135,8 @@ static bool is_hopeless(const struct worker *w, struct err *err)
     case WORKER_STARTING:
     case WORKER_LOADING:
     case WORKER_RESTARTING:
+    case WORKER_PARKING:
+    case WORKER_PARKED:
         return false;
     case WORKER_STOPPING:
         if (w->wants_up && !w->s->shutting_down)
@@ -278,8 +280,9 @@ struct worker *worker_new(struct supervisor *s, enum worker_kind kind)
         snprintf(w->name, sizeof(w->name), "%s", kind == WORKER_SD ? "sd" : "llm");
     uv_timer_init(s->loop, &w->timer);
     uv_timer_init(s->loop, &w->health_timer);
-    w->timer.data = w->health_timer.data = w;
-    s->open_handles += 2;
+    uv_timer_init(s->loop, &w->idle_timer);
+    w->timer.data = w->health_timer.data = w->idle_timer.data = w;
+    s->open_handles += 3;
     return w;
 }
 
@@ -313,6 +316,7 @@ int supervisor_new(const struct supervisor_options *o, struct supervisor **ret,
         log_warning(s->log, "Ended %zu worker(s) that an earlier server left behind",
                     reaper_found(s->reaper));
     make_run_folder(s);
+    kv_prepare_folder(s);
     record = file_join(s->config->home, "desired.json");
     s->desired = desired_new(s->loop, record);
     free(record);
@@ -346,6 +350,7 @@ void supervisor_shutdown(struct supervisor *s, supervisor_done_fn *done, void *d
         w->wants_up = false;
         supervisor_settle(w, WAIT_CHANGE, &ending);
         supervisor_settle(w, WAIT_START, &ending);
+        supervisor_settle(w, WAIT_PARK, &ending);
         wish_release(&w->next);
         worker_event(w, EV_STOP);
     }
@@ -375,6 +380,7 @@ void supervisor_free(struct supervisor *s)
         struct worker *w = s->workers[i];
 
         health_stop(w);
+        kv_process_gone(w);
         process_close(w->process);
         wish_release(&w->wanted);
         wish_release(&w->next);
@@ -384,6 +390,7 @@ void supervisor_free(struct supervisor *s)
         line_ring_release(&w->ring);
         uv_close((uv_handle_t *)&w->timer, on_handle_closed);
         uv_close((uv_handle_t *)&w->health_timer, on_handle_closed);
+        uv_close((uv_handle_t *)&w->idle_timer, on_handle_closed);
     }
     desired_free(s->desired);
     reaper_free(s->reaper);
@@ -429,6 +436,8 @@ void supervisor_snapshot(const struct supervisor *s, int id,
         .running = w->running,
         .slots = w->kind == WORKER_SD ? 1 : (unsigned)w->present.slots,
         .used_ms = w->used_ms,
+        .saved_tokens = kv_tokens(w),
+        .saved_bytes = kv_bytes(w),
         .wish = worker_target(w)->options,
         .present = w->present,
         .details = w->details,
@@ -463,6 +472,8 @@ void supervisor_progress_text(const struct supervisor *s, int id, char *ret_text
         snprintf(ret_text, size, "loading %s %d%%", model, (int)(w->progress * 100));
     else if (w->state == WORKER_LOADING)
         snprintf(ret_text, size, "loading %s", model);
+    else if (w->state == WORKER_PARKED || w->state == WORKER_PARKING)
+        snprintf(ret_text, size, "%s parked: %s", model, w->park_reason);
     else
         snprintf(ret_text, size, "%s worker %s", w->profile->what,
                  worker_state_name(w->state));

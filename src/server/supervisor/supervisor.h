@@ -49,6 +49,8 @@ enum worker_kind { WORKER_SD, WORKER_LLM };
     X(LOADING, "loading")   /* listens, the model is being read */                     \
     X(READY, "ready")       /* takes work (a picture worker may be without model) */   \
     X(BUSY, "busy")         /* works; text takes more up to its slots */               \
+    X(PARKING, "parking")   /* text: ends what runs, saves its context */              \
+    X(PARKED, "parked")     /* text: out of memory, comes back with its context */     \
     X(STOPPING, "stopping") /* asked to go */                                          \
     X(RESTARTING, "restarting") /* gone, comes back by itself in a moment */           \
     X(FAILED, "failed")         /* did not come up; tried again after the back-off */
@@ -85,10 +87,11 @@ struct worker_load_options {
     int context;    /* tokens of a slot; 0: as configured */
     int slots;      /* 0: as configured */
     enum worker_task task;
+    int idle_timeout_s; /* parked after that long without work; 0: never, -1: as configured */
 };
 #define WORKER_LOAD_OPTIONS_DEFAULT                                                    \
     {                                                                                  \
-        .gpu_layers = -1                                                               \
+        .gpu_layers = -1, .idle_timeout_s = -1                                         \
     }
 
 struct worker_snapshot {
@@ -109,13 +112,15 @@ struct worker_snapshot {
         restarts; /* since the server started, without those that a user asked for */
     const char *
         last_exit; /* "killed by signal 9 (Killed)", "exited with code 1"; "" : never */
-    const char *reason; /* one sentence when it is not as wanted, else "" */
-    const char *model;  /* absolute path of what is loaded, or NULL */
-    const char *wanted; /* absolute path of what is wanted or being loaded, or NULL */
-    double progress;    /* of a load, 0..1; -1: not known */
-    unsigned running;   /* work that was begun and not ended */
-    unsigned slots;     /* requests that it answers at the same time */
-    uint64_t used_ms;   /* clock_ms() of the last work or load */
+    const char *reason;   /* one sentence when it is not as wanted, else "" */
+    const char *model;    /* absolute path of what is loaded, or NULL */
+    const char *wanted;   /* absolute path of what is wanted or being loaded, or NULL */
+    double progress;      /* of a load, 0..1; -1: not known */
+    unsigned running;     /* work that was begun and not ended */
+    unsigned slots;       /* requests that it answers at the same time */
+    uint64_t used_ms;     /* clock_ms() of the last work or load */
+    int64_t saved_tokens; /* of its context, in files */
+    uint64_t saved_bytes;
     struct worker_load_options wish;    /* as asked for with `wanted` */
     struct worker_load_options present; /* what `model` was really started with */
     const json_t
@@ -211,6 +216,29 @@ int supervisor_stop(struct supervisor *s, int id, enum supervisor_force force,
 int supervisor_restart(struct supervisor *s, int id, enum supervisor_force force,
                        supervisor_done_fn *done, void *data,
                        struct err *err) MUST_CHECK;
+
+enum park_until {
+    PARK_UNTIL_ASKED,  /* supervisor_unpark(); requests wait meanwhile */
+    PARK_UNTIL_WANTED, /* the next request brings it back */
+};
+
+struct supervisor_park {
+    const char *reason; /* one clause: "a picture needs 5.1 GiB" */
+    enum park_until until;
+    unsigned wait_ms; /* for what runs to end; 0: 30 s. Then it is ERR_CONFLICT */
+    supervisor_done_fn *done; /* it is out of memory; may be NULL */
+    void *data;
+};
+
+/* A text model leaves memory and saves its context where that helps; new requests wait. ERR_CONFLICT when it is
+ * neither ready nor busy. */
+int supervisor_park(struct supervisor *s, int id, const struct supervisor_park *park,
+                    struct err *err) MUST_CHECK;
+/* `done` comes when it is ready again, with its context. */
+int supervisor_unpark(struct supervisor *s, int id, supervisor_done_fn *done,
+                      void *data, struct err *err) MUST_CHECK;
+/* A request waits for this worker: if it was parked until then, it comes back as soon as there is room. */
+void supervisor_summon(struct supervisor *s, int id);
 
 /* Takes work right now with a model in it? */
 bool supervisor_is_ready(const struct supervisor *s, int id);

@@ -57,6 +57,18 @@ static void take_default(struct worker *w, const struct supervisor_load *load)
     }
 }
 
+/* The one option that a running process does not have to be started anew for. */
+static void take_idle_timeout(struct worker *w, int idle_timeout_s)
+{
+    if (w->wanted.options.idle_timeout_s == idle_timeout_s)
+        return;
+    w->wanted.options.idle_timeout_s = idle_timeout_s;
+    supervisor_store(w);
+    park_idle_end(w);
+    if (w->state == WORKER_READY)
+        park_idle_begin(w);
+}
+
 static int join_next(struct worker *w, const struct wish *wish,
                      const struct supervisor_load *load, struct err *err)
 {
@@ -92,6 +104,9 @@ static int change(struct worker *w, const struct supervisor_load *load, struct e
         take_default(w, load);
         supervisor_wait_add(w, WAIT_CHANGE, load->done, load->data)->due =
             settled; /* else it is on its way */
+        take_idle_timeout(w, load->options.idle_timeout_s);
+        if (w->state == WORKER_PARKED || w->state == WORKER_PARKING)
+            worker_event(w, EV_START);
         return 0;
     }
     if (refuse_if_busy(w, load->force, load->path ? "load" : "unload", err))
@@ -130,9 +145,12 @@ int supervisor_unload(struct supervisor *s, int id, enum supervisor_force force,
 
     if (refuse_if_busy(w, force, "unload", err))
         return -1;
+    if (w->state == WORKER_PARKED)
+        worker_event(w, EV_STOP);
     if (w->state == WORKER_STOPPED) { /* nothing to stop, only to forget */
         wish_set(&w->wanted, NULL, NULL);
         w->reason[0] = '\0';
+        kv_forget(w);
         residents_without_model(w);
         supervisor_store(w);
         supervisor_wait_add(w, WAIT_CHANGE, done, data)->due = true;
@@ -172,6 +190,7 @@ int supervisor_stop(struct supervisor *s, int id, enum supervisor_force force,
     w->wants_up = false;
     cancel(w, WAIT_START, "the worker was stopped");
     cancel(w, WAIT_CHANGE, "the worker was stopped");
+    cancel(w, WAIT_PARK, "the worker was stopped");
     wish_release(&w->next);
     supervisor_wait_add(w, WAIT_STOP, done, data)->due = w->state == WORKER_STOPPED;
     worker_event(w, EV_STOP);

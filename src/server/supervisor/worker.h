@@ -4,6 +4,7 @@
  *   launch.c      arguments, environment, start of the process, its lines and its end
  *   health.c      questions to the process: is it there, load this, let it go
  *   wishes.c      what may be asked: load, unload, start, stop, restart
+ *   park.c        out of memory and back, with the context; what nobody uses
  *   residents.c   which text worker takes a model, which is the default, what is stored
  *   supervisor.c  beginning and end, questions, those who wait, those who listen
  */
@@ -29,6 +30,8 @@
     X(EXITED)      /* the process is gone; `exit` says how */                          \
     X(TIMEOUT)     /* the state has lasted as long as it may */                        \
     X(HUNG)        /* three health checks without an answer */                         \
+    X(PARK)        /* it shall leave memory and take its context along */              \
+    X(SAVED)       /* its context is in files, as far as it could be */                \
     X(WORK)        /* the first request went to it */                                  \
     X(IDLE)        /* the last one is over */
 
@@ -38,6 +41,36 @@ enum worker_event {
 #undef X
         EV_COUNT
 };
+
+#define KV_SLOTS_MAX 64
+#define KV_NAME_SIZE 48
+#define PARK_WAIT_MS 30000
+
+/* The saved context of one slot. */
+struct kv_slot {
+    int slot;
+    char file[KV_NAME_SIZE]; /* in the folder kv of the state folder */
+    json_int_t tokens;
+    uint64_t bytes;
+    uint64_t saved_ms;
+};
+
+/* What it can be restored into: this file, started like this. */
+struct kv_owner {
+    dev_t device;
+    ino_t inode;
+    off_t size;
+    struct timespec modified;
+    struct worker_load_options options;
+};
+
+struct kv {
+    struct kv_owner owner;
+    struct kv_slot slots[KV_SLOTS_MAX];
+    int count;
+};
+
+enum kv_step { KV_NOTHING, KV_RESTORING, KV_RESTORED };
 
 /* How the two kinds differ in words. */
 struct worker_profile {
@@ -91,6 +124,17 @@ struct worker {
     struct http_fetch *health;
     struct http_fetch *load_call;
 
+    bool parks; /* that is why it is stopping */
+    enum park_until park_until;
+    unsigned park_wait_ms;
+    char park_reason[160];
+    struct kv kv;
+    enum kv_step kv_step; /* of this process */
+    int kv_at;            /* the slot that is asked for */
+    json_int_t kv_restored;
+    struct http_fetch *kv_call;
+    uv_timer_t idle_timer;
+
     char last_exit[128];
     char reason[sizeof(((struct err *)0)->message)];
     struct line_ring ring;
@@ -100,7 +144,7 @@ struct worker {
     bool to_announce;        /* "Saved ... model state" once it is on disk */
 };
 
-enum wait_type { WAIT_READY, WAIT_CHANGE, WAIT_START, WAIT_STOP };
+enum wait_type { WAIT_READY, WAIT_CHANGE, WAIT_START, WAIT_STOP, WAIT_PARK };
 
 struct supervisor_wait {
     struct worker *worker;
@@ -178,6 +222,21 @@ void residents_make_default(struct worker *w);
 /* a text worker that has lost its model for good: another one becomes the default */
 void residents_without_model(struct worker *w);
 bool worker_is_free(const struct worker *w);
+
+/* may this parked worker come back? Parks another one for it when that is needed. */
+int residents_make_room(struct worker *w, struct err *err) MUST_CHECK;
+
+/* park.c */
+void kv_prepare_folder(struct supervisor *s);
+void kv_save(struct worker *w); /* ends in EV_SAVED */
+/* true: it is on its way and ends in EV_LOADED once more */
+bool kv_restore(struct worker *w);
+void kv_forget(struct worker *w); /* the files, too */
+int64_t kv_tokens(const struct worker *w);
+uint64_t kv_bytes(const struct worker *w);
+void kv_process_gone(struct worker *w);
+void park_idle_begin(struct worker *w);
+void park_idle_end(struct worker *w);
 
 /* wishes.c */
 int worker_check_file(const struct worker *w, const char *path,

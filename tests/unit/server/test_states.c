@@ -14,7 +14,9 @@ static struct {
     int load_questions;
     int stores;
     int made_default, left_without_model;
-    int settled[4], settled_with_error[4];
+    int saves, restores, forgets;
+    bool restores_context;
+    int settled[5], settled_with_error[5];
     char last_error[sizeof(((struct err *)0)->message)];
     bool file_is_gone;
 } did;
@@ -69,6 +71,40 @@ void supervisor_store(struct worker *w)
 {
     did.stores++;
     wish_set(&w->stored, w->wanted.path, &w->wanted.options);
+}
+
+void kv_save(struct worker *w)
+{
+    (void)w;
+    did.saves++;
+}
+
+bool kv_restore(struct worker *w)
+{
+    (void)w;
+    did.restores += did.restores_context;
+    return did.restores_context;
+}
+
+void kv_forget(struct worker *w)
+{
+    (void)w;
+    did.forgets++;
+}
+
+void kv_process_gone(struct worker *w)
+{
+    (void)w;
+}
+
+void park_idle_begin(struct worker *w)
+{
+    (void)w;
+}
+
+void park_idle_end(struct worker *w)
+{
+    (void)w;
 }
 
 void residents_make_default(struct worker *w)
@@ -432,6 +468,71 @@ static void text_without_model_has_no_process(void **state)
     assert_null(w->stored.path);
 }
 
+static void parking_saves_and_comes_back_with_the_context(void **state)
+{
+    (void)state;
+    ready_with("/m/a.gguf");
+    worker_event(w, EV_PARK);
+    assert_int_equal(w->state, WORKER_PARKING);
+    assert_int_equal(did.saves, 1);
+    worker_event(w, EV_SAVED);
+    assert_int_equal(w->state, WORKER_STOPPING);
+    assert_int_equal(did.settled[WAIT_PARK], 0); /* not before the memory is free */
+    ends(SIGTERM, 0, true);
+    assert_int_equal(w->state, WORKER_PARKED);
+    assert_int_equal(did.settled[WAIT_PARK], 1);
+    assert_string_equal(w->wanted.path, "/m/a.gguf");
+    assert_int_equal(did.forgets, 0);
+    did.restores_context = true;
+    worker_event(w, EV_START);
+    worker_event(w, EV_LISTENING);
+    worker_event(w, EV_LOADED);
+    assert_int_equal(w->state, WORKER_LOADING); /* the context is on its way */
+    assert_int_equal(did.restores, 1);
+    did.restores_context = false;
+    worker_event(w, EV_LOADED);
+    assert_int_equal(w->state, WORKER_READY);
+    assert_int_equal(w->restarts, 0);
+}
+
+static void parking_waits_for_what_runs_but_not_for_ever(void **state)
+{
+    (void)state;
+    ready_with("/m/a.gguf");
+    w->running = 1;
+    worker_event(w, EV_WORK);
+    w->park_wait_ms = 5000;
+    worker_event(w, EV_PARK);
+    assert_int_equal(did.saves, 0);
+    assert_true(about(timer_ms(), 5000));
+    worker_event(w, EV_TIMEOUT);
+    assert_int_equal(w->state, WORKER_BUSY);
+    assert_int_equal(did.settled_with_error[WAIT_PARK], 1);
+    worker_event(w, EV_PARK);
+    w->running = 0;
+    worker_event(w, EV_IDLE);
+    assert_int_equal(did.saves, 1);
+    ends(SIGSEGV, 0, false); /* over its own context */
+    assert_int_equal(w->state, WORKER_RESTARTING);
+    assert_int_equal(did.settled_with_error[WAIT_PARK], 2);
+}
+
+static void a_stop_while_it_is_parked_stays(void **state)
+{
+    (void)state;
+    ready_with("/m/a.gguf");
+    worker_event(w, EV_PARK);
+    worker_event(w, EV_SAVED);
+    w->wants_up = false; /* while it stops */
+    worker_event(w, EV_STOP);
+    ends(SIGTERM, 0, true);
+    assert_int_equal(w->state, WORKER_STOPPED);
+    wish_set(&w->next, NULL, NULL); /* an unload takes the files along */
+    w->wants_up = true;
+    worker_event(w, EV_LOAD);
+    assert_int_equal(did.forgets, 1);
+}
+
 static void a_lost_file_is_not_spawned_for(void **state)
 {
     (void)state;
@@ -532,6 +633,9 @@ int main(void)
         LLM(text_changes_by_a_new_process),
         LLM(a_failed_text_load_brings_the_old_one_back),
         LLM(text_without_model_has_no_process),
+        LLM(parking_saves_and_comes_back_with_the_context),
+        LLM(parking_waits_for_what_runs_but_not_for_ever),
+        LLM(a_stop_while_it_is_parked_stays),
         LLM(a_lost_file_is_not_spawned_for),
         LLM(stop_stays_stopped_restart_does_not),
         LLM(a_missing_program_is_a_failed_start),
