@@ -37,13 +37,13 @@ function wait(port, path, body) {
 const longest = (list) => list.reduce((a, b) => Math.max(a, b), 0);
 const gaps = (client, end) => [...client.heard, end].slice(1).map((at, i) => at - client.heard[i]);
 
-// How many wait, in one answer. The queue itself once it tells of both kinds, else the pictures' progress.
-async function waiting(server) {
+// How many are in the queue, both kinds together.
+async function inQueue(server) {
   const queue = await server.get('/v1/queue');
-  if (queue.ok) return (await queue.json()).waiting;
-  return (await (await server.get('/v1/progress')).json()).waiting;
+  if (!queue.ok) return (await (await server.get('/v1/progress')).json()).waiting;
+  const { images, text } = await queue.json();
+  return images.length + text.length;
 }
-const count = (w) => (Array.isArray(w) ? w.length : w);
 
 async function measure(server, name, path, body) {
   const { pid } = server.child;
@@ -60,11 +60,11 @@ async function measure(server, name, path, body) {
   const grown = memory(pid) - before;
   const silences = clients.slice(SERVED).map((c) => longest(gaps(c, end)));
   const left = [];
-  let there = count(await waiting(server));
+  let there = await inQueue(server);
   for (const client of there >= LEAVING ? clients.splice(-LEAVING) : []) {
     const at = performance.now();
     client.socket.destroy();
-    while (count(await waiting(server)) >= there && performance.now() - at < 5000);
+    while (await inQueue(server) >= there && performance.now() - at < 5000);
     left.push(performance.now() - at);
     there--;
   }

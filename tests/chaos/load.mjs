@@ -1,5 +1,7 @@
 // Clients that do not stop: texts, streamed and not, pictures that are waited for, and jobs that are not. Each knows
 // what it was promised and says so in the story when it was not kept.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readPng } from '../support/png.mjs';
 
@@ -9,6 +11,8 @@ const PROMISE = {
   picture: 'a picture is drawn, whoever dies meanwhile',
   job: 'a job that was accepted is finished',
 };
+
+const OVER = ['done', 'failed', 'cancelled'];
 
 export class Load {
   constructor(world, story, chance) {
@@ -106,21 +110,34 @@ export class Load {
     await sleep(chance.whole(50, 250));
   }
 
-  // Every accepted job: done, or failed with a reason that chaos explains.
+  // Every accepted job: done, with its pictures, or failed with a reason that chaos explains. Those whose client was cut
+  // off while it waited are jobs, too, and none may stand still.
   async jobsEnd(timeoutMs) {
+    if (!this.world.keepsJobs) return;
     const until = performance.now() + timeoutMs;
     for (const [id, { n, began }] of this.jobs) {
-      let answer;
-      for (;;) {
-        answer = await this.world.json('GET', `/v1/jobs/${id}`);
-        const over = ['done', 'failed', 'cancelled'].includes(answer.json?.state ?? answer.json?.status);
-        if (over || answer.status === 404 || performance.now() > until) break;
-        await sleep(50);
-      }
-      const state = answer.json?.state ?? answer.json?.status;
-      if (state === 'done') this.count.jobs++;
+      const answer = await this.#ended(id, until);
+      const { state, pictures } = answer.json ?? {};
+      if (state === 'done' && await this.#haveFiles(pictures)) this.count.jobs++;
       else if (state === 'failed' && this.#failedTwice(this.#excuse('sd', began))) this.count.refused++;
       else this.#broke('job', n, answer, began);
     }
+    for (const job of (await this.world.json('GET', '/v1/jobs?limit=200')).json.data) {
+      const { json } = await this.#ended(job.id, until);
+      this.story.promise(OVER.includes(json?.state), `${job.id} ("${job.request?.prompt}") ends, and is not ${json?.state}`);
+    }
+  }
+
+  async #ended(id, until) {
+    for (;;) {
+      const answer = await this.world.json('GET', `/v1/jobs/${id}`);
+      if (OVER.includes(answer.json?.state) || answer.status === 404 || performance.now() > until) return answer;
+      await sleep(50);
+    }
+  }
+
+  async #haveFiles(pictures) {
+    for (const { file } of pictures) readPng(readFileSync(join(this.world.outputs, file)));
+    return pictures.length > 0;
   }
 }
