@@ -16,7 +16,8 @@
 //             think (computes for think_ms without a word)
 //             step_ms, picture_bytes (extra bytes in the picture)
 //   save, restore (of a slot's context)  ok | anything else fails; slot_tokens: how many each slot holds
-//   chat      ok | crash | crash_head (after the head of a stream) | crash_mid | stall | garbage | error | slow  tokens, token_ms, first_ms
+//             (fault: by SIGSEGV; crash: killed from outside)
+//   chat      ok | fault | no_memory | crash | crash_head (after the head of a stream) | crash_mid | stall | garbage | error | slow  tokens, token_ms, first_ms
 import { createServer } from 'node:http';
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -55,7 +56,7 @@ function option(name) {
   return i >= 0 ? options[i + 1] : undefined;
 }
 
-const die = () => process.kill(process.pid, 'SIGKILL');
+const die = (signal = 'SIGKILL') => process.kill(process.pid, signal);
 const token = process.env.MYSTI_WORKER_TOKEN ?? '';
 
 // The server's own death must not leave this process behind even where the kernel's parent-death signal was
@@ -116,6 +117,7 @@ async function sdGenerate(req, res, job) {
   if (!sd.model) return sendError(res, 503, 'unavailable', 'no model is loaded', 'unavailable_error');
   const how = decide('generate');
   if (how === 'crash') die();
+  if (how === 'fault') return void die('SIGSEGV');
   if (how === 'unauthorized') return sendError(res, 401, 'unauthorized', 'no token', 'authentication_error');
   if (how === 'out_of_memory')
     return sendError(res, 503, 'out_of_memory', 'the job needs 9.1 GiB, 7.8 GiB free', 'unavailable_error');
@@ -234,6 +236,11 @@ async function llmText(req, res, body) {
   record({ event: 'text_begin', busy: ++llm.busy, model: option('--model')?.split('/').at(-1), tag: request.user });
   res.on('close', () => record({ event: 'text_end', busy: --llm.busy, tag: request.user }));
   if (how === 'crash') die();
+  if (how === 'fault') return void die('SIGSEGV');
+  if (how === 'no_memory') {
+    console.error("terminate called after throwing an instance of 'std::bad_alloc'");
+    return void die('SIGABRT');
+  }
   if (how === 'error') return llamaError(res, 400, 'the prompt is too long', 'exceed_context_size_error');
   if (how === 'garbage') return void res.socket.end('not http at all\r\n\r\n');
   if (how === 'slow') await sleep(plan('first_ms', 1500));

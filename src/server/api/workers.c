@@ -41,6 +41,14 @@ static json_t *options_json(const struct worker_load_options *o)
                      worker_task_name(o->task), "idle_timeout", o->idle_timeout_s);
 }
 
+static json_t *exit_json(const struct worker_exit *e)
+{
+    if (e->end == WORKER_END_NONE)
+        return json_null();
+    return json_pack("{s:s, s:i, s:i, s:b}", "end", worker_end_name(e->end), "signal",
+                     e->signal, "code", e->code, "own_fault", e->is_own_fault);
+}
+
 /* What only a text worker has. */
 static void add_text_facts(json_t *worker, const struct worker_snapshot *w)
 {
@@ -72,6 +80,8 @@ static json_t *worker_json(struct api *api, int id)
         text_or_null(w.reason), "busy", w.running > 0, "running", (int)w.running,
         "pinned", w.is_pinned, "progress", progress, "log", log_json(api, id));
 
+    json_object_set_new(worker, "exit", exit_json(&w.exit));
+    json_object_set_new(worker, "safe_mode", json_boolean(w.is_safe_mode));
     if (w.kind == WORKER_LLM)
         add_text_facts(worker, &w);
     return worker;

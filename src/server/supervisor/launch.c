@@ -6,6 +6,7 @@
 #include "base/str.h"
 #include "server/config/config.h"
 #include "server/models/peek.h"
+#include "server/supervisor/ends.h"
 #include "server/supervisor/worker.h"
 
 #include <inttypes.h>
@@ -181,6 +182,7 @@ static void on_line(void *data, enum process_stream stream, const char *line,
         return;
     line_ring_add(&w->ring, line, len);
     log_line(w->s->log, w->profile->source, line, len);
+    w->says_memory = w->says_memory || ends_is_memory_line(line);
     if (!w->first_error[0] && strcasestr(line, "error")) {
         const char *level =
             strstr(line, " E "); /* llama-server: "0.00.054.801 E what" */

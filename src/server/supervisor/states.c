@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "server/models/peek.h"
+#include "server/supervisor/ends.h"
 #include "server/supervisor/worker.h"
 
 #include <inttypes.h>
@@ -39,6 +40,8 @@
 #define BACK_OFF_FIRST_MS 1000
 #define BACK_OFF_MAX_MS 30000
 #define FAILED_AFTER 3
+#define CRASHES_MAX 3        /* of its own fault with one model */
+#define CRASH_APART_MS 60000 /* what lived for so long was no loop */
 
 static const char *const event_names[EV_COUNT] = {
 #define X(name) #name,
@@ -199,6 +202,9 @@ static void spawn(struct worker *w)
     w->missed = 0;
     w->suspected = w->hung = w->load_broke = false;
     w->first_error[0] = '\0';
+    w->says_memory = false;
+    w->ready_ms = 0;
+    w->memory_kills = ends_memory_kills("");
     if (worker_launch(w, target, &err)) {
         if (w->next.known)
             refuse_next(w, &err);
@@ -224,7 +230,9 @@ static void back_to_wanted(struct worker *w, const struct err *why)
 
 static void begin_load(struct worker *w)
 {
-    const struct wish *target = worker_target(w);
+    static const struct wish nothing = {.known = true};
+    const struct wish *target =
+        w->safe_mode && !w->next.known ? &nothing : worker_target(w);
     struct model_peek peek;
 
     w->progress = -1;
@@ -261,7 +269,7 @@ static void on_listening(struct worker *w)
 
 static void become_ready(struct worker *w)
 {
-    bool restored = is_restore(w) && w->wanted.path;
+    bool restored = is_restore(w) && w->wanted.path && !w->safe_mode;
     bool asked = w->next.known;
 
     if (w->kind == WORKER_LLM && kv_restore(w))
@@ -271,9 +279,12 @@ static void become_ready(struct worker *w)
         wish_release(&w->wanted);
         w->wanted = w->next;
         w->next = (struct wish){0};
+        w->safe_mode = false;
+        w->crashes = 0;
     }
     free(w->loaded);
-    w->loaded = w->wanted.path ? mem_strdup(w->wanted.path) : NULL;
+    w->loaded = w->wanted.path && !w->safe_mode ? mem_strdup(w->wanted.path) : NULL;
+    w->ready_ms = clock_ms();
     w->used_ms = clock_ms();
     if (w->becomes_default)
         residents_make_default(w);
@@ -283,7 +294,8 @@ static void become_ready(struct worker *w)
     }
     w->failures = 0;
     w->progress = -1;
-    set_reason(w, "");
+    if (!w->safe_mode)
+        set_reason(w, "");
     if (restored)
         log_info(w->s->log, "%s model restored successfully.", w->profile->title);
     else if (w->loaded)
@@ -333,11 +345,15 @@ static void load_refused(struct worker *w)
 
 static void note_exit(struct worker *w)
 {
-    if (w->hung)
-        snprintf(w->last_exit, sizeof(w->last_exit),
-                 "killed after three health checks without an answer");
-    else
-        process_exit_text(&w->exit, w->last_exit, sizeof(w->last_exit));
+    const struct end_signs signs = {.hung = w->hung,
+                                    .log_says_memory = w->says_memory,
+                                    .memory_kills =
+                                        ends_memory_kills("") - w->memory_kills};
+
+    w->last = ends_of(&w->exit, &signs);
+    ends_text(&w->last, w->last_exit, sizeof(w->last_exit));
+    if (w->ready_ms && clock_ms() - w->ready_ms >= CRASH_APART_MS)
+        w->crashes = 0; /* that was long ago */
     kv_process_gone(w);
     park_idle_end(w);
     worker_forget_process(w);
@@ -376,30 +392,73 @@ static void lost(struct worker *w, uint64_t wait_ms)
     timer_start(w, wait_ms);
 }
 
+/* Its model has killed it again and again: up without it (the picture worker), or not at all (the text worker), until
+ * somebody loads something. */
+static void enter_safe_mode(struct worker *w)
+{
+    struct err why = {0};
+
+    w->safe_mode = true;
+    w->restarts++;
+    err_set(&why, ERR_UNAVAILABLE,
+            "safe mode: the %s worker ended %u times in a row with %s (%s): it is not "
+            "loaded again by itself",
+            w->profile->what, w->crashes, w->wanted.path, w->last_exit);
+    set_reason(w, why.message);
+    log_error(w->s->log, "%s Worker: %s", w->profile->title, why.message);
+    supervisor_settle(w, WAIT_START, &why);
+    supervisor_settle(w, WAIT_CHANGE, &why);
+    supervisor_settle(w, WAIT_PARK, &why);
+    kv_forget(w); /* it may be what it ends over */
+    if (w->kind == WORKER_SD)
+        spawn(w);
+    else
+        become_stopped(w);
+}
+
+/* It ended by itself while it loaded or had a model: one time too many? */
+static bool is_crash_loop(struct worker *w)
+{
+    if (!w->last.is_own_fault || !w->wanted.path || w->safe_mode)
+        return false;
+    return ++w->crashes >= CRASHES_MAX;
+}
+
 static void died(struct worker *w)
 {
     note_exit(w);
-    lost(w, RESPAWN_MS);
+    if (is_crash_loop(w))
+        enter_safe_mode(w);
+    else
+        lost(w, RESPAWN_MS);
 }
 
 /* It ended before it was ready. */
 static void start_failed(struct worker *w)
 {
     bool loading = w->state == WORKER_LOADING;
+    const char *last_line = "";
     struct err why = {0};
 
     note_exit(w);
+    if (!w->first_error[0])
+        (void)line_ring_tail(&w->ring, &last_line, 1);
     /* an engine that ends by itself over a model that somebody asked for does not like the file */
     err_set(&why, w->next.known && !w->exit.signal ? ERR_BAD_FILE : ERR_UNAVAILABLE,
             "the %s worker ended while %s (%s)%s%s", w->profile->what,
             loading ? "loading the model" : "starting", w->last_exit,
-            w->first_error[0] ? ": " : "", w->first_error);
+            w->first_error[0] || *last_line ? ": " : "",
+            w->first_error[0] ? w->first_error : last_line);
     if (w->next.known) {
         back_to_wanted(w, &why);
         return;
     }
     if (was_killed_from_outside(w)) {
         lost(w, loading ? RESPAWN_LOADING_MS : RESPAWN_MS);
+        return;
+    }
+    if (loading && is_crash_loop(w)) {
+        enter_safe_mode(w);
         return;
     }
     w->restarts++;

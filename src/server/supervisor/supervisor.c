@@ -39,6 +39,17 @@ const char *worker_state_name(enum worker_state state)
     return words[state];
 }
 
+const char *worker_end_name(enum worker_end end)
+{
+    static const char *const words[] = {
+#define X(name, word) [WORKER_END_##name] = word,
+        WORKER_ENDS(X)
+#undef X
+    };
+
+    return words[end];
+}
+
 int supervisor_id_from_name(const struct supervisor *s, const char *name, int *ret_id,
                             struct err *err)
 {
@@ -429,6 +440,8 @@ void supervisor_snapshot(const struct supervisor *s, int id,
         .uptime_ms = w->process ? clock_ms() - w->started_ms : 0,
         .restarts = w->restarts,
         .last_exit = w->last_exit,
+        .exit = w->last,
+        .is_safe_mode = w->safe_mode,
         .reason = w->reason,
         .model = w->loaded,
         .wanted = worker_target(w)->path,

@@ -94,6 +94,31 @@ struct worker_load_options {
         .gpu_layers = -1, .idle_timeout_s = -1                                         \
     }
 
+/* How its last process ended, and the words for it in REST answers. */
+#define WORKER_ENDS(X)                                                                 \
+    X(NONE, "none")                   /* it never did */                               \
+    X(ASKED, "asked")                 /* we told it to go */                           \
+    X(EXITED, "exited")               /* by itself, with a code */                     \
+    X(SIGNAL, "signal")               /* by a fault of its own: SEGV, ABRT ... */      \
+    X(OUT_OF_MEMORY, "out_of_memory") /* by the kernel, or it said so itself */        \
+    X(KILLED, "killed")               /* from outside */                               \
+    X(HUNG, "hung")                   /* by us, because it did not answer */
+
+enum worker_end {
+#define X(name, word) WORKER_END_##name,
+    WORKER_ENDS(X)
+#undef X
+};
+
+struct worker_exit {
+    enum worker_end end;
+    int signal; /* 0: none */
+    int code;
+    bool is_own_fault; /* counts towards safe mode, and as an attempt of its job */
+};
+
+const char *worker_end_name(enum worker_end end);
+
 struct worker_snapshot {
     int id;
     enum worker_kind kind;
@@ -112,6 +137,9 @@ struct worker_snapshot {
         restarts; /* since the server started, without those that a user asked for */
     const char *
         last_exit; /* "killed by signal 9 (Killed)", "exited with code 1"; "" : never */
+    struct worker_exit exit; /* the same for programs */
+    bool
+        is_safe_mode; /* its model has ended it again and again: not loaded by itself */
     const char *reason;   /* one sentence when it is not as wanted, else "" */
     const char *model;    /* absolute path of what is loaded, or NULL */
     const char *wanted;   /* absolute path of what is wanted or being loaded, or NULL */

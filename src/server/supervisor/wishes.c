@@ -99,8 +99,8 @@ static int change(struct worker *w, const struct supervisor_load *load, struct e
 
         if (rc <= 0)
             return rc;
-    } else if (wish_is_same(&w->wanted, &wish) && w->state != WORKER_STOPPED &&
-               w->state != WORKER_FAILED) {
+    } else if (wish_is_same(&w->wanted, &wish) && !w->safe_mode &&
+               w->state != WORKER_STOPPED && w->state != WORKER_FAILED) {
         take_default(w, load);
         supervisor_wait_add(w, WAIT_CHANGE, load->done, load->data)->due =
             settled; /* else it is on its way */
@@ -173,6 +173,8 @@ int supervisor_start(struct supervisor *s, int id, supervisor_done_fn *done, voi
             "the text worker has no model to start with; load one with POST %s",
             w->profile->route);
     w->wants_up = true;
+    w->safe_mode = false;
+    w->crashes = 0;
     cancel(w, WAIT_STOP, "the worker was started again");
     supervisor_wait_add(w, WAIT_START, done, data)->due =
         w->state == WORKER_READY || w->state == WORKER_BUSY;
@@ -207,7 +209,8 @@ int supervisor_restart(struct supervisor *s, int id, enum supervisor_force force
     if (refuse_if_busy(w, force, "restart", err))
         return -1;
     w->wants_up = true;
-    w->failures = 0;
+    w->safe_mode = false;
+    w->crashes = w->failures = 0;
     supervisor_wait_add(w, WAIT_START, done, data);
     worker_event(w, EV_STOP);
     return 0;

@@ -135,7 +135,13 @@ struct worker {
     struct http_fetch *kv_call;
     uv_timer_t idle_timer;
 
-    char last_exit[128];
+    char last_exit[160];
+    struct worker_exit last; /* the same, not only in words */
+    uint64_t memory_kills;   /* of the kernel, when it was started */
+    bool says_memory;        /* its log did */
+    uint64_t ready_ms;       /* when this process became ready; 0: not yet */
+    unsigned crashes; /* of its own fault, one soon after the other, with this model */
+    bool safe_mode;
     char reason[sizeof(((struct err *)0)->message)];
     struct line_ring ring;
     uv_timer_t timer;        /* of the state */

@@ -533,6 +533,57 @@ static void a_stop_while_it_is_parked_stays(void **state)
     assert_int_equal(did.forgets, 1);
 }
 
+/* Three faults of its own with one model, soon after each other: without it until somebody loads something. */
+static void a_crash_loop_ends_in_safe_mode(void **state)
+{
+    (void)state;
+    ready_with("/m/a");
+    for (int i = 0; i < 2; i++) {
+        ends(SIGSEGV, 0, false);
+        assert_int_equal(w->state, WORKER_RESTARTING);
+        worker_event(w, EV_TIMEOUT);
+        worker_event(w, EV_LISTENING);
+        worker_event(w, EV_LOADED);
+    }
+    ends(SIGKILL, 0, false); /* from outside: does not count */
+    assert_false(w->safe_mode);
+    worker_event(w, EV_TIMEOUT);
+    worker_event(w, EV_LISTENING);
+    worker_event(w, EV_LOADED);
+    ends(SIGSEGV, 0, false);
+    assert_true(w->safe_mode);
+    assert_int_equal(w->state, WORKER_STARTING); /* the picture worker is up, without */
+    did.asked_to_load = NULL;
+    worker_event(w, EV_LISTENING);
+    worker_event(w, EV_LOADED);
+    assert_null(did.asked_to_load);
+    assert_int_equal(w->state, WORKER_READY);
+    assert_null(w->loaded);
+    assert_non_null(strstr(w->reason, "safe mode"));
+    wish_set(&w->next, "/m/a", NULL);
+    worker_event(w, EV_LOAD);
+    assert_string_equal(did.asked_to_load, "/m/a");
+    worker_event(w, EV_LOADED);
+    assert_false(w->safe_mode);
+    assert_string_equal(w->loaded, "/m/a");
+    assert_string_equal(w->reason, "");
+}
+
+static void crashes_far_apart_are_no_loop(void **state)
+{
+    (void)state;
+    ready_with("/m/a.gguf");
+    for (int i = 0; i < 6; i++) {
+        w->ready_ms -= CRASH_APART_MS;
+        ends(SIGSEGV, 0, false);
+        assert_int_equal(w->state, WORKER_RESTARTING);
+        worker_event(w, EV_TIMEOUT);
+        worker_event(w, EV_LISTENING);
+        worker_event(w, EV_LOADED);
+    }
+    assert_false(w->safe_mode);
+}
+
 static void a_lost_file_is_not_spawned_for(void **state)
 {
     (void)state;
@@ -636,6 +687,8 @@ int main(void)
         LLM(parking_saves_and_comes_back_with_the_context),
         LLM(parking_waits_for_what_runs_but_not_for_ever),
         LLM(a_stop_while_it_is_parked_stays),
+        SD(a_crash_loop_ends_in_safe_mode),
+        LLM(crashes_far_apart_are_no_loop),
         LLM(a_lost_file_is_not_spawned_for),
         LLM(stop_stays_stopped_restart_does_not),
         LLM(a_missing_program_is_a_failed_start),
