@@ -12,6 +12,7 @@ const PROMISE = {
   job: 'a job that was accepted is finished',
 };
 
+const FULL_MS = 300; // after a 429
 const OVER = ['done', 'failed', 'cancelled'];
 
 export class Load {
@@ -89,6 +90,7 @@ export class Load {
     if (excuse.server) this.count.serverLost++;
     else if (answer.status === 200 && !answer.error && this.#arePictures(answer)) this.count.pictures++;
     else if (answer.status >= 500 && this.#failedTwice(excuse)) this.count.refused++;
+    else if (answer.status === 429) await sleep(FULL_MS);
     else this.#broke('picture', n, answer, began);
   }
 
@@ -105,7 +107,7 @@ export class Load {
     const excuse = this.#excuse('sd', began);
     if (answer.status === 202) this.jobs.set(answer.json.id, { n, began });
     else if (excuse.server) this.count.serverLost++;
-    else if (answer.status === 429) await sleep(200);
+    else if (answer.status === 429) await sleep(FULL_MS);
     else this.#broke('job', n, answer, began);
     await sleep(chance.whole(50, 250));
   }
