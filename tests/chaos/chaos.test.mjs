@@ -27,6 +27,10 @@ const MEMORY_KIB = 8 * 1024; // what the allocator may keep of a busy hour
 const SIGNALS = { KILL: 74, SEGV: 14, ABRT: 12 };
 const STOP_EVERY = 50;
 const FAILURES = ['SEGV', 'ABRT'];
+// A worker that fails by itself three times in a row stays without its model until somebody loads one: after two, chaos
+// does.
+const FAULTS_MAX = 2;
+const ROUTES = { sd: '/v1/models', llm: '/v1/llm' };
 
 async function attack(t, real, name, act) {
   const story = new Story();
@@ -50,6 +54,19 @@ async function attack(t, real, name, act) {
   }
 }
 
+// What a user does after a row of crashes: loads the model.
+async function loadAgain({ world, story, load }, kind) {
+  await load.meanwhile(async () => {
+    await world.ready();
+    const { model } = await world.worker(kind);
+    await world.json('POST', `${ROUTES[kind]}/unload`, {});
+    const { status, text } = await world.json('POST', `${ROUTES[kind]}/load`, { model });
+    story.promise(status === 200, `${model} can be loaded again: ${status} ${text}`);
+    story.tell(`${kind}: ${model} was loaded again`);
+  });
+  story.faults[kind] = 0;
+}
+
 // One kill and the respawn after it.
 async function killWorker({ world, story, chance }, stop) {
   const kind = chance.one(['sd', 'llm']);
@@ -64,6 +81,7 @@ async function killWorker({ world, story, chance }, stop) {
   } catch {
     return; // it was about to be replaced anyway
   }
+  if (signal !== 'KILL') story.faults[kind]++;
   const killed = performance.now();
   const limit = signal === 'STOP' ? 30000 : RESPAWN_MS;
   let now;
@@ -86,6 +104,7 @@ async function workersDie({ world, story, chance, load }) {
   for (let i = 0; i < WORKER_KILLS; i++) {
     await sleep(chance.whole(0, 500));
     await killWorker({ world, story, chance }, i % STOP_EVERY === Math.min(STOP_EVERY, WORKER_KILLS) >> 1 && (!world.real || WORKER_KILLS >= STOP_EVERY));
+    for (const kind of ['sd', 'llm']) if (story.faults[kind] >= FAULTS_MAX) await loadAgain({ world, story, load }, kind);
     if (chance.next() < 0.6) await world.ready(); // else the next one comes while it starts or loads
   }
   await world.ready();

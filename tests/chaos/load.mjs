@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readPng } from '../support/png.mjs';
+import { until } from '../support/server.mjs';
 
 const PROMISE = {
   text: 'a text request of which nothing had been answered succeeds after its worker died',
@@ -17,7 +18,8 @@ const OVER = ['done', 'failed', 'cancelled'];
 
 export class Load {
   constructor(world, story, chance) {
-    Object.assign(this, { world, story, chance, running: true, clients: [], serial: 0, jobs: new Map() });
+    Object.assign(this, { world, story, chance, running: true, clients: [], serial: 0, jobs: new Map(),
+      paused: Promise.resolve(), active: 0 });
     this.count = { texts: 0, streams: 0, streamsCut: 0, pictures: 0, jobs: 0, refused: 0, serverLost: 0 };
   }
 
@@ -36,9 +38,21 @@ export class Load {
     this.clients = [];
   }
 
+  // Lets everybody finish, does something, and lets them go on.
+  async meanwhile(act) {
+    let resume;
+    this.paused = new Promise((done) => (resume = done));
+    await until('the clients have their answers', () => this.active === 0, 120000);
+    await until('the queue is empty', async () => (await this.world.json('GET', '/v1/progress')).json?.phase === 'idle', 120000);
+    await act().finally(resume);
+  }
+
   async #repeat(once, chance) {
     while (this.running) {
+      await this.paused;
+      this.active++;
       await once(chance, ++this.serial);
+      this.active--;
       await sleep(chance.whole(0, 60));
     }
   }
@@ -116,24 +130,24 @@ export class Load {
   // off while it waited are jobs, too, and none may stand still.
   async jobsEnd(timeoutMs) {
     if (!this.world.keepsJobs) return;
-    const until = performance.now() + timeoutMs;
+    const end = performance.now() + timeoutMs;
     for (const [id, { n, began }] of this.jobs) {
-      const answer = await this.#ended(id, until);
+      const answer = await this.#ended(id, end);
       const { state, pictures } = answer.json ?? {};
       if (state === 'done' && await this.#haveFiles(pictures)) this.count.jobs++;
       else if (state === 'failed' && this.#failedTwice(this.#excuse('sd', began))) this.count.refused++;
       else this.#broke('job', n, answer, began);
     }
     for (const job of (await this.world.json('GET', '/v1/jobs?limit=200')).json.data) {
-      const { json } = await this.#ended(job.id, until);
+      const { json } = await this.#ended(job.id, end);
       this.story.promise(OVER.includes(json?.state), `${job.id} ("${job.request?.prompt}") ends, and is not ${json?.state}`);
     }
   }
 
-  async #ended(id, until) {
+  async #ended(id, end) {
     for (;;) {
       const answer = await this.world.json('GET', `/v1/jobs/${id}`);
-      if (OVER.includes(answer.json?.state) || answer.status === 404 || performance.now() > until) return answer;
+      if (OVER.includes(answer.json?.state) || answer.status === 404 || performance.now() > end) return answer;
       await sleep(50);
     }
   }

@@ -2,6 +2,7 @@
 export class Story {
   #began = performance.now();
   #lines = [];
+  faults = { sd: 0, llm: 0 }; // ends that look like the worker's own, since its model was loaded by somebody
   broken = []; // promises that were not kept
   kills = { sd: [], llm: [], server: [] }; // { at, back, signal, pid }; back: when it answered again
 
