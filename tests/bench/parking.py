@@ -2,15 +2,15 @@
 """What it costs a conversation that its text model was set aside for a picture.
 
 usage: tests/bench/parking.py [--bin build/bin] [--rounds 5] [--tokens 3000] [--llm-model FILE] [--mib 256]
-                              [--by picture|restart] [-- OPTION...]
+                              [--by park|memory] [-- OPTION...]
 
-A conversation of about --tokens tokens is continued three times in each round: directly (never parked), after a picture
-for which the model had to go (what follows -- must make memory that tight; that the text worker's process was
-another one afterwards is checked), and after a plain restart of the text worker, which keeps nothing.
+A conversation of about --tokens tokens is continued three times in each round: directly (never parked), after the model
+was parked and a picture was drawn, and after the model was unloaded and loaded again, which keeps nothing. The model is parked
+by request, or with --by memory because the picture needs its room (what follows -- must make memory that tight). That
+the text worker's process was another one afterwards is checked.
 Prints medians: how many of the tokens were read again beyond the new ones, the time for reading them, and the
 whole wait for the first token, with the start of the process in it. Wanted: at most 1 % read again, at most 1.5 times
 the reading time of never having been parked.
---by restart leaves the picture out, for machines on which nothing has to be parked.
 """
 import argparse
 import json
@@ -43,9 +43,8 @@ class Conversation:
     def say(self):
         """Continues it; {again, total, read_ms, wait_ms}."""
         self.turns += 1
-        before = self.count(self.text)
+        before = self.text
         self.text += f" {words(12, self.turns)}"
-        total = self.count(self.text)
         began = time.perf_counter()
         answer = self.server.post("/v1/completions", {"prompt": self.text, "max_tokens": 1, "stream": True,
                                                       "cache_prompt": True, "timings_per_token": True})
@@ -58,8 +57,9 @@ class Conversation:
                 if "error" in event:
                     raise SystemExit(f"the text worker says: {event['error']['message']}")
                 timings = event.get("timings") or timings
-        read = timings["prompt_n"]
-        return {"again": max(0, read - (total - before)), "total": total, "read_ms": timings["prompt_ms"],
+        total = self.count(self.text)
+        new = total - self.count(before)
+        return {"again": max(0, timings["prompt_n"] - new), "total": total, "read_ms": timings["prompt_ms"],
                 "wait_ms": (first - began) * 1000}
 
     def count(self, text):
@@ -70,21 +70,24 @@ def pid(server):
     return server.get("/v1/workers/llm")["pid"]
 
 
-def restart(server):
-    answer = server.post("/v1/workers/llm/restart", {"force": True})
-    assert answer.status == 200, answer.read()
+def load_again(server):
+    model = server.get("/v1/workers/llm")["model"]
+    for path, body in (("/v1/llm/unload", {}), ("/v1/llm/load", {"model": model})):
+        answer = server.post(path, body)
+        assert answer.status == 200, answer.read()
 
 
-def park(server, arguments):
-    """A picture for which the model goes; returns when it is drawn."""
+def after_a_picture(server, conversation, arguments):
+    """The next turn after a picture for which the model went."""
     before = pid(server)
+    if arguments.by == "park":
+        answer = server.post("/v1/workers/llm/park", {})
+        assert answer.status == 200, answer.read()
     server.picture(1, arguments)
-    end = time.time() + 60
-    while pid(server) in (None, before):
-        if time.time() > end:
-            raise SystemExit("the text model was not set aside for the picture: make memory tighter with options "
-                             "after --")
-        time.sleep(0.05)
+    turn = conversation.say()
+    if pid(server) == before:
+        raise SystemExit("the text model was not set aside for the picture: make memory tighter with options after --")
+    return turn
 
 
 def main():
@@ -96,30 +99,25 @@ def main():
     parser.add_argument("--tokens", type=int, default=3000)
     parser.add_argument("--llm-model")
     parser.add_argument("--mib", type=int, default=256, help="size of a random model when none is given")
-    parser.add_argument("--by", choices=["picture", "restart"], default="picture")
+    parser.add_argument("--by", choices=["park", "memory"], default="park")
     arguments = parser.parse_args(own)
     arguments.steps, arguments.size = 20, 0
-    rows = {"never parked": []}
-    if arguments.by == "picture":
-        rows["parked for a picture"] = []
-    rows["restarted"] = []
+    rows = {"never parked": [], "parked for a picture": [], "loaded again": []}
     with tempfile.TemporaryDirectory(prefix="mysti-bench-") as folder:
         model = arguments.llm_model
         if not model:
             model = str(pathlib.Path(folder) / "random.gguf")
             subprocess.run([sys.executable, HERE / "random_text_model.py", model, "--mib", str(arguments.mib)],
                            check=True, stdout=subprocess.DEVNULL)
-        server = Server(arguments.bin, "text-first", ["--llm-model", model, "--llm-slots", "1", *options])
+        server = Server(arguments.bin, "text-first", ["--llm-model", model, "--model-dir", str(pathlib.Path(model).parent), "--llm-slots", "1", *options])
         try:
             conversation = Conversation(server, arguments.tokens)
             for _ in range(arguments.rounds):
                 rows["never parked"].append(conversation.say())
-                if "parked for a picture" in rows:
-                    park(server, arguments)
-                    rows["parked for a picture"].append(conversation.say())
-                    conversation.say()
-                restart(server)
-                rows["restarted"].append(conversation.say())
+                rows["parked for a picture"].append(after_a_picture(server, conversation, arguments))
+                conversation.say()
+                load_again(server)
+                rows["loaded again"].append(conversation.say())
         finally:
             server.stop()
 

@@ -6,7 +6,7 @@ usage: tests/bench/run.py [--nginx PATH] [--checkpoint FILE] [--torch-python COM
 
   together   text and pictures at once under each policy, with the starter models and with a larger text model
   waiting    a thousand clients in the queue
-  (parking.py wants to be told what makes memory tight on this machine: see there)
+  parking    what a conversation pays for its model having been set aside
   proxy      requests per second, time per event, memory; against nginx when it is given or found
   engine     a full-size checkpoint at 512x512 (tests/bench/make_random_sd15.py writes one), against PyTorch when
              a python with torch is given
@@ -41,6 +41,7 @@ def main():
         run("a larger text model", [sys.executable, HERE / "random_text_model.py", model, "--mib", "256"])
         run("together, larger", [sys.executable, HERE / "together.py", "--llm-model", model, "--size", "512",
                                  "--steps", "12", "--rounds", "3", "--seconds", "4"])
+        run("parking", [sys.executable, HERE / "parking.py", "--llm-model", model])
     run("waiting", ["node", HERE / "waiting.mjs"])
     if a.nginx:
         run("proxy", [sys.executable, HERE / "proxy.py", "--nginx", a.nginx])

@@ -20,6 +20,7 @@ const WORKER_KILLS = Number(process.env.MYSTI_CHAOS_WORKER_KILLS ?? 8);
 const SERVER_KILLS = Number(process.env.MYSTI_CHAOS_SERVER_KILLS ?? 4);
 const WORKERS = process.env.MYSTI_CHAOS_WORKERS ?? 'both';
 const RESPAWN_MS = 2000;
+const ENOUGH = 20; // broken promises: more would not say more
 const MEMORY_KIB = 8 * 1024; // what the allocator may keep of a busy hour
 
 // KILL comes from outside; SEGV and ABRT look like the worker's own failure. A stopped one is found by its health, which
@@ -101,7 +102,7 @@ async function workersDie({ world, story, chance, load }) {
 
   load.running = true;
   load.begin();
-  for (let i = 0; i < WORKER_KILLS; i++) {
+  for (let i = 0; i < WORKER_KILLS && story.broken.length < ENOUGH; i++) {
     await sleep(chance.whole(0, 500));
     await killWorker({ world, story, chance }, i % STOP_EVERY === Math.min(STOP_EVERY, WORKER_KILLS) >> 1 && (!world.real || WORKER_KILLS >= STOP_EVERY));
     for (const kind of ['sd', 'llm']) if (story.faults[kind] >= FAULTS_MAX) await loadAgain({ world, story, load }, kind);
@@ -121,7 +122,7 @@ async function workersDie({ world, story, chance, load }) {
 
 async function serverDies({ world, story, chance, load }) {
   load.begin();
-  for (let i = 0; i < SERVER_KILLS; i++) {
+  for (let i = 0; i < SERVER_KILLS && story.broken.length < ENOUGH; i++) {
     await sleep(chance.whole(0, 1200));
     await world.killServer();
     if (chance.next() < 0.5) await world.ready(); // else the next one comes while workers start
