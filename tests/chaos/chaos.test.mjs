@@ -31,6 +31,7 @@ const FAILURES = ['SEGV', 'ABRT'];
 // A worker that fails by itself three times in a row stays without its model until somebody loads one: after two, chaos
 // does.
 const FAULTS_MAX = 2;
+const PARKED = 0.3; // of the kills of the text worker come while it is being parked
 const ROUTES = { sd: '/v1/models', llm: '/v1/llm' };
 
 async function attack(t, real, name, act) {
@@ -68,29 +69,41 @@ async function loadAgain({ world, story, load }, kind) {
   story.faults[kind] = 0;
 }
 
+// Sets the text model aside in the middle of everything, a moment before its worker is killed.
+async function park({ world, story }) {
+  const { status, text } = await world.json('POST', '/v1/workers/llm/park', {});
+  story.tell(`llm is to be parked: ${status}`);
+  story.promise([200, 409].includes(status) || /"code":"(unavailable|worker_failed)"/.test(text), `a park ends well or with a reason: ${status} ${text}`);
+}
+
 // One kill and the respawn after it.
 async function killWorker({ world, story, chance }, stop) {
   const kind = chance.one(['sd', 'llm']);
   let signal = stop ? 'STOP' : chance.weighted(SIGNALS);
   const before = await world.worker(kind);
   if (!before?.pid) return;
+  const parks = kind === 'llm' && chance.next() < PARKED;
+  const parked = parks ? park({ world, story }) : null;
+  if (parks) await sleep(chance.whole(0, 80));
   if (FAILURES.includes(signal) && !['ready', 'busy'].includes(before.state)) signal = 'KILL';
   story.tell(`${kind} is ${before.state}`);
-  story.kill(kind, signal, before.pid);
   try {
     process.kill(before.pid, `SIG${signal}`);
   } catch {
-    return; // it was about to be replaced anyway
+    return parked; // it was gone already
   }
+  story.kill(kind, signal, before.pid);
   if (signal !== 'KILL') story.faults[kind]++;
   const killed = performance.now();
   const limit = signal === 'STOP' ? 30000 : RESPAWN_MS;
   let now;
+  const isAnother = () => (now?.pid && now.pid !== before.pid) || (parks && now?.state === 'parked');
   do {
     now = await world.worker(kind);
-  } while ((!now?.pid || now.pid === before.pid) && performance.now() - killed < limit);
-  story.promise(now?.pid && now.pid !== before.pid, `${kind} is there again ${limit} ms after -${signal}, not ${now?.state}`);
+  } while (!isAnother() && performance.now() - killed < limit);
+  story.promise(isAnother(), `${kind} is there again ${limit} ms after -${signal}, not ${now?.state}`);
   story.isBack(kind, 'is there again');
+  await parked;
 }
 
 async function workersDie({ world, story, chance, load }) {

@@ -87,7 +87,7 @@ export class World {
     for (const kind of ['sd', 'llm'])
       await until(`${kind} has its model`, async () => {
         const worker = await this.worker(kind);
-        return worker && ['ready', 'busy'].includes(worker.state) && worker.model;
+        return worker?.state === 'parked' || (['ready', 'busy'].includes(worker?.state) && worker.model);
       }, 60000);
   }
 
