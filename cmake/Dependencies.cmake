@@ -1,6 +1,6 @@
 # System libraries by pkg-config. What an older Debian lacks comes from the private prefixes that
 # deps/fetch.sh unpacks (see deps/README.md): llhttp as a static library, oneDNN together with the C library
-# of its own release. Targets made here: mysti::uv jansson yaml png jpeg webp curl cmocka llhttp, and mysti::dnnl when
+# of its own release. Targets made here: mysti::uv jansson yaml png jpeg webp curl sqlite cmocka llhttp, and mysti::dnnl when
 # it is there. Programs that use mysti::dnnl are linked by mysti_link_dnnl().
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
@@ -16,6 +16,7 @@ mysti_package(png libpng)
 mysti_package(jpeg libjpeg)
 mysti_package(webp libwebp)
 mysti_package(curl libcurl)
+mysti_package(sqlite sqlite3)
 if(MYSTI_TESTS)
   mysti_package(cmocka cmocka)
 endif()

@@ -6,7 +6,7 @@ set -eu
 what=${1:-build}
 me=$(basename "$0")
 
-packages="gcc make cmake git python3 pkg-config libuv1-dev libjansson-dev libyaml-dev libpng-dev libjpeg-dev libwebp-dev
+packages="gcc make cmake git python3 pkg-config libuv1-dev libjansson-dev libyaml-dev libpng-dev libjpeg-dev libwebp-dev libsqlite3-dev
   libcurl4-openssl-dev"
 if [ "$what" = test ]; then # cmocka for the unit tests, a browser for the page, clang for libFuzzer
     packages="$packages libcmocka-dev chromium clang libclang-rt-dev"
@@ -35,6 +35,7 @@ have() {
     libjpeg-dev) pkg-config --exists libjpeg 2>/dev/null ;;
     libwebp-dev) pkg-config --exists libwebp 2>/dev/null ;;
     libcurl4-openssl-dev) pkg-config --exists libcurl 2>/dev/null ;;
+    libsqlite3-dev) pkg-config --exists sqlite3 2>/dev/null ;;
     libcmocka-dev) pkg-config --exists cmocka 2>/dev/null ;;
     *) return 1 ;;
     esac

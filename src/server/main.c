@@ -27,6 +27,7 @@
 #include "server/queue/queue.h"
 #include "server/server.h"
 #include "server/sharing/sharing.h"
+#include "server/store/db.h"
 #include "server/store/store.h"
 #include "server/supervisor/supervisor.h"
 #include "server/systemd/systemd.h"
@@ -99,6 +100,13 @@ static void on_request(void *user, struct http_exchange *x)
 
 /* ---- the end ---- */
 
+static void on_db_closed(void *user)
+{
+    struct program *p = user;
+
+    http_client_close(p->server.client, NULL, NULL);
+}
+
 static void on_queue_closed(void *user)
 {
     struct program *p = user;
@@ -107,7 +115,7 @@ static void on_queue_closed(void *user)
     store_free(p->server.store);
     sharing_watch_free(p->server.sharing);
     supervisor_free(p->server.supervisor);
-    http_client_close(p->server.client, NULL, NULL);
+    db_close(p->server.db, on_db_closed, p);
 }
 
 static void on_part_closed(struct program *p)
@@ -145,6 +153,7 @@ static void on_signal(uv_signal_t *handle, int number)
     systemd_notify(&p->systemd, "STOPPING=1\nSTATUS=Ending what runs");
     for (int i = 0; i < 2; i++)
         uv_unref((uv_handle_t *)&p->signals[i]);
+    job_queue_hold(p->server.queue);
     p->to_close = 2;
     http_server_close(p->server.http, GRACE_MS, on_http_closed, p);
     supervisor_shutdown(p->server.supervisor, on_workers_gone, p);
@@ -195,15 +204,25 @@ static enum sharing sharing_of(const struct config *c)
     return sharing;
 }
 
+static struct job_queue_options queue_options_of(const struct config *c)
+{
+    return (struct job_queue_options){.limit = (size_t)c->queue_limit,
+                                      .client_limit = (size_t)c->client_queue_limit,
+                                      .age_bound_ms = (unsigned)c->queue_age_s * 1000,
+                                      .keep = (int)c->job_history,
+                                      .silence_limit_ms =
+                                          (unsigned)c->first_byte_timeout_s * 1000};
+}
+
 /* What the parts keep of the configuration. Everything else is read from it at use. */
 static void on_configured(struct server *s)
 {
     const struct http_limits limits = limits_of(s->config);
+    const struct job_queue_options queue = queue_options_of(s->config);
 
     log_set_level(s->log, s->config->verbose ? LOG_DEBUG : LOG_INFO);
     http_server_set_limits(s->http, &limits);
-    job_queue_set_limits(s->queue, (size_t)s->config->queue_limit,
-                         (unsigned)s->config->first_byte_timeout_s * 1000);
+    job_queue_set_limits(s->queue, &queue);
     sharing_watch_set(s->sharing, sharing_of(s->config));
 }
 
@@ -274,12 +293,8 @@ static int make_parts(struct program *p, struct err *err)
                                          .log = s->log,
                                          .config = &p->config,
                                          .client = http_client_new(&p->loop)};
-    struct job_queue_options queue = {
-        .loop = &p->loop,
-        .log = s->log,
-        .client = workers.client,
-        .limit = (size_t)p->config.queue_limit,
-        .silence_limit_ms = (unsigned)p->config.first_byte_timeout_s * 1000};
+    struct job_queue_options queue = queue_options_of(&p->config);
+    char *database = file_join(p->config.home, "mysti.db");
 
     s->client = workers.client;
     if (supervisor_new(&workers, &s->supervisor, err))
@@ -287,6 +302,12 @@ static int make_parts(struct program *p, struct err *err)
     s->sharing =
         sharing_watch_new(s->client, s->supervisor, s->log, sharing_of(s->config));
     s->store = store_new(&p->loop, p->config.output_dir);
+    s->db = db_open(&p->loop, s->log, database);
+    free(database);
+    queue.loop = &p->loop;
+    queue.log = s->log;
+    queue.client = s->client;
+    queue.db = s->db;
     queue.supervisor = s->supervisor;
     queue.store = s->store;
     s->queue = job_queue_new(&queue);
@@ -414,6 +435,7 @@ static int serve(struct program *p, const char *notes)
         log_info(p->server.log, "Orchestrator listening on %s:%d", p->config.listen_ip,
                  p->server.port);
     supervisor_begin(p->server.supervisor);
+    job_queue_restore(p->server.queue);
     systemd_watch(&p->systemd, &p->loop);
     systemd_notify(&p->systemd, "READY=1\nSTATUS=Loading models");
     uv_run(&p->loop, UV_RUN_DEFAULT);

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 struct config;
+struct db;
 struct events;
 struct http_client;
 struct http_server;
@@ -31,6 +32,7 @@ struct server {
     struct supervisor *supervisor;
     struct sharing_watch *sharing;
     struct store *store;
+    struct db *db;
     struct job_queue *queue;
     struct events *events;
     int port;            /* the one really listened on */

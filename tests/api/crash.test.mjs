@@ -37,7 +37,7 @@ test('after the first of three pictures, only the other two are drawn again', as
 });
 
 test('a job that kills its worker twice ends with a sentence', async (t) => {
-  const server = await startServer(t, { sd: { generate: ['crash_mid', 'crash_mid', 'ok'] } });
+  const server = await startServer(t, { sd: { generate: ['fault_mid', 'fault_mid', 'ok'] } });
   const { status, json, headers } = await draw(server);
   assert.equal(status, 502);
   assert.equal(json.error.code, 'worker_failed');
@@ -49,7 +49,7 @@ test('a job that kills its worker twice ends with a sentence', async (t) => {
 });
 
 test('as a stream, the same failure is an error event', async (t) => {
-  const server = await startServer(t, { sd: { generate: ['crash_mid', 'crash_mid', 'ok'] } });
+  const server = await startServer(t, { sd: { generate: ['fault_mid', 'fault_mid', 'ok'] } });
   const res = await server.post('/v1/images/generations', { prompt: 'a boat', stream: true });
   assert.equal(res.status, 200);
   const events = [];

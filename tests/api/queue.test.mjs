@@ -28,7 +28,7 @@ test('first come, first served, one at a time; everybody learns the position', a
   const [, , last] = await Promise.all(streams);
   assert.deepEqual(order, ['a', 'b', 'c']);
   assert.deepEqual(prompts(server), ['a', 'b', 'c']);
-  assert.ok(last.some((c) => c === 'queue position=1'), last.join(' | '));
+  assert.ok(last.some((c) => /^queue position=1( eta_ms=\d+)?$/.test(c)), last.join(' | '));
 });
 
 test('one more than the queue holds is 429, with the time to come back', async (t) => {

@@ -12,7 +12,7 @@
 //   start     ok | crash | hang (never listens) | slow (start_ms)      exit_code
 //   health    ok | hang | garbage
 //   load      ok | crash | hang | out_of_memory | bad_file             load_ms
-//   generate  ok | crash | crash_mid | crash_second (in the second picture) | stall | garbage | out_of_memory | error_mid | truncate | unauthorized
+//   generate  ok | crash | crash_mid (killed from outside) | fault | fault_mid (SIGSEGV) | crash_second (in the second picture) | stall | garbage | out_of_memory | error_mid | truncate | unauthorized
 //             think (computes for think_ms without a word)
 //             step_ms, picture_bytes (extra bytes in the picture)
 //   save, restore (of a slot's context)  ok | anything else fails; slot_tokens: how many each slot holds
@@ -153,6 +153,7 @@ async function sdGenerate(req, res, job) {
       }
       say({ event: 'step', step, steps, image, elapsed_ms: step * 5, eta_ms: (steps - step) * 5 });
       if (how === 'crash_second' && image === 1) return die();
+      if (how === 'fault_mid' && step === Math.ceil(steps / 2)) return void die('SIGSEGV');
       if (how === 'crash_mid' && step === Math.ceil(steps / 2)) return die();
       if (how === 'stall' && step === 1) return;
       if (how === 'think' && step === 1) await think(plan('think_ms', 3000));

@@ -88,6 +88,11 @@ class TestServer {
     for (const stream of [this.child.stdout, this.child.stderr])
       stream.setEncoding('utf8').on('data', (text) => (this.logText += text));
     this.child.on('exit', (code, signal) => (this.exit = { code, signal }));
+    this.startAgain = async () => {
+      this.exit = null;
+      this.start(bin, { args, env, fileLimitKiB, unprivileged, under });
+      await this.answersHealth();
+    };
   }
 
   async answersHealth() {

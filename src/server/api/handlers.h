@@ -43,7 +43,15 @@ handler_fn config_show, config_set;
 handler_fn text_chat, text_completions, text_tokenize, text_detokenize, text_embeddings,
     text_rerank;
 /* images.c */
-handler_fn images_generate;
+handler_fn images_generate, jobs_add;
+/* jobs.c */
+handler_fn jobs_list, jobs_show, jobs_cancel, jobs_follow, queue_show;
+struct job_progress;
+void jobs_respond_accepted(struct api *api, struct http_exchange *x,
+                           const struct job_progress *now);
+/* The job as it is on disk, now or a moment later. */
+void jobs_respond_one(struct api *api, struct http_exchange *x, const char *id,
+                      int status);
 /* pictures.c */
 handler_fn pictures_cancel, pictures_progress, pictures_stream, pictures_history,
     pictures_file;

@@ -1,13 +1,18 @@
-/* POST /v1/images/generations. The request becomes a job (image_request.c), its model's name a path (catalog), and from
- * then on the queue calls: where the job is, each picture, the end.
+/* POST /v1/images/generations, and POST /v1/jobs, which is the same without waiting. The request becomes a job
+ * (image_request.c), its model's name a path (catalog), and from then on the queue calls: accepted, where the job is, each
+ * picture, the end.
  *
- *   body -> ask -> (catalog) -> queue -> on_change ... on_picture ... on_end -> answer
+ *   body -> ask -> (catalog) -> queue -> on_accepted -> on_change ... on_picture ... on_end -> answer
+ *                                             |
+ *                                             +-- POST /v1/jobs is answered here: 202
  *
  * Without a stream nothing is sent before the end, so the answer has its true status. With one, the head goes
  * out when the worker has taken the job up, or as soon as it is certain that the client has to wait; what it learns
  * before its pictures are comments, which every client library ignores. A failure after the head is an error event.
  *
- * A client that leaves takes its job with it. A picture that could not be saved is still delivered as base64, with
+ * A client that leaves takes its job with it, unless it sent an Idempotency-Key: then the job goes on, and the same request
+ * with the same key is given it, running or ended. OpenAI's own libraries say when they try again (x-stainless-retry-count);
+ * such a retry joins a job of the same client with the same body, if one is there. A picture that could not be saved is still delivered as base64, with
  * the reason in `warning`; as a URL it cannot be delivered, so that is an error (507).
  *
  * x-should-retry: OpenAI's own libraries repeat a request after 5xx; a job that has brought the worker down twice
@@ -20,6 +25,7 @@
 #include "server/api/image_request.h"
 #include "server/config/config.h"
 #include "server/queue/queue.h"
+#include "server/store/jobs.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -30,10 +36,12 @@ struct drawing {
     struct api *api;
     struct http_exchange *x;
     struct image_ask ask;
-    struct job *job;       /* NULL before it is in the queue */
-    json_t *data;          /* the pictures of a whole answer */
-    struct err save_error; /* of the last picture that could not be saved */
-    char *model;           /* the id that the answer names */
+    bool as_job;             /* POST /v1/jobs: answered when it is accepted */
+    uint64_t body;           /* hash of the request's */
+    struct job_watch *watch; /* NULL before it is in the queue */
+    json_t *data;            /* the pictures of a whole answer */
+    struct err save_error;   /* of the last picture that could not be saved */
+    char *model;             /* the id that the answer names */
     int width;
     int height;
 };
@@ -64,8 +72,11 @@ static void on_client_left(struct http_exchange *x, void *user,
     (void)x;
     (void)outcome;
     d->x = NULL;
-    if (d->job) {
-        job_cancel(d->job); /* on_end frees */
+    if (d->watch) {
+        struct job_watch *watch = d->watch;
+
+        drawing_free(d);
+        job_leave(watch);
         return;
     }
     catalog_forget(d->api->catalog, d);
@@ -79,11 +90,15 @@ static void on_change(void *user, const struct job_progress *now)
     struct drawing *d = user;
     char text[200];
 
-    if (!d->ask.stream)
+    if (!d->ask.stream || d->as_job)
         return;
     switch (now->step) {
     case JOB_WAITING:
-        snprintf(text, sizeof(text), "queue position=%d", now->position);
+        if (now->eta_ms >= 0)
+            snprintf(text, sizeof(text), "queue position=%d eta_ms=%lld", now->position,
+                     (long long)now->eta_ms);
+        else
+            snprintf(text, sizeof(text), "queue position=%d", now->position);
         break;
     case JOB_PREPARING:
         if (!now->detail[0])
@@ -218,11 +233,7 @@ static void on_end(void *user, const struct err *err)
     struct drawing *d = user;
     struct err save_error = d->save_error;
 
-    d->job = NULL;
-    if (!d->x) {
-        drawing_free(d);
-        return;
-    }
+    d->watch = NULL;
     if (!err && save_error.code && d->ask.delivery == IMAGE_AS_URL)
         err = &save_error;
     if (err) {
@@ -238,27 +249,166 @@ static void on_end(void *user, const struct err *err)
 
 /* ---- the way into the queue ---- */
 
-static void enqueue(struct drawing *d)
+static void on_accepted(void *user)
 {
-    static const struct job_handlers handlers = {
-        .on_change = on_change, .on_picture = on_picture, .on_end = on_end};
-    struct job_queue *queue = d->api->server->queue;
+    struct drawing *d = user;
+    struct job_watch *watch = d->watch;
     struct job_progress now;
-    struct err err = {0};
 
-    d->job = job_queue_add(queue, &d->ask.request, &handlers, d, &err);
-    if (!d->job) {
-        struct http_exchange *x = drawing_over(d);
-
-        if (err.code == ERR_RATE_LIMIT)
-            http_set_header(x, "Retry-After", "5");
-        http_respond_err(x, &err);
+    job_progress_get(job_watched(watch), &now);
+    if (!d->as_job) {
+        http_set_header(d->x, "X-Mysti-Job", now.id);
+        if (now.position > 0)
+            on_change(d, &now); /* it is certain to wait, so a stream begins at once */
         return;
     }
-    http_set_header(d->x, "X-Mysti-Job", job_id(d->job));
-    job_progress_get(d->job, &now);
-    if (now.position > 0)
-        on_change(d, &now); /* it is certain to wait, so a stream begins at once */
+    jobs_respond_accepted(d->api, d->x, &now);
+    drawing_over(d);
+    job_leave(watch); /* it is kept */
+}
+
+/* A job that had ended before it was asked for again. */
+static void on_ended_found(void *user, const struct err *err, json_t *job)
+{
+    struct drawing *d = user;
+    struct http_exchange *x = d->x;
+    size_t i;
+    json_t *p;
+
+    if (!x) {
+        drawing_free(d);
+        return;
+    }
+    if (err || !json_is_object(job)) {
+        struct err why = {0};
+
+        err_set(&why, ERR_NOT_FOUND, "the job of this Idempotency-Key is forgotten");
+        http_respond_err(drawing_over(d), err ? err : &why);
+        return;
+    }
+    json_array_foreach(json_object_get(job, "pictures"), i, p)
+    {
+        const char *file = json_string_value(json_object_get(p, "file"));
+
+        d->width = (int)json_integer_value(json_object_get(p, "width"));
+        d->height = (int)json_integer_value(json_object_get(p, "height"));
+        json_array_append_new(
+            d->data,
+            json_pack("{s:O, s:s, s:o*, s:O*}", "seed", json_object_get(p, "seed"),
+                      "file", file, "url",
+                      d->ask.delivery == IMAGE_AS_URL ? picture_url(d, file) : NULL,
+                      "b64_json", json_object_get(p, "b64_json")));
+    }
+    if (json_is_object(json_object_get(job, "error"))) {
+        struct err why = {0};
+        const json_t *e = json_object_get(job, "error");
+
+        err_set(&why,
+                err_code_from_slug(json_string_value(json_object_get(e, "code")),
+                                   ERR_BAD_GATEWAY),
+                "%s", json_string_value(json_object_get(e, "message")));
+        respond_failure(drawing_over(d), &why);
+        return;
+    }
+    const char *model =
+        json_string_value(json_object_get(json_object_get(job, "request"), "model"));
+
+    d->model = mem_strdup(model ? catalog_id(d->api->catalog, model) : "");
+    json_t *answer = whole_answer(d);
+
+    http_respond_json(drawing_over(d), 200, answer);
+}
+
+static void on_left_late(struct http_exchange *x, void *user, enum http_outcome outcome)
+{
+    struct drawing *d = user;
+
+    (void)x;
+    (void)outcome;
+    d->x = NULL; /* the answer of the database frees */
+}
+
+static void watch(struct drawing *d, struct job *job);
+
+/* The Idempotency-Key was used before, with the same body. */
+static void on_joined(void *user, const char *id)
+{
+    struct drawing *d = user;
+    struct job *job = job_queue_find(d->api->server->queue, id);
+
+    d->watch = NULL;
+    http_set_header(d->x, "X-Mysti-Job", id);
+    if (d->as_job) {
+        struct http_exchange *x = d->x;
+        struct api *api = d->api;
+
+        drawing_over(d);
+        jobs_respond_one(api, x, id, 200);
+    } else if (job) {
+        watch(d, job);
+    } else {
+        http_set_user(d->x, d, on_left_late);
+        job_store_get(
+            d->api->server->db, id,
+            d->ask.delivery == IMAGE_AS_URL ? NULL : d->api->server->config->output_dir,
+            on_ended_found, d);
+    }
+}
+
+static const struct job_handlers handlers = {.on_accepted = on_accepted,
+                                             .on_joined = on_joined,
+                                             .on_change = on_change,
+                                             .on_picture = on_picture,
+                                             .on_end = on_end};
+
+static void watch(struct drawing *d, struct job *job)
+{
+    d->watch = job_watch(job, &handlers, d);
+}
+
+/* Seconds after which there should be room again, from what the pictures before took. */
+static void set_retry_after(struct drawing *d)
+{
+    int64_t ms = job_queue_wait_ms(d->api->server->queue);
+    char text[24];
+    int64_t seconds = ms < 0 ? 5 : ms / 1000 + 1;
+
+    snprintf(text, sizeof(text), "%lld", (long long)(seconds > 120 ? 120 : seconds));
+    http_set_header(d->x, "Retry-After", text);
+}
+
+static bool is_retry(struct http_exchange *x)
+{
+    const char *count = http_header(x, "x-stainless-retry-count");
+
+    return count && *count >= '1' && *count <= '9';
+}
+
+static void enqueue(struct drawing *d)
+{
+    struct job_queue *queue = d->api->server->queue;
+    const char *key = http_header(d->x, "idempotency-key");
+    const struct job_new new = {.request = &d->ask.request,
+                                .client = access_client(d->api, d->x),
+                                .key = key && *key ? key : NULL,
+                                .body = d->body,
+                                .kept = d->as_job || (key && *key)};
+    struct job *same = !new.key && !d->as_job &&is_retry(d->x)
+                           ? job_queue_find_same(queue, new.client, new.body)
+                           : NULL;
+    struct err err = {0};
+
+    if (same) {
+        http_set_header(d->x, "X-Mysti-Job", job_id(same));
+        watch(d, same);
+        return;
+    }
+    d->watch = job_queue_add(queue, &new, &handlers, d, &err);
+    if (d->watch)
+        return;
+    if (err.code == ERR_RATE_LIMIT)
+        set_retry_after(d);
+    http_respond_err(drawing_over(d), &err);
 }
 
 static void on_listed(void *user)
@@ -306,20 +456,35 @@ static void on_body(struct http_exchange *x, void *user, const char *data, size_
     struct err err = {0};
 
     (void)x;
+    d->body = UINT64_C(14695981039346656037); /* FNV-1a */
+    for (size_t i = 0; i < len; i++)
+        d->body = (d->body ^ (unsigned char)data[i]) * UINT64_C(1099511628211);
     if (image_ask_parse(data, len, &limits, &d->ask, &err))
         http_respond_err(drawing_over(d), &err);
     else
         find_model(d);
 }
 
-void images_generate(struct api *api, struct http_exchange *x, const char *arg)
+static void begin(struct api *api, struct http_exchange *x, bool as_job)
 {
     struct drawing *d = mem_zalloc(sizeof(*d));
 
-    (void)arg;
     d->api = api;
     d->x = x;
+    d->as_job = as_job;
     d->data = json_array();
     http_set_user(x, d, on_client_left);
     http_collect_body(x, 0, on_body);
+}
+
+void images_generate(struct api *api, struct http_exchange *x, const char *arg)
+{
+    (void)arg;
+    begin(api, x, false);
+}
+
+void jobs_add(struct api *api, struct http_exchange *x, const char *arg)
+{
+    (void)arg;
+    begin(api, x, true);
 }

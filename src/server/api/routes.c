@@ -48,6 +48,15 @@ const struct route routes[] = {
 
     /* pictures */
     {"POST", "/v1/images/generations", SCOPE_INFER, images_generate, "draw pictures"},
+    {"POST", "/v1/jobs", SCOPE_INFER, jobs_add,
+     "draw pictures without waiting for them"},
+    {"GET", "/v1/jobs", SCOPE_INFER, jobs_list, "the jobs, newest first"},
+    {"GET", "/v1/jobs/{id}", SCOPE_INFER, jobs_show, "one job"},
+    {"GET", "/v1/jobs/{id}/events", SCOPE_INFER, jobs_follow,
+     "its progress, to its end"},
+    {"DELETE", "/v1/jobs/{id}", SCOPE_INFER, jobs_cancel, "cancel a job"},
+    {"GET", "/v1/queue", SCOPE_INFER, queue_show,
+     "what runs and what waits, text and pictures"},
     {"POST", "/v1/images/cancel", SCOPE_INFER, pictures_cancel, "cancel a picture"},
     {"GET", "/v1/progress", SCOPE_INFER, pictures_progress,
      "where the running picture is"},

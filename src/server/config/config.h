@@ -97,11 +97,14 @@ struct config {
     int64_t body_limit;           /* bytes of a request body */
     int64_t header_limit;         /* bytes of a request head */
     int64_t max_connections;
-    int64_t queue_limit;     /* pictures waiting; one more is 429 */
+    int64_t queue_limit; /* pictures waiting; one more is 429 */
+    int64_t client_queue_limit;
+    int64_t queue_age_s;      /* how long a picture may be overtaken */
+    int64_t job_history;      /* ended jobs that are remembered */
     int64_t text_queue_limit; /* text requests waiting for one model; one more is 429 */
     int64_t text_queue_age_s; /* after which nobody overtakes who waits for a load */
-    int64_t max_image_side;  /* pixels */
-    int64_t max_image_count; /* pictures of one request */
+    int64_t max_image_side;   /* pixels */
+    int64_t max_image_count;  /* pictures of one request */
     int64_t max_steps;
     struct config_list cors_origins; /* besides loopback; "*" allows all */
     struct config_list

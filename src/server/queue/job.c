@@ -1,5 +1,7 @@
 #include "server/queue/job.h"
 
+#include "base/mem.h"
+
 #include <stdlib.h>
 
 const char *job_step_word(enum job_step step)
@@ -30,4 +32,64 @@ void image_request_release(struct image_request *r)
     free(r->sampler);
     free(r->scheduler);
     *r = (struct image_request)IMAGE_REQUEST_DEFAULT;
+}
+
+static void put_text(json_t *o, const char *key, const char *text)
+{
+    if (text)
+        json_object_set_new(o, key, json_string(text));
+}
+
+json_t *image_request_json(const struct image_request *r)
+{
+    json_t *o =
+        json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:I}", "prompt", r->prompt, "width",
+                  r->width, "height", r->height, "steps", r->steps, "n", r->count,
+                  "cfg_scale", r->cfg_scale, "seed", (json_int_t)r->seed);
+
+    put_text(o, "negative_prompt", r->negative_prompt);
+    put_text(o, "model", r->model_path);
+    put_text(o, "sampler", r->sampler);
+    put_text(o, "scheduler", r->scheduler);
+    return o;
+}
+
+static char *take_text(const json_t *o, const char *key)
+{
+    const char *text = json_string_value(json_object_get(o, key));
+
+    return text ? mem_strdup(text) : NULL;
+}
+
+static int64_t take_number(const json_t *o, const char *key, int64_t fallback)
+{
+    const json_t *v = json_object_get(o, key);
+
+    return json_is_integer(v) ? json_integer_value(v) : fallback;
+}
+
+int image_request_from_json(const json_t *o, struct image_request *ret, struct err *err)
+{
+    struct image_request r = IMAGE_REQUEST_DEFAULT;
+    const json_t *scale = json_object_get(o, "cfg_scale");
+    int64_t count = take_number(o, "n", 1);
+
+    r.prompt = take_text(o, "prompt");
+    if (!r.prompt || count < 1 || count > 1000) {
+        free(r.prompt);
+        return err_set(err, ERR_INTERNAL,
+                       "what was stored of the job is no picture request");
+    }
+    r.negative_prompt = take_text(o, "negative_prompt");
+    r.model_path = take_text(o, "model");
+    r.sampler = take_text(o, "sampler");
+    r.scheduler = take_text(o, "scheduler");
+    r.width = (int)take_number(o, "width", 0);
+    r.height = (int)take_number(o, "height", 0);
+    r.steps = (int)take_number(o, "steps", 0);
+    r.count = (int)count;
+    r.cfg_scale = json_is_number(scale) ? json_number_value(scale) : -1;
+    r.seed = take_number(o, "seed", 0);
+    *ret = r;
+    return 0;
 }

@@ -57,6 +57,10 @@ struct image_request {
     }
 
 void image_request_release(struct image_request *r);
+/* As it is kept on disk, and back. New references and new text. */
+json_t *image_request_json(const struct image_request *r);
+int image_request_from_json(const json_t *o, struct image_request *ret,
+                            struct err *err) MUST_CHECK;
 
 /* A finished picture. Text and bytes are the queue's and good until the callback returns. */
 struct job_picture {
@@ -79,8 +83,11 @@ struct job_progress {
     int images;
     int sample_step; /* 0 before the first one is done */
     int sample_steps;
-    int64_t eta_ms;   /* of this picture's sampling; -1: not known */
+    int64_t eta_ms;   /* of this picture's sampling, or until its turn; -1: not known */
     uint64_t time_ms; /* since it was begun; 0 while it waits */
+    uint64_t wait_ms; /* that it has waited for its turn */
+    const char *model; /* absolute path; NULL: the active one */
+    const char *client;
     char detail
         [160]; /* while it waits or prepares: "loading starter-painter.safetensors" */
 };

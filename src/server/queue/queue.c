@@ -1,26 +1,35 @@
-/* The jobs are one list in the order of arrival; its head is the one being worked on (run.c), the others wait. First
- * come first served is fair here because one job is one request of bounded size (count and steps have limits), and
- * the number of waiting jobs has a limit too: one more is answered 429 with a time after which to come back.
- * Rejected: several running at once (one worker holds one model; two jobs would only halve each other's speed), and
- * a turn for each client (local clients all have the same address).
+/* The jobs are one list in the order of arrival, except that the one being worked on (run.c) is moved to its head; the
+ * others wait, and pick.c says which is next. Rejected: several running at once (one worker holds one model; two jobs would
+ * only halve each other's speed).
  *
- * Two ends of a life: a job ends for its client exactly once (job_end); its memory stays until the store has let
- * go of its pictures. The queue itself lives until its timers are closed and until every question that cannot be
- * taken back (supervisor_load, store_save) has been answered; each of those holds a reference.
+ * A job is in the list from the moment it is asked for, so that its place is fair, but may begin only when the database
+ * has said that it is on disk; its acceptance is told then. The same insertion finds out whether the client's Idempotency-Key
+ * was used before: two equal requests at the same moment cannot both become a job.
  *
- * This queue is in memory: a job is lost with the server. A durable one keeps this interface: job_queue_add would
- * store the request before it returns, job_end its last step, and the words of JOB_STEPS are what it would write.
- */
+ * Watches. Whoever waits for a job (a client with a blocking request, a stream of its events, a retry that joined)
+ * holds a watch; pictures stay in memory until the job ends, so that a late watch gets them, too. A job that is not
+ * kept ends with its last watch.
+ *
+ * Two ends of a life: a job ends for its watches exactly once (job_end); its memory stays until the store and the database
+ * have let go of it. The queue itself lives until its timers are closed and until every question that cannot be
+ * taken back (supervisor_load, store_save, the database) has been answered; each of those holds a reference.
+ *
+ * When the server closes, jobs that are kept stay as they are on disk, for the next start; the others have lost their
+ * client with the server and are marked as failed, which says why. After a kill nothing was marked, and all of
+ * them are done. */
 #include "server/queue/queue.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "http/http.h"
 #include "server/log/log.h"
 #include "server/queue/run.h"
+#include "server/store/jobs.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define TICK_MS 1000
 #define KEEP_ALIVE_MS 5000
@@ -65,6 +74,7 @@ struct job_queue *job_queue_new(const struct job_queue_options *options)
     q->references = 1;
     q->silence = new_timer(q);
     q->tick = new_timer(q);
+    log_info(q->o.log, "[Queue] Initialized with max concurrent requests: 1");
     return q;
 }
 
@@ -86,6 +96,49 @@ void job_queue_close(struct job_queue *q, void (*on_closed)(void *user), void *u
 
 /* ---- what clients are told ---- */
 
+static void on_tick(uv_timer_t *timer);
+
+/* What a job is worth in steps of a megapixel; sizes and steps that are the model's own count as usual ones. */
+static double work_of(const struct image_request *r, int pictures)
+{
+    double pixels = (r->width ? r->width : 512.0) * (r->height ? r->height : 512.0);
+
+    return pictures * pixels / 1e6 *
+           ((r->steps ? r->steps : 20) + 5.0); /* 5: decoding */
+}
+
+/* Until this job's turn, from what was measured so far; -1: nothing was. */
+static int64_t ms_until(const struct job *job)
+{
+    const struct job_queue *q = job->queue;
+    double work = 0;
+
+    if (!(q->ms_per_work > 0))
+        return -1;
+    for (const struct job *j = q->first; j && j != job; j = j->next)
+        work += work_of(&j->request, j->request.count - j->received);
+    return (int64_t)(work * q->ms_per_work);
+}
+
+int64_t job_queue_wait_ms(const struct job_queue *q)
+{
+    double work = 0;
+
+    if (!(q->ms_per_work > 0))
+        return q->first ? -1 : 0;
+    for (const struct job *j = q->first; j; j = j->next)
+        work += work_of(&j->request, j->request.count - j->received);
+    return (int64_t)(work * q->ms_per_work);
+}
+
+void job_measured(struct job *job, uint64_t ms)
+{
+    struct job_queue *q = job->queue;
+    double now = (double)ms / work_of(&job->request, 1);
+
+    q->ms_per_work = q->ms_per_work > 0 ? 0.7 * q->ms_per_work + 0.3 * now : now;
+}
+
 void job_progress_get(const struct job *job, struct job_progress *ret)
 {
     *ret = (struct job_progress){
@@ -96,8 +149,11 @@ void job_progress_get(const struct job *job, struct job_progress *ret)
         .images = job->request.count,
         .sample_step = job->sample_step,
         .sample_steps = job->sample_steps,
-        .eta_ms = job->eta_ms,
+        .eta_ms = job->begun_ms ? job->eta_ms : ms_until(job),
         .time_ms = job->begun_ms ? clock_ms() - job->begun_ms : 0,
+        .wait_ms = (job->begun_ms ? job->begun_ms : clock_ms()) - job->added_ms,
+        .model = job->request.model_path,
+        .client = job->client,
     };
     memcpy(ret->detail, job->detail, sizeof(ret->detail));
 }
@@ -106,11 +162,15 @@ static void tell_client(struct job *job)
 {
     struct job_progress now;
 
-    if (job->ended || !job->on.on_change)
+    if (job->ended || !job->is_stored)
         return;
     job_progress_get(job, &now);
     job->told_ms = clock_ms();
-    job->on.on_change(job->user, &now);
+    for (struct job_watch *w = job->watches, *next; w; w = next) {
+        next = w->next;
+        if (w->on.on_change)
+            w->on.on_change(w->user, &now);
+    }
 }
 
 static void tell_listener(struct job_queue *q)
@@ -144,7 +204,7 @@ static void on_tick(uv_timer_t *timer)
         uv_timer_stop(q->tick);
 }
 
-static void renumber(struct job_queue *q)
+void queue_renumber(struct job_queue *q)
 {
     int position = 0;
 
@@ -158,61 +218,313 @@ static void renumber(struct job_queue *q)
 
 /* ---- jobs ---- */
 
-struct job *job_queue_add(struct job_queue *q, struct image_request *request,
-                          const struct job_handlers *on, void *user, struct err *err)
+static int check_limits(const struct job_queue *q, const char *client, struct err *err)
 {
-    size_t waiting = job_queue_waiting(q);
-    struct job **last = &q->first;
+    size_t waiting = job_queue_waiting(q), own = 0;
 
-    if (q->closing) {
-        err_set(err, ERR_UNAVAILABLE, "the server is shutting down");
-        return NULL;
-    }
-    if (q->first && waiting >= q->o.limit) {
-        err_set(err, ERR_RATE_LIMIT,
-                "%zu picture requests are waiting already, which is the limit "
-                "(--queue-limit): try again in a moment",
-                waiting);
-        return NULL;
-    }
-    struct job *job = mem_zalloc(sizeof(*job));
+    if (q->closing)
+        return err_set(err, ERR_UNAVAILABLE, "the server is shutting down");
+    if (q->first && waiting >= q->o.limit)
+        return err_set(err, ERR_RATE_LIMIT,
+                       "%zu picture requests are waiting already, which is the limit "
+                       "(--queue-limit): try again in a moment",
+                       waiting);
+    for (const struct job *j = q->first; j; j = j->next)
+        own += !strcmp(j->client, client);
+    if (own > q->o.client_limit)
+        return err_set(
+            err, ERR_RATE_LIMIT,
+            "%s has %zu picture requests here already, which is the limit of one "
+            "client (--client-queue-limit): try again in a moment",
+            client, own);
+    return 0;
+}
+
+static int64_t draw_seed(void)
+{
+    uint32_t seed = 0;
+
+    if (getrandom(&seed, sizeof(seed), 0) == sizeof(seed))
+        return seed;
+    return clock_unix_us() & 0xffffffff;
+}
+
+/* Into the list, at its end. */
+static struct job *job_new(struct job_queue *q, struct image_request *request,
+                           const char *client)
+{
+    struct job *job = mem_zalloc(sizeof(*job)), **last = &q->first;
 
     job->queue = q;
     job->request = *request;
     *request = (struct image_request)IMAGE_REQUEST_DEFAULT;
-    job->on = *on;
-    job->user = user;
+    job->client = mem_strdup(client);
     job->eta_ms = -1;
+    job->added_ms = clock_ms();
     job->slots = mem_zalloc((size_t)job->request.count * sizeof(*job->slots));
-    snprintf(job->id, sizeof(job->id), "job-%llx-%llu",
-             (unsigned long long)clock_unix() & 0xffffffff,
-             (unsigned long long)++q->serial);
     while (*last) {
         job->position++;
         last = &(*last)->next;
     }
     *last = job;
-    log_debug(q->o.log, "%s: %s, position %d", job->id, job_step_word(job->step),
-              job->position);
     if (!uv_is_active((uv_handle_t *)q->tick))
         uv_timer_start(q->tick, on_tick, TICK_MS, TICK_MS);
-    run_next(q);
-    if (job != q->first)
-        tell_listener(q);
     return job;
+}
+
+struct job_watch *job_watch(struct job *job, const struct job_handlers *on, void *user)
+{
+    struct job_watch *w = mem_zalloc(sizeof(*w)), **last = &job->watches;
+
+    *w = (struct job_watch){.job = job, .on = *on, .user = user};
+    while (*last)
+        last = &(*last)->next;
+    *last = w;
+    job_hand_out(job);
+    return w;
+}
+
+struct job *job_watched(const struct job_watch *watch)
+{
+    return watch->job;
+}
+
+static void watch_remove(struct job_watch *watch)
+{
+    struct job_watch **at = &watch->job->watches;
+
+    while (*at != watch)
+        at = &(*at)->next;
+    *at = watch->next;
+    free(watch);
+}
+
+void job_leave(struct job_watch *watch)
+{
+    struct job *job = watch->job;
+
+    watch_remove(watch);
+    if (!job->watches && !job->kept)
+        job_cancel(job);
+}
+
+/* The key belongs to another job already. */
+static void join(struct job *job, const char *existing, bool same_body)
+{
+    struct job_watch *w = job->watches;
+    struct err err = {0};
+
+    if (!same_body) {
+        err_set_param(
+            &err, ERR_CONFLICT, "Idempotency-Key",
+            "this Idempotency-Key was used for another request (%s): a new request "
+            "needs a new key",
+            existing);
+        job->is_stored = false; /* it never was */
+        job_end(job, JOB_FAILED, &err);
+        return;
+    }
+    if (w && w->on.on_joined) {
+        struct job_handlers on = w->on;
+        void *user = w->user;
+
+        watch_remove(w);
+        on.on_joined(user, existing);
+    }
+    job_end(job, JOB_CANCELLED, NULL);
+}
+
+static void on_added(void *user, const struct err *err, const char *existing,
+                     bool same_body)
+{
+    struct job *job = user;
+    struct job_queue *q = job->queue;
+
+    job->is_asked = false;
+    if (job->ended) { /* cancelled meanwhile: its end was stored behind its beginning */
+        job_free_if_over(job);
+    } else if (err && job->kept) {
+        struct err why = *err;
+
+        err_wrap(&why, "the job could not be stored");
+        job_end(job, JOB_FAILED, &why);
+    } else if (existing) {
+        join(job, existing, same_body);
+    } else {
+        if (err)
+            log_error(q->o.log,
+                      "%s could not be stored and would not survive a restart: %s",
+                      job->id, err->message);
+        job->is_fleeting = err != NULL;
+        job->is_stored = true;
+        for (struct job_watch *w = job->watches, *next; w; w = next) {
+            next = w->next;
+            if (w->on.on_accepted)
+                w->on.on_accepted(w->user);
+        }
+        if (job != q->first)
+            log_info(q->o.log, "[Queue] %s: waiting, position %d", job->id,
+                     job->position);
+        run_next(q);
+        if (job != q->first)
+            tell_listener(q);
+    }
+    job_queue_unref(q);
+}
+
+static void store_job(struct job *job, const struct job_new *new)
+{
+    json_t *request = image_request_json(&job->request);
+    char *text = json_dumps(request, JSON_COMPACT);
+    const struct job_row row = {.id = job->id,
+                                .kind = "image",
+                                .request = text ? text : "{}",
+                                .client = job->client,
+                                .key = new->key,
+                                .body = new->body,
+                                .kept = new->kept,
+                                .created_ms = clock_unix_us() / 1000};
+
+    job->is_asked = true;
+    job->queue->references++;
+    job_store_add(job->queue->o.db, &row, on_added, job);
+    free(text);
+    json_decref(request);
+}
+
+struct job_watch *job_queue_add(struct job_queue *q, const struct job_new *new,
+                                const struct job_handlers *on, void *user,
+                                struct err *err)
+{
+    struct job *job;
+    struct job_watch *watch;
+
+    if (check_limits(q, new->client, err))
+        return NULL;
+    job = job_new(q, new->request, new->client);
+    if (job->request.seed < 0)
+        job->request.seed =
+            draw_seed(); /* here, so that it is the same after a restart */
+    job->kept = new->kept;
+    job->body = new->body;
+    snprintf(job->id, sizeof(job->id), "job-%llx-%llu",
+             (unsigned long long)clock_unix_us(), (unsigned long long)++q->serial);
+    watch = job_watch(job, on, user);
+    store_job(job, new);
+    return watch;
+}
+
+/* ---- what an earlier server had accepted ---- */
+
+static void restore_pictures(struct job *job, const json_t *pictures)
+{
+    size_t i;
+    json_t *p;
+
+    json_array_foreach((json_t *)(uintptr_t)pictures, i, p)
+    {
+        if (job->received == job->request.count)
+            break;
+        struct job_slot *slot = &job->slots[job->received++];
+
+        slot->seed = json_integer_value(json_object_get(p, "seed"));
+        slot->width = (int)json_integer_value(json_object_get(p, "width"));
+        slot->height = (int)json_integer_value(json_object_get(p, "height"));
+        slot->file = mem_strdup(json_string_value(json_object_get(p, "file")));
+        slot->saved = true;
+    }
+    job->handed = job->received;
+}
+
+static void restore_one(struct job_queue *q, const json_t *row)
+{
+    struct image_request request;
+    struct err err = {0};
+    const char *id = json_string_value(json_object_get(row, "id"));
+    struct job *job;
+
+    if (image_request_from_json(json_object_get(row, "request"), &request, &err)) {
+        log_error(q->o.log, "%s cannot be taken up again: %s", id, err.message);
+        job_store_end(q->o.db, q->o.log, id, job_step_word(JOB_FAILED), NULL,
+                      q->o.keep);
+        return;
+    }
+    job = job_new(q, &request, json_string_value(json_object_get(row, "client")));
+    snprintf(job->id, sizeof(job->id), "%s", id);
+    job->kept =
+        true; /* whoever asked for it has lost his connection, but may ask again */
+    job->is_stored = true;
+    job->attempts = (int)json_integer_value(json_object_get(row, "attempts"));
+    restore_pictures(job, json_object_get(row, "pictures"));
+}
+
+static void on_unfinished(void *user, const struct err *err, json_t *jobs)
+{
+    struct job_queue *q = user;
+    size_t i;
+    json_t *row;
+
+    if (err)
+        log_error(q->o.log, "Jobs of before could not be read: %s", err->message);
+    if (!err && !q->closing) {
+        json_array_foreach(jobs, i, row)
+        {
+            restore_one(q, row);
+        }
+        if (json_array_size(jobs))
+            log_info(q->o.log,
+                     "[Queue] %zu picture job(s) of before are taken up again",
+                     json_array_size(jobs));
+        run_next(q);
+        tell_listener(q);
+    }
+    job_queue_unref(q);
+}
+
+void job_queue_restore(struct job_queue *q)
+{
+    q->references++;
+    job_store_unfinished(q->o.db, on_unfinished, q);
 }
 
 void job_free_if_over(struct job *job)
 {
-    if (!job->ended || job->saving)
+    if (!job->ended || job->saving || job->is_asked)
         return;
     for (int i = 0; i < job->request.count; i++) {
         free(job->slots[i].png);
         free(job->slots[i].file);
     }
     free(job->slots);
+    free(job->client);
     image_request_release(&job->request);
     free(job);
+}
+
+static void store_end(const struct job *job, enum job_step how, const struct err *err)
+{
+    struct job_queue *q = job->queue;
+    json_t *error = err && how == JOB_FAILED ? http_error_json(err) : NULL;
+    char *text =
+        error ? json_dumps(json_object_get(error, "error"), JSON_COMPACT) : NULL;
+
+    job_store_end(q->o.db, q->o.log, job->id, job_step_word(how), text, q->o.keep);
+    free(text);
+    json_decref(error);
+}
+
+static void end_watches(struct job *job, const struct err *err)
+{
+    while (job->watches) {
+        struct job_watch *w = job->watches;
+        struct job_handlers on = w->on;
+        void *user = w->user;
+
+        job->watches = w->next;
+        free(w);
+        if (on.on_end)
+            on.on_end(user, err);
+    }
 }
 
 void job_end(struct job *job, enum job_step how, const struct err *err)
@@ -220,25 +532,35 @@ void job_end(struct job *job, enum job_step how, const struct err *err)
     struct job_queue *q = job->queue;
     struct job **at = &q->first;
 
-    if (q->run.job == job)
+    if (q->holding && !q->closing && job->kept && how == JOB_FAILED) {
+        run_drop(q); /* it goes on with the next server */
+        return;
+    }
+    if (q->run.job == job) {
         run_drop(q);
+        log_info(q->o.log, "[Queue] %s: released after %.1f s, %s", job->id,
+                 (double)(clock_ms() - job->begun_ms) / 1000, job_step_word(how));
+    }
     job->step = how;
     if (how == JOB_FAILED)
         log_error(q->o.log, "Picture %s failed: %s", job->id, err->message);
     else
         log_debug(q->o.log, "%s: %s", job->id, job_step_word(how));
+    /* kept jobs of a server that closes go on with the next one */
+    if ((job->is_stored || job->is_asked) && !job->is_fleeting &&
+        !(q->closing && job->kept))
+        store_end(job, how, err);
     if (job == q->first)
         tell_listener(q);
     while (*at != job)
         at = &(*at)->next;
     *at = job->next;
     job->ended = true;
-    if (job->on.on_end)
-        job->on.on_end(job->user, err);
+    end_watches(job, err);
     job_free_if_over(job);
     if (q->closing)
         return;
-    renumber(q);
+    queue_renumber(q);
     tell_listener(q);
     run_next(q);
 }
@@ -259,6 +581,25 @@ const char *job_id(const struct job *job)
 struct job *job_queue_running(const struct job_queue *q)
 {
     return q->first;
+}
+
+struct job *job_queue_find_same(const struct job_queue *q, const char *client,
+                                uint64_t body)
+{
+    for (struct job *j = q->first; j; j = j->next)
+        if (j->body == body && !strcmp(j->client, client))
+            return j;
+    return NULL;
+}
+
+void job_queue_each(const struct job_queue *q, job_each_fn *each, void *user)
+{
+    for (const struct job *j = q->first; j; j = j->next) {
+        struct job_progress now;
+
+        job_progress_get(j, &now);
+        each(user, &now);
+    }
 }
 
 struct job *job_queue_find(const struct job_queue *q, const char *id)
@@ -284,10 +625,18 @@ size_t job_queue_limit(const struct job_queue *q)
     return q->o.limit;
 }
 
-void job_queue_set_limits(struct job_queue *q, size_t waiting, unsigned silence_ms)
+void job_queue_set_limits(struct job_queue *q, const struct job_queue_options *limits)
 {
-    q->o.limit = waiting;
-    q->o.silence_limit_ms = silence_ms;
+    q->o.limit = limits->limit;
+    q->o.client_limit = limits->client_limit;
+    q->o.age_bound_ms = limits->age_bound_ms;
+    q->o.keep = limits->keep;
+    q->o.silence_limit_ms = limits->silence_limit_ms;
+}
+
+void job_queue_hold(struct job_queue *q)
+{
+    q->holding = true;
 }
 
 void job_queue_cancel_all(struct job_queue *q, json_t *ret_ids)

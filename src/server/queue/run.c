@@ -7,9 +7,10 @@
  * - the worker refuses the job (4xx, out of memory): the job fails with the worker's sentence.
  * - the worker is still at something else (409, a job that was just cancelled): asked again every 50 ms; it has
  *   to come free within one of its operations.
- * - the worker dies, or talks nonsense: the job is run again once, for the pictures that are still missing. Seeds are
- *   drawn here, not in the worker, so the second run draws the same pictures. A second death ends the job: a job
- *   that kills its worker must not be fed to it for ever.
+ * - the worker dies, or talks nonsense: the job is run again, for the pictures that are still missing. Seeds are
+ *   drawn in the server, so the second run draws the same pictures. When the worker is back it is known how it ended: a
+ *   second end by its own fault ends the job, for a job that kills its worker must not be fed to it for ever; being killed from
+ *   outside does not count.
  * - the worker says nothing for long and uses no processor time either: it is hung and is restarted; the job fails.
  *   It is not run again, for the limit is minutes and the client has waited them once. As long as it computes it
  *   may take any time: one step of a large picture on a small machine can take longer than the limit.
@@ -28,12 +29,12 @@
 #include "base/str.h"
 #include "server/log/log.h"
 #include "server/memory/memory.h"
+#include "server/store/jobs.h"
 #include "server/store/store.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #define ATTEMPTS 2
 #define ASK_AGAIN_MS 50
@@ -94,7 +95,7 @@ void run_drop(struct job_queue *q)
 
 struct load_question {
     struct job_queue *queue;
-    char job[24];
+    char job[32];
 };
 
 static void on_loaded(void *user, const struct err *err)
@@ -137,6 +138,40 @@ static void start_load(struct job_queue *q, const char *path)
         fail(q, &err);
 }
 
+/* The same process still: then it talked nonsense. */
+static bool was_its_own_fault(struct job_queue *q, unsigned generation)
+{
+    struct worker_snapshot w;
+
+    supervisor_snapshot(q->o.supervisor, WORKER_SD, &w);
+    return w.generation == generation || w.exit.is_own_fault;
+}
+
+/* The worker that was lost is back, or it is known that it will not be. False: the job has failed. */
+static bool judge_loss(struct job_queue *q)
+{
+    struct job *job = q->run.job;
+    struct err err = {0};
+
+    if (!job->was_broken)
+        return true;
+    job->was_broken = false;
+    if (!was_its_own_fault(q, job->broken_generation))
+        return true;
+    job->attempts++;
+    if (!job->is_fleeting)
+        job_store_begun(q->o.db, q->o.log, job->id, job->attempts);
+    if (job->attempts < ATTEMPTS)
+        return true;
+    err_set(
+        &err, ERR_BAD_GATEWAY,
+        "the picture worker failed twice at this picture (%s): it may be too large for "
+        "this machine, or the model's file damaged",
+        job->broken_why.message);
+    fail(q, &err);
+    return false;
+}
+
 static void on_ready(void *user, const struct err *err)
 {
     struct job_queue *q = user;
@@ -144,7 +179,7 @@ static void on_ready(void *user, const struct err *err)
     q->run.wait = NULL;
     if (err)
         fail(q, err);
-    else
+    else if (judge_loss(q))
         prepare(q);
 }
 
@@ -177,32 +212,46 @@ struct save_question {
     int index;
 };
 
-/* Hands out what is saved, in order; ends the job after the last one. */
+void job_hand_out(struct job *job)
+{
+    for (struct job_watch *w = job->watches, *next; w; w = next) {
+        next = w->next;
+        while (w->delivered < job->received && job->slots[w->delivered].saved) {
+            struct job_slot *slot = &job->slots[w->delivered];
+            struct job_picture picture = {
+                .index = w->delivered++,
+                .seed = slot->seed,
+                .width = slot->width,
+                .height = slot->height,
+                .png = slot->png,
+                .size = slot->size,
+                .file = slot->file,
+                .save_error = slot->save_error.code ? &slot->save_error : NULL,
+            };
+            if (w->on.on_picture)
+                w->on.on_picture(w->user, &picture);
+        }
+    }
+}
+
+/* Tells what is saved, in order; ends the job after the last one. */
 static void deliver(struct job *job)
 {
     struct job_queue *q = job->queue;
 
-    while (job->delivered < job->received) {
-        struct job_slot *slot = &job->slots[job->delivered];
+    while (job->handed < job->received && job->slots[job->handed].saved) {
+        struct job_slot *slot = &job->slots[job->handed];
+        const struct picture_row row = {.number = job->handed++,
+                                        .file = slot->file,
+                                        .seed = slot->seed,
+                                        .width = slot->width,
+                                        .height = slot->height};
 
-        if (!slot->saved)
-            return;
-        struct job_picture picture = {
-            .index = job->delivered++,
-            .seed = slot->seed,
-            .width = slot->width,
-            .height = slot->height,
-            .png = slot->png,
-            .size = slot->size,
-            .file = slot->file,
-            .save_error = slot->save_error.code ? &slot->save_error : NULL,
-        };
-        if (job->on.on_picture)
-            job->on.on_picture(job->user, &picture);
-        free(slot->png);
-        slot->png = NULL;
+        if (slot->file && !job->is_fleeting)
+            job_store_picture(q->o.db, q->o.log, job->id, &row);
     }
-    if (job->delivered == job->request.count && q->run.stage == RUN_SAVING)
+    job_hand_out(job);
+    if (job->handed == job->request.count && q->run.stage == RUN_SAVING)
         job_end(job, JOB_DONE, NULL);
 }
 
@@ -249,6 +298,9 @@ static void on_worker_picture(void *user, const json_t *head, unsigned char *png
     struct job_slot *slot = &job->slots[job->received];
     struct save_question *v = mem_zalloc(sizeof(*v));
 
+    if (q->sampling_from_ms)
+        job_measured(job, clock_ms() - q->sampling_from_ms);
+    q->sampling_from_ms = 0;
     slot->png = png;
     slot->size = size;
     slot->seed = integer_of(head, "seed", job->request.seed + job->received);
@@ -276,6 +328,8 @@ static void on_phase(struct job *job, const json_t *event)
     for (size_t i = 0; phase && i < sizeof(phases) / sizeof(phases[0]); i++) {
         if (strcmp(phase, phases[i].word) != 0)
             continue;
+        if (phases[i].step == JOB_SAMPLING)
+            job->queue->sampling_from_ms = clock_ms();
         if (phases[i].step != JOB_DECODING) { /* another picture begins */
             job->image =
                 job->received < job->request.count ? job->received : job->image;
@@ -318,29 +372,22 @@ static void on_worker_event(void *user, const char *name, const json_t *event)
 
 /* ---- failures ---- */
 
-/* Nothing, or nothing sensible, came from the worker. */
+/* Nothing, or nothing sensible, came from the worker. Whose fault that was is known when its end is. */
 static void worker_failed(struct job_queue *q, const struct err *why)
 {
     struct job *job = q->run.job;
     unsigned generation = q->run.generation;
-    struct err err = {0};
 
     drop_call(q);
     supervisor_suspect(q->o.supervisor, WORKER_SD, generation);
-    if (++job->attempts < ATTEMPTS) {
-        log_warning(q->o.log, "%s: %s; it is run again", job->id, why->message);
-        job->sample_step = 0;
-        job->eta_ms = -1;
-        set_step(job, JOB_PREPARING);
-        wait_for_worker(q);
-        return;
-    }
-    err_set(
-        &err, ERR_BAD_GATEWAY,
-        "the picture worker failed twice at this picture (%s): it may be too large for "
-        "this machine, or the model's file damaged",
-        why->message);
-    fail(q, &err);
+    job->was_broken = true;
+    job->broken_generation = generation;
+    job->broken_why = *why;
+    log_warning(q->o.log, "%s: %s; it is run again", job->id, why->message);
+    job->sample_step = 0;
+    job->eta_ms = -1;
+    set_step(job, JOB_PREPARING);
+    wait_for_worker(q);
 }
 
 static void on_ask_again(uv_timer_t *timer)
@@ -539,29 +586,67 @@ static void send_job(struct job_queue *q)
 
 /* ---- the beginning ---- */
 
+/* The next one to the head of the list; NULL: none may begin. */
+static struct job *take_next(struct job_queue *q)
+{
+    struct worker_snapshot worker;
+    struct pick_job *jobs;
+    struct job *job, **at = &q->first;
+    int count = 0, index;
+
+    supervisor_snapshot(q->o.supervisor, WORKER_SD, &worker);
+    for (job = q->first; job; job = job->next)
+        count++;
+    jobs = mem_alloc(((size_t)count + 1) * sizeof(*jobs));
+    count = 0;
+    for (job = q->first; job; job = job->next)
+        jobs[count++] = (struct pick_job){.model = job->request.model_path,
+                                          .waited_ms = clock_ms() - job->added_ms,
+                                          .is_ready = job->is_stored};
+    index = pick_next(jobs, count, worker.model, q->o.age_bound_ms);
+    free(jobs);
+    if (index < 0)
+        return NULL;
+    for (int i = 0; i < index; i++)
+        at = &(*at)->next;
+    job = *at;
+    *at = job->next;
+    job->next = q->first;
+    q->first = job;
+    return job;
+}
+
 static void on_begin(uv_timer_t *timer)
 {
     struct job_queue *q = timer->data;
-    struct job *job = q->first;
-    uint32_t seed = 0;
+    struct job *job;
 
-    if (!job || q->run.stage != RUN_IDLE)
+    if (q->run.stage != RUN_IDLE)
+        return;
+    job = take_next(q);
+    if (!job)
         return;
     q->run.job = job;
     q->run.conflicts = 0;
     job->begun_ms = clock_ms();
-    if (job->request.seed < 0 && getrandom(&seed, sizeof(seed), 0) == sizeof(seed))
-        job->request.seed = seed;
-    if (job->request.seed < 0)
-        job->request.seed = clock_unix_us() & 0xffffffff;
+    if (!job->is_fleeting)
+        job_store_begun(q->o.db, q->o.log, job->id, job->attempts);
+    log_info(q->o.log, "[Queue] %s: acquired after %.1f s", job->id,
+             (double)(job->begun_ms - job->added_ms) / 1000);
+    queue_renumber(q);
     set_step(job, JOB_PREPARING);
-    prepare(q);
+    if (job->received < job->request.count) {
+        prepare(q);
+    } else { /* all its pictures were there before the server was started again */
+        q->run.stage = RUN_SAVING;
+        deliver(job);
+    }
 }
 
 /* From the loop, so that a job that fails at once does not do so inside job_queue_add. */
 void run_next(struct job_queue *q)
 {
-    if (q->run.stage == RUN_IDLE && q->first &&
+    if (q->run.stage == RUN_IDLE && q->first && !q->holding &&
         !uv_is_active((uv_handle_t *)q->silence))
         uv_timer_start(q->silence, on_begin, 0, 0);
 }

@@ -22,13 +22,27 @@ struct job_slot {
     bool saved; /* the store has answered, well or not */
 };
 
+struct job_watch {
+    struct job *job;
+    struct job_handlers on;
+    void *user;
+    int delivered; /* pictures handed out, in their order */
+    struct job_watch *next;
+};
+
 struct job {
     struct job_queue *queue;
     struct job *next;
-    char id[24];
+    char id[32];
     struct image_request request;
-    struct job_handlers on;
-    void *user;
+    char *client;
+    uint64_t body;
+    bool kept;
+    bool is_stored; /* on disk: may begin */
+    bool
+        is_fleeting; /* the disk would not have it, its client waits: drawn all the same */
+    struct job_watch *watches;
+    uint64_t added_ms; /* clock_ms() */
     enum job_step step;
     int position;
     int image;
@@ -40,10 +54,15 @@ struct job {
     char detail[160];
     struct job_slot *slots; /* [request.count] */
     int received;           /* pictures that came from the worker */
-    int delivered;          /* pictures handed out, in their order */
+    int handed;             /* pictures that were saved and told, in their order */
     int saving;             /* pictures that the store has at this moment */
-    int attempts;
-    bool ended; /* on_end was called; the memory waits for the store */
+    int attempts;           /* that the worker failed at by itself */
+    bool
+        was_broken; /* the worker was lost under it: whose fault it was is seen when it is back */
+    unsigned broken_generation;
+    struct err broken_why;
+    bool ended;    /* on_end was called; the memory waits for the store */
+    bool is_asked; /* the database has not answered about it */
 };
 
 enum run_stage {
@@ -86,21 +105,41 @@ struct job_queue {
     void (*on_closed)(void *user);
     void *closed_user;
     uint64_t serial;
+    double ms_per_work;        /* measured; 0: nothing yet */
+    uint64_t sampling_from_ms; /* of the running picture, for that measure */
     unsigned
         references; /* its own, one per timer, one per question that cannot be taken back */
+    bool holding;
     bool closing;
 };
 
-/* Takes the first job up when none is running. */
+/* Of the jobs that wait, which is next? Pure; see pick.c. */
+struct pick_job {
+    const char *model; /* NULL: whichever is loaded */
+    uint64_t waited_ms;
+    bool is_ready; /* on disk */
+};
+/* -1: none */
+int pick_next(const struct pick_job *jobs, int count, const char *loaded,
+              uint64_t age_bound_ms);
+
+/* Takes the next job up when none is running. */
 void run_next(struct job_queue *q);
 /* Lets go of the running job (the worker's connection is closed, which stops the worker). The job itself stays. */
 void run_drop(struct job_queue *q);
 
+/* Hands out what is saved, in order, to each watch. */
+void job_hand_out(struct job *job);
+
 /* queue.c, for run.c: */
+/* A picture of this job took so long: what the estimates are made of. */
+void job_measured(struct job *job, uint64_t ms);
 void job_changed(struct job *job);
 /* Ends the job for its client and takes it out of the queue. err NULL: it went well. */
 void job_end(struct job *job, enum job_step how, const struct err *err);
 void job_queue_unref(struct job_queue *q);
+/* After the order has changed: who has another position is told. */
+void queue_renumber(struct job_queue *q);
 /* Frees a job that has ended, once the store has let go of its pictures. */
 void job_free_if_over(struct job *job);
 
