@@ -85,7 +85,7 @@ test('errors become the library\'s own kinds, with their sentences', async (t) =
 });
 
 test('what must not come again is not sent again, although the library repeats by itself', async (t) => {
-  const server = await startServer(t, { sd: { generate: 'crash_mid' } });
+  const server = await startServer(t, { sd: { generate: 'fault_mid' } });
   await assert.rejects(clientOf(server).images.generate({ prompt: 'x' }), (e) => e.status === 502);
   assert.equal(server.requests('sd', '/internal/generate').length, 2, 'one job, run twice by the server itself');
 });

@@ -177,9 +177,11 @@ static void on_ready(void *user, const struct err *err)
     struct job_queue *q = user;
 
     q->run.wait = NULL;
+    if (!judge_loss(q))
+        return;
     if (err)
         fail(q, err);
-    else if (judge_loss(q))
+    else
         prepare(q);
 }
 
