@@ -123,6 +123,8 @@ test('a worker that is killed from outside costs no attempt; one that fails by i
   const twice = await ended(server, (await add(server, { prompt: 'c' })).json.id);
   assert.deepEqual([twice.state, twice.attempts], ['failed', 2]);
   assert.match(twice.error.message, /failed twice/);
+  // three faults on one model are a crash loop for the supervisor, which wants the model to be asked for again
+  assert.equal((await server.postJson('/v1/models/load', { model: 'starter-painter.safetensors' })).status, 200);
   assert.equal((await ended(server, (await add(server, { prompt: 'd' })).json.id)).state, 'done');
 });
 

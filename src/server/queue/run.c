@@ -138,13 +138,15 @@ static void start_load(struct job_queue *q, const char *path)
         fail(q, &err);
 }
 
-/* The same process still: then it talked nonsense. */
+/* The same process is there still: then it talked nonsense. */
 static bool was_its_own_fault(struct job_queue *q, unsigned generation)
 {
     struct worker_snapshot w;
 
     supervisor_snapshot(q->o.supervisor, WORKER_SD, &w);
-    return w.generation == generation || w.exit.is_own_fault;
+    if (q->holding)
+        return false; /* it was told to go */
+    return (w.pid && w.generation == generation) || w.exit.is_own_fault;
 }
 
 /* The worker that was lost is back, or it is known that it will not be. False: the job has failed. */
