@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/sampling.h"
 #include "base/str.h"
 #include "cli/args.h"
 #include "cli/bar.h"
@@ -24,9 +25,10 @@
 #include <unistd.h>
 
 struct draw {
-    const char *server, *out, *size, *negative, *sampler, *scheduler, *model;
+    const char *server, *out, *size, *negative, *sampler, *scheduler, *dialect, *rng,
+        *model;
     int64_t steps, seed, count;
-    double cfg;
+    double cfg, eta;
     bool quiet, progress;
     char *prompt;
 
@@ -153,10 +155,9 @@ static json_t *request(const struct draw *d)
     const struct {
         const char *key;
         const char *value;
-    } texts[] = {{"size", d->size},
-                 {"negative_prompt", d->negative},
-                 {"sampler", d->sampler},
-                 {"scheduler", d->scheduler},
+    } texts[] = {{"size", d->size},       {"negative_prompt", d->negative},
+                 {"sampler", d->sampler}, {"scheduler", d->scheduler},
+                 {"dialect", d->dialect}, {"rng", d->rng},
                  {"model", d->model}};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
@@ -168,13 +169,15 @@ static json_t *request(const struct draw *d)
         json_object_set_new(body, "seed", json_integer(d->seed));
     if (d->cfg >= 0)
         json_object_set_new(body, "cfg_scale", json_real(d->cfg));
+    if (d->eta >= 0)
+        json_object_set_new(body, "eta", json_real(d->eta));
     return body;
 }
 
 static int check(struct draw *d, struct err *err)
 {
-    const char *const texts[] = {d->prompt,  d->size,      d->negative,
-                                 d->sampler, d->scheduler, d->model};
+    const char *const texts[] = {d->prompt,    d->size,    d->negative, d->sampler,
+                                 d->scheduler, d->dialect, d->rng,      d->model};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         if (texts[i] && !str_is_utf8(texts[i], strlen(texts[i])))
@@ -255,12 +258,29 @@ static const struct args_option options[] = {
      .kind = ARGS_STRING,
      .at = offsetof(struct draw, sampler),
      .value = "NAME",
-     .help = "euler, euler_a, dpmpp_2m"},
+     .help = SAMPLER_NAMES},
     {.name = "scheduler",
      .kind = ARGS_STRING,
      .at = offsetof(struct draw, scheduler),
      .value = "NAME",
-     .help = "normal, karras"},
+     .help = SCHEDULER_NAMES},
+    {.name = "eta",
+     .kind = ARGS_NUMBER,
+     .at = offsetof(struct draw, eta),
+     .value = "X",
+     .min = 0,
+     .max = 10,
+     .help = "fresh noise of the samplers that draw some; 0: none"},
+    {.name = "dialect",
+     .kind = ARGS_STRING,
+     .at = offsetof(struct draw, dialect),
+     .value = "NAME",
+     .help = "whose habits where they differ: a1111 or comfy"},
+    {.name = "rng",
+     .kind = ARGS_STRING,
+     .at = offsetof(struct draw, rng),
+     .value = "NAME",
+     .help = "where noise comes from: nv (as on a GPU) or cpu"},
     {.name = "count",
      .letter = 'c',
      .kind = ARGS_INT,
@@ -303,7 +323,7 @@ static const struct args_command command = {
 
 int cli_draw(int argc, char **argv)
 {
-    struct draw d = {.out = "mysti.png", .seed = -1, .count = 1, .cfg = -1};
+    struct draw d = {.out = "mysti.png", .seed = -1, .count = 1, .cfg = -1, .eta = -1};
     int rc;
 
     if (args_parse(&command, argc, argv, &d, &rc) == 0)

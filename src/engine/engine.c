@@ -230,6 +230,10 @@ void engine_job_defaults(const struct engine_model *model, struct engine_job *re
                             .scheduler = scheduler_name(d->scheduler),
                             .count = 1,
                             .rng = "nv",
+                            .dialect = "a1111",
+                            .eta = -1,
+                            .s_noise = 1,
+                            .r = 0.5,
                             .start = {.strength = 0.75, .mask_blur = 4, .padding = 32}};
 }
 
@@ -278,12 +282,58 @@ static int parse_names(const struct engine_model *model, const struct engine_job
 {
     plan->sampler = model->checkpoint->defaults.sampler;
     plan->scheduler = model->checkpoint->defaults.scheduler;
-    if (job->scheduler && scheduler_parse(job->scheduler, &plan->scheduler, err))
+    bool is_automatic = job->scheduler && strcasecmp(job->scheduler, "automatic") == 0;
+
+    if (job->scheduler && !is_automatic &&
+        scheduler_parse(job->scheduler, &plan->scheduler, err))
         return -1;
     if (job->sampler &&
         sampler_parse(job->sampler, &plan->sampler, &plan->scheduler, err))
         return -1;
+    if (is_automatic)
+        plan->scheduler = sampler_scheduler(plan->sampler);
+    if (job->dialect && dialect_parse(job->dialect, &plan->dialect, err))
+        return -1;
     return parse_rng(job->rng, &plan->rng, err);
+}
+
+static int check_number(const char *param, double value, double min, double max,
+                        struct err *err)
+{
+    if (value >= min && value <= max)
+        return 0;
+    return err_set_param(err, ERR_INVALID, param, "%s is %g, %g to %g are possible",
+                         param, value, min, max);
+}
+
+static int understand_sampling(const struct engine_job *job, struct plan_of_job *plan,
+                               struct err *err)
+{
+    struct sampler_options *o = &plan->options;
+
+    if (check_number("cfg_scale", job->cfg_scale, 0, 100, err) ||
+        (job->eta != -1 && check_number("eta", job->eta, 0, 10, err)) ||
+        check_number("s_churn", job->s_churn, 0, 1000, err) ||
+        check_number("s_tmin", job->s_tmin, 0, 1000, err) ||
+        check_number("s_tmax", job->s_tmax, 0, 1000, err) ||
+        check_number("s_noise", job->s_noise, 0, 10, err) ||
+        check_number("r", job->r, 0.01, 1, err) ||
+        check_range("ensd", job->ensd, 0, (int64_t)1 << 53, err))
+        return -1;
+    *o = sampler_options(plan->sampler);
+    if (job->eta >= 0)
+        o->eta = job->eta;
+    o->s_churn = job->s_churn;
+    o->s_tmin = job->s_tmin;
+    if (job->s_tmax > 0)
+        o->s_tmax = job->s_tmax;
+    o->s_noise = job->s_noise;
+    o->r = job->r;
+    plan->guidance = job->cfg_scale;
+    if (sampler_wants_uncond(plan->sampler) && plan->dialect == DIALECT_A1111)
+        plan->guidance /= 12.5; /* so that the usual scales mean the usual strength */
+    plan->levels = plan->walked = job->steps;
+    return 0;
 }
 
 int engine_fill_parse(const char *name, enum engine_fill *ret, struct err *err)
@@ -308,7 +358,8 @@ int engine_fill_parse(const char *name, enum engine_fill *ret, struct err *err)
                          name);
 }
 
-/* A1111's rule: of `steps` noise levels the last strength * steps + 1 are walked. */
+/* A1111's rule: of `steps` noise levels the last strength * steps + 1 are walked. ComfyUI's: of steps / strength
+ * levels the last `steps`. */
 static int understand_start(const struct engine_model *model,
                             const struct engine_job *job, struct plan_of_job *plan,
                             struct err *err)
@@ -333,7 +384,11 @@ static int understand_start(const struct engine_model *model,
     if (check_range("padding", o->padding, 0, ENGINE_MAX_SIZE, err))
         return -1;
     plan->size.starts = 1;
-    plan->first_step = job->steps - (int)(fmin(o->strength, 0.999) * job->steps) - 1;
+    if (plan->dialect == DIALECT_COMFY)
+        plan->levels =
+            (int)fmin(job->steps / fmax(o->strength, 1e-9), SCHEDULE_MAX_LEVELS);
+    else
+        plan->walked = (int)(fmin(o->strength, 0.999) * job->steps) + 1;
     return 0;
 }
 
@@ -355,12 +410,12 @@ int job_understand(const struct engine_model *model, const struct engine_job *jo
         check_range("seed", job->seed, -1, (int64_t)1 << 53, err) ||
         parse_names(model, job, &plan, err))
         return -1;
-    if (!(job->cfg_scale >= 0 && job->cfg_scale <= 100))
-        return err_set_param(err, ERR_INVALID, "cfg_scale",
-                             "cfg_scale is %g, 0 to 100 are possible", job->cfg_scale);
+    if (understand_sampling(job, &plan, err))
+        return -1;
     /* at 1 the part without the prompt cancels out */
-    plan.size = (struct picture_size){job->width, job->height,
-                                      fabs(job->cfg_scale - 1) < 1e-9 ? 1 : 2, 0};
+    plan.size = (struct picture_size){job->width, job->height, 2, 0};
+    if (fabs(plan.guidance - 1) < 1e-9 && !sampler_wants_uncond(plan.sampler))
+        plan.size.batch = 1;
     if (understand_start(model, job, &plan, err))
         return -1;
     *ret_plan = plan;
@@ -385,7 +440,8 @@ static size_t take(size_t *total, size_t bytes)
     return at;
 }
 
-void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model *model)
+void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model *model,
+                        enum sampler sampler)
 {
     const struct checkpoint *c = model->checkpoint;
     const struct stages *stages = model->stages;
@@ -416,9 +472,8 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
         m.first = take(&m.total, latent);
         m.moments = take(&m.total, 2 * latent);
     }
-    /* two vectors of the sampler; a PNG is never much larger than its pixels, and its
-     * buffer grows by doubling */
-    m.beside = 2 * latent + 2 * 3 * pixels;
+    /* a PNG is never much larger than its pixels, and its buffer grows by doubling */
+    m.beside = sampler_bytes(sampler, latent / sizeof(float)) + 2 * 3 * pixels;
     *ret_memory = m;
 }
 
@@ -437,7 +492,7 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
 
     if (job_understand(model, job, &plan, err) || model_compile(model, &plan.size, err))
         return -1;
-    job_memory_lay_out(&memory, model);
+    job_memory_lay_out(&memory, model, plan.sampler);
     estimate.resident_bytes = model->engine->backend->ops->store_bytes(model->store);
     estimate.peak_bytes = estimate.resident_bytes + memory.total + memory.beside;
     for (int i = 0; i < STAGE_COUNT; i++)

@@ -103,13 +103,22 @@ struct engine_job {
     const char *negative_prompt; /* NULL: "" */
     int width, height; /* multiples of 8 (more where the model halves more often) */
     int steps;
-    double cfg_scale;      /* 1: no guidance, the negative prompt is not used */
-    int64_t seed;          /* -1: drawn; image i of the job uses seed + i */
-    const char *sampler;   /* any spelling; a label such as "DPM++ 2M Karras" also sets
+    double cfg_scale;    /* 1: no guidance, the negative prompt is not used */
+    int64_t seed;        /* -1: drawn; image i of the job uses seed + i */
+    const char *sampler; /* any spelling; a label such as "DPM++ 2M Karras" also sets
                               the scheduler */
-    const char *scheduler; /* "normal", "karras" */
+    const char
+        *scheduler; /* any spelling; "automatic": what A1111 takes with the sampler */
     int count;
     const char *rng; /* "nv", "cpu" */
+    const char *
+        dialect; /* "a1111", "comfy": whose habits, where they differ; docs/sampling.md */
+    double eta; /* fresh noise of the samplers that draw some; -1: the sampler's own */
+    double s_churn, s_tmin,
+        s_tmax;     /* noise before a step, between these sigmas; s_tmax 0: no end */
+    double s_noise; /* all fresh noise is multiplied by it */
+    double r;       /* dpmpp_sde: where the second look is, above 0 to 1 */
+    int64_t ensd;   /* added to the seed for the noise of the steps */
     struct engine_start start;
 };
 

@@ -37,7 +37,8 @@ struct run {
     char *block;
     size_t latent_count; /* floats of one latent */
     struct schedule schedule;
-    double sigmas[ENGINE_MAX_STEPS + 1];
+    double *sigmas;         /* [levels + 1], the whole schedule */
+    unsigned levels, first; /* the walk begins at sigmas[first] */
     unsigned dropped_tokens;
     int image;
     struct start *start; /* NULL: from noise alone */
@@ -163,9 +164,23 @@ static void begin_at_picture(struct run *run, float *x, double sigma)
 
 /* ---- sample ---- */
 
+/* prediction -> the latent that it denoises x to */
+static void apply(const struct run *run, const float *x, double sigma,
+                  const float *prediction, float *ret)
+{
+    struct scaling scaling =
+        schedule_scaling(run->model->checkpoint->prediction, sigma);
+
+    for (size_t i = 0; i < run->latent_count; i++)
+        ret[i] =
+            (float)(scaling.skip * (double)x[i] + scaling.out * (double)prediction[i]);
+    if (run->start && run->start->keep)
+        put_back(run, ret);
+}
+
 /* x [H, W, C] at noise level sigma -> denoised */
-static int denoise(void *user, const float *x, double sigma, float *ret_denoised,
-                   struct err *err)
+static int denoise(void *user, const float *x, double sigma,
+                   const struct sampler_denoised *ret, struct err *err)
 {
     struct run *run = user;
     const struct job_memory *m = &run->memory;
@@ -179,7 +194,9 @@ static int denoise(void *user, const float *x, double sigma, float *ret_denoised
     for (int b = 0; b < run->plan.size.batch; b++)
         for (size_t i = 0; i < count; i++)
             latents[(size_t)b * count + i] = (float)(scaling.in * (double)x[i]);
-    *(float *)at(run, m->t) = (float)schedule_t(&run->schedule, sigma);
+    *(float *)at(run, m->t) = (float)(run->plan.dialect == DIALECT_COMFY
+                                          ? schedule_nearest_t(&run->schedule, sigma)
+                                          : schedule_t(&run->schedule, sigma));
     inputs[0] = latents;
     inputs[1] = at(run, m->t);
     for (int i = 0; i < m->context_count; i++)
@@ -188,13 +205,11 @@ static int denoise(void *user, const float *x, double sigma, float *ret_denoised
     free(inputs);
     if (result)
         return -1;
+    if (ret->uncond)
+        apply(run, x, sigma, prediction + count, ret->uncond);
     if (run->plan.size.batch == 2)
-        sampler_guide(prediction, prediction + count, count, run->job->cfg_scale);
-    for (size_t i = 0; i < count; i++)
-        ret_denoised[i] =
-            (float)(scaling.skip * (double)x[i] + scaling.out * (double)prediction[i]);
-    if (run->start && run->start->keep)
-        put_back(run, ret_denoised);
+        sampler_guide(prediction, prediction + count, count, run->plan.guidance);
+    apply(run, x, sigma, prediction, ret->guided);
     return 0;
 }
 
@@ -238,31 +253,71 @@ static int on_step(void *user, unsigned step, unsigned steps, const float *denoi
     return 0;
 }
 
+static bool has_timesteps(const struct run *run)
+{
+    return sampler_has_timesteps(run->plan.sampler) &&
+           run->plan.scheduler == SCHEDULER_DDIM_UNIFORM &&
+           run->plan.dialect == DIALECT_A1111;
+}
+
+/* What the starting noise is multiplied by. A variance preserving start has it at sqrt(1 + s^2), which at the top of
+ * the schedule is nearly the same. */
+static double noise_scale(const struct run *run)
+{
+    double sigma = run->sigmas[run->first];
+    double top = run->schedule.sigma[SCHEDULE_TRAIN_STEPS - 1];
+    bool is_full = run->plan.dialect == DIALECT_COMFY
+                       ? sigma > top * (1 - 1e-5)
+                       : has_timesteps(run) && !run->start;
+
+    return is_full ? sqrt(1 + sigma * sigma) : sigma;
+}
+
+/* The noise of the steps: A1111's goes on where the starting noise ended, or with a seed of its own; ComfyUI's is
+ * another generator with the same seed. */
+static void begin_step_noise(const struct run *run, int64_t seed, struct noise *noise)
+{
+    if (run->plan.dialect == DIALECT_COMFY)
+        noise_init(noise, NOISE_NV, (uint64_t)seed);
+    else if (run->job->ensd)
+        noise_init(noise, run->plan.rng, (uint64_t)(seed + run->job->ensd));
+}
+
 static int sample(struct run *run, int64_t seed, struct err *err)
 {
     float *x = at(run, run->memory.x);
     struct noise noise;
-    struct sampler_run walk = {
-        .sampler = run->plan.sampler,
-        .sigmas = run->sigmas + run->plan.first_step,
-        .steps = (unsigned)(run->job->steps - run->plan.first_step),
-        .count = run->latent_count,
-        .noise = &noise,
-        .channels = (size_t)run->model->checkpoint->vae.latent_channels,
-        .denoise = denoise,
-        .on_step = on_step,
-        .user = run};
+    struct sampler_run walk = {.sampler = run->plan.sampler,
+                               .options = run->plan.options,
+                               .sigmas = run->sigmas + run->first,
+                               .steps = run->levels - run->first,
+                               .count = run->latent_count,
+                               .noise = &noise,
+                               .path_seed = (uint64_t)seed,
+                               .path_high = run->sigmas[0],
+                               .path_kind = run->plan.rng,
+                               .channels =
+                                   (size_t)run->model->checkpoint->vae.latent_channels,
+                               .schedule = &run->schedule,
+                               .denoise = denoise,
+                               .on_step = on_step,
+                               .user = run};
+    double scale = noise_scale(run), last = run->sigmas[run->levels];
 
     tell_phase(run, ENGINE_PHASE_SAMPLE);
     noise_init(&noise, run->plan.rng, (uint64_t)seed);
     sampler_noise(&noise, walk.channels, x, walk.count, at(run, run->memory.latents));
+    begin_step_noise(run, seed, &noise);
     if (run->start)
-        begin_at_picture(run, x, walk.sigmas[0]);
+        begin_at_picture(run, x, scale);
     else
         for (size_t i = 0; i < walk.count; i++)
-            x[i] = (float)((double)x[i] * run->sigmas[0]);
+            x[i] = (float)((double)x[i] * scale);
     if (sampler_run(&walk, x, err))
         return -1;
+    /* the timesteps end above 0, where others leave the latent at the model's own scale */
+    for (size_t i = 0; has_timesteps(run) && i < walk.count; i++)
+        x[i] = (float)((double)x[i] / sqrt(1 + last * last));
     if (run->start && run->start->keep)
         put_back(run, x);
     return 0;
@@ -416,6 +471,22 @@ static int draw_images(struct run *run, struct err *err)
     return 0;
 }
 
+static void make_sigmas(struct run *run)
+{
+    struct schedule_options how = {
+        .scheduler = run->plan.scheduler,
+        .steps = (unsigned)run->plan.levels,
+        .dialect = run->plan.dialect,
+        .discards = sampler_discards(run->plan.sampler, run->plan.dialect),
+        .has_timesteps = sampler_has_timesteps(run->plan.sampler)};
+
+    schedule_init(&run->schedule, SCHEDULE_SD_BETA_START, SCHEDULE_SD_BETA_END);
+    run->sigmas = mem_alloc(SCHEDULE_ROOM(how.steps) * sizeof(*run->sigmas));
+    run->levels = schedule_sigmas(&run->schedule, &how, run->sigmas);
+    if ((unsigned)run->plan.walked < run->levels && run->plan.walked < run->plan.levels)
+        run->first = run->levels - (unsigned)run->plan.walked;
+}
+
 int engine_generate(struct engine_model *model, const struct engine_job *job,
                     const struct engine_events *events, struct err *err)
 {
@@ -429,13 +500,11 @@ int engine_generate(struct engine_model *model, const struct engine_job *job,
     if (job_understand(model, job, &run->plan, err) ||
         model_compile(model, &run->plan.size, err) || model_pack(model, NULL, err))
         goto out;
-    job_memory_lay_out(&run->memory, model);
+    job_memory_lay_out(&run->memory, model, run->plan.sampler);
     run->latent_count = (size_t)(job->width / model->checkpoint->vae.scale) *
                         (size_t)(job->height / model->checkpoint->vae.scale) *
                         (size_t)model->checkpoint->vae.latent_channels;
-    schedule_init(&run->schedule, SCHEDULE_SD_BETA_START, SCHEDULE_SD_BETA_END);
-    schedule_sigmas(&run->schedule, run->plan.scheduler, (unsigned)job->steps,
-                    run->sigmas);
+    make_sigmas(run);
     if (job->start.image.data &&
         start_open(&run->start, job, model->checkpoint->vae.scale, err))
         goto out;
@@ -447,6 +516,7 @@ out:
     if (run->block)
         munmap(run->block, run->memory.total);
     job_memory_release(&run->memory);
+    free(run->sigmas);
     free(run);
     return result;
 }

@@ -42,7 +42,11 @@ struct plan_of_job {
     enum sampler sampler;
     enum scheduler scheduler;
     enum noise_kind rng;
-    int first_step; /* of the schedule's steps; those before it are left out */
+    enum dialect dialect;
+    struct sampler_options options;
+    double guidance; /* the scale, as the sampler wants it */
+    int levels;      /* steps of the whole schedule */
+    int walked;      /* of them the last so many are walked */
 };
 
 int job_understand(const struct engine_model *model, const struct engine_job *job,
@@ -68,8 +72,8 @@ struct job_memory {
                       most */
 };
 
-void job_memory_lay_out(struct job_memory *ret_memory,
-                        const struct engine_model *model);
+void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model *model,
+                        enum sampler sampler);
 void job_memory_release(struct job_memory *memory);
 
 #endif

@@ -94,7 +94,14 @@ static int take_fields(struct request *r, const json_t *o, struct err *err)
         take_string(o, "negative_prompt", &r->negative_prompt, err) ||
         take_string(o, "sampler", &r->sampler, err) ||
         take_string(o, "scheduler", &r->scheduler, err) ||
-        take_string(o, "rng", &r->rng, err))
+        take_string(o, "rng", &r->rng, err) ||
+        take_string(o, "dialect", &r->dialect, err) ||
+        take_scale(o, "eta", &r->eta, err) ||
+        take_scale(o, "s_churn", &r->s_churn, err) ||
+        take_scale(o, "s_tmin", &r->s_tmin, err) ||
+        take_scale(o, "s_tmax", &r->s_tmax, err) ||
+        take_scale(o, "s_noise", &r->s_noise, err) || take_scale(o, "r", &r->r, err) ||
+        take_integer(o, "ensd", 0, INT64_MAX, &r->ensd, err))
         return -1;
     if (take_int(o, "width", &r->width, err) ||
         take_int(o, "height", &r->height, err) ||
@@ -154,6 +161,13 @@ int request_parse(struct request *ret, enum request_kind kind, const char *json,
                             .strength = -1,
                             .mask_blur = -1,
                             .padding = -1,
+                            .eta = -1,
+                            .s_churn = -1,
+                            .s_tmin = -1,
+                            .s_tmax = -1,
+                            .s_noise = -1,
+                            .r = -1,
+                            .ensd = -1,
                             .preview_ms = -1};
     if (!object)
         return err_set(err, ERR_INVALID, "the job is not JSON: line %d, column %d: %s",
@@ -168,6 +182,32 @@ int request_parse(struct request *ret, enum request_kind kind, const char *json,
     return rc;
 }
 
+static void take_over(double *field, double asked)
+{
+    if (asked >= 0)
+        *field = asked;
+}
+
+static void sampling_job(const struct request *r, struct engine_job *job)
+{
+    if (r->sampler)
+        job->sampler = r->sampler;
+    if (r->scheduler)
+        job->scheduler = r->scheduler;
+    if (r->rng)
+        job->rng = r->rng;
+    if (r->dialect)
+        job->dialect = r->dialect;
+    take_over(&job->eta, r->eta);
+    take_over(&job->s_churn, r->s_churn);
+    take_over(&job->s_tmin, r->s_tmin);
+    take_over(&job->s_tmax, r->s_tmax);
+    take_over(&job->s_noise, r->s_noise);
+    take_over(&job->r, r->r);
+    if (r->ensd >= 0)
+        job->ensd = r->ensd;
+}
+
 void request_job(const struct request *r, const struct engine_model *model,
                  struct engine_job *ret_job)
 {
@@ -178,12 +218,7 @@ void request_job(const struct request *r, const struct engine_model *model,
     job.seed = r->seed;
     if (r->negative_prompt)
         job.negative_prompt = r->negative_prompt;
-    if (r->sampler)
-        job.sampler = r->sampler;
-    if (r->scheduler)
-        job.scheduler = r->scheduler;
-    if (r->rng)
-        job.rng = r->rng;
+    sampling_job(r, &job);
     if (r->width >= 0)
         job.width = r->width;
     if (r->height >= 0)
@@ -242,6 +277,7 @@ void request_release(struct request *r)
     free(r->sampler);
     free(r->scheduler);
     free(r->rng);
+    free(r->dialect);
     free(r->image);
     free(r->mask);
     free(r->fill);

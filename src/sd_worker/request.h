@@ -10,7 +10,9 @@ struct request {
     char *negative_prompt; /* NULL: left out, as everything below that is < 0 or NULL */
     char *sampler;
     char *scheduler;
-    char *rng;
+    char *rng, *dialect;
+    double eta, s_churn, s_tmin, s_tmax, s_noise, r;
+    int64_t ensd;
     int width, height, steps, count;
     double cfg_scale;
     int64_t seed;

@@ -42,6 +42,24 @@ test('every setting reaches the worker, under any of its names', async () => {
     size: 'auto', extra: { a: 1 } });
   const { sampler, scheduler, width } = jobs().at(-1);
   assert.deepEqual([sampler, scheduler, width], ['dpmpp_2m', 'karras', undefined]);
+  await draw({ prompt: 'p', sampler: 'DPM++ SDE', scheduler: 'automatic', eta: 0.5, s_churn: 3, s_tmin: 0.1, s_tmax: 9, s_noise: 1.003, r: 0.4,
+    ensd: 31337, rng: 'cpu', dialect: 'Comfy' });
+  const { prompt, seed, count, ...rest } = jobs().at(-1);
+  assert.deepEqual(rest, { sampler: 'dpmpp_sde', scheduler: 'karras', eta: 0.5, s_churn: 3, s_tmin: 0.1, s_tmax: 9, s_noise: 1.003, r: 0.4,
+    ensd: 31337, rng: 'cpu', dialect: 'comfy' });
+});
+
+test('samplers and schedules are listed, and each of them is taken', async () => {
+  const { json: lists } = await server.getJson('/v1/options/samplers');
+  assert.deepEqual([lists.samplers.length, lists.schedulers.length, lists.dialects], [23, 12, ['a1111', 'comfy']]);
+  for (const { name, label, automatic_scheduler } of lists.samplers) {
+    await draw({ prompt: 'p', sampler: label, scheduler: 'automatic' });
+    assert.deepEqual([jobs().at(-1).sampler, jobs().at(-1).scheduler], [name, automatic_scheduler]);
+  }
+  for (const { name, label } of lists.schedulers) {
+    await draw({ prompt: 'p', scheduler: label });
+    assert.equal(jobs().at(-1).scheduler, name);
+  }
 });
 
 test('several pictures count their seeds up and are all saved', async () => {

@@ -193,8 +193,9 @@ test('a wrong job is refused with its field, and nothing starts', async (t) => {
     [{ prompt: 'x', steps: 1e30 }, 'steps', /whole/], [{ prompt: 'x', steps: 2.5 }, 'steps', /whole/],
     [{ prompt: 'x', count: -3 }, 'count', /range/], [{ prompt: 'x', cfg_scale: 'a' }, 'cfg_scale', /number/],
     [{ prompt: 'x', cfg_scale: -1 }, 'cfg_scale', /number/], [{ prompt: 'x', seed: 'a' }, 'seed', /whole/],
-    [{ prompt: 'x', sampler: 'heun' }, 'sampler', /euler, euler_a, dpmpp_2m/],
-    [{ prompt: 'x', scheduler: 'ays' }, 'scheduler', /normal and karras/], [{ prompt: 'x', rng: 'dice' }, 'rng', /nv/],
+    [{ prompt: 'x', sampler: 'dpm_fast' }, 'sampler', /euler, euler_a, heun/], [{ prompt: 'x', dialect: 'latin' }, 'dialect', /a1111 and comfy/],
+    [{ prompt: 'x', eta: 'much' }, 'eta', /number/], [{ prompt: 'x', s_noise: 11 }, 's_noise', /0 to 10/],
+    [{ prompt: 'x', scheduler: 'bong_tangent' }, 'scheduler', /normal, simple, karras/], [{ prompt: 'x', rng: 'dice' }, 'rng', /nv/],
   ];
   for (const [job, param, text] of cases) {
     const { status, body } = await worker.json('POST', '/internal/generate', job);

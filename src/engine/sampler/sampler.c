@@ -1,137 +1,275 @@
-/* Three samplers over one loop. Each step is: ask for the denoised latent, move x, tell
- * the observer. What differs is only how x moves, so a sampler is a function in a
- * table, and "if you add a sampler" means: an enum value, a move function and a line in
- * the table here, its name in sampler_names(), a golden vector from
- * tests/golden/sampler.
+/* Many samplers over one loop. Each step is: ask for the denoised latent, move x, tell the observer. What differs is
+ * how x moves, so a sampler is a move (euler.c, dpmpp.c, multistep.c, unipc.c, ddim.c) and a row in the table here
+ * that says what it needs. "If you add a sampler" is told in base/sampling.c.
  *
- *   euler     x + d (s' - s),  d = (x - D) / s
- *   euler_a   the same down to s_down, then fresh noise of s_up (s_up^2 + s_down^2 =
- * s'^2) dpmpp_2m  second order in t = -log s, from the last two denoised latents; first
- * order in the first and last step (the last goes to s' = 0, where h is infinite and
- * the formula's limit is x = D)
+ * Restart (Xu et al. 2023) is Heun on a longer list of noise levels: once it is nearly done it goes back up, by adding
+ * noise, and walks a part again. So the list is made first and the loop adds the noise wherever the list rises.
  *
- * Per element the arithmetic is double with a rounding to float at the end: it is
- * nothing beside the model's work, and it keeps the coefficients exact near s' = 0.
- *
- * Noise is drawn in the order [C, H, W], because that is the order in which every other
- * program draws it, and stored as the engine keeps latents, [H, W, C]; without that a
- * seed would mean another picture here.
- *
- * Names: other programs write the same sampler in many ways ("DPM++ 2M Karras",
- * "dpm++2m", "k_dpmpp_2m"). They are folded to lower case letters and digits, '+'
- * counting as 'p', and then compared; a scheduler's name at the end is split off. */
+ * Noise is drawn in the order [C, H, W], because that is the order in which every other program draws it, and stored
+ * as the engine keeps latents, [H, W, C]; without that a seed would mean another picture here. */
 #include "engine/sampler/sampler.h"
 
 #include "base/mem.h"
+#include "engine/sampler/walk.h"
 
 #include <assert.h>
-#include <ctype.h>
-#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* one move's view of the walk */
-struct walk {
-    const struct sampler_run *run;
-    float *x;
-    float *denoised;
-    float *previous; /* dpmpp_2m: the last step's denoised */
-    float *noise;    /* euler_a */
-    float *scratch;  /* euler_a with channels: the numbers as drawn */
-    unsigned step;   /* 0-based */
+enum {
+    NOISE = 1,    /* draws on its way */
+    PATH = 2,     /* from a Brownian path */
+    SECOND = 4,   /* looks twice in a step */
+    OTHER = 8,    /* one more latent */
+    UNCOND = 16,  /* wants the unguided half */
+    CHURN = 32,   /* Karras' noise before a step */
+    DISCARD = 64, /* in A1111's dialect */
+    DISCARD_COMFY = 128,
+    TIMESTEPS = 256,
 };
-
-static void move_euler_to(struct walk *w, double sigma, double next)
-{
-    double k = next / sigma; /* x + (x - D) / s * (s' - s) = s'/s x + (1 - s'/s) D */
-
-    for (size_t i = 0; i < w->run->count; i++)
-        w->x[i] = (float)(k * (double)w->x[i] + (1 - k) * (double)w->denoised[i]);
-}
-
-static void move_euler(struct walk *w, double sigma, double next)
-{
-    move_euler_to(w, sigma, next);
-}
-
-static void move_euler_a(struct walk *w, double sigma, double next)
-{
-    double up = next * sqrt(fmax(0, sigma * sigma - next * next)) / sigma;
-
-    up = fmin(next, up);
-    move_euler_to(w, sigma, sqrt(next * next - up * up));
-    if (next > 0) {
-        sampler_noise(w->run->noise, w->run->channels, w->noise, w->run->count,
-                      w->scratch);
-        for (size_t i = 0; i < w->run->count; i++)
-            w->x[i] = (float)((double)w->x[i] + (double)w->noise[i] * up);
-    }
-}
-
-static void move_dpmpp_2m(struct walk *w, double sigma, double next)
-{
-    double h = next > 0 ? log(sigma / next) : HUGE_VAL;
-    double now = 1;
-    double before = 0;
-
-    if (w->step > 0 && next > 0) {
-        double r = log(w->run->sigmas[w->step - 1] / sigma) / h;
-        before = -1 / (2 * r);
-        now = 1 - before;
-    }
-    double gain = -expm1(-h);
-    for (size_t i = 0; i < w->run->count; i++) {
-        double target = now * (double)w->denoised[i] + before * (double)w->previous[i];
-        w->x[i] = (float)(next / sigma * (double)w->x[i] + gain * target);
-    }
-    memcpy(w->previous, w->denoised, w->run->count * sizeof(float));
-}
-
-typedef void move_fn(struct walk *w, double sigma, double next);
 
 static const struct {
-    const char *name;
-    const char *label;
-    move_fn *move;
-    enum scheduler scheduler; /* A1111's "Automatic" */
-    unsigned vectors;         /* scratch beside `denoised` */
-} samplers[] = {
-    [SAMPLER_EULER] = {"euler", "Euler", move_euler, SCHEDULER_NORMAL, 0},
-    [SAMPLER_EULER_A] = {"euler_a", "Euler a", move_euler_a, SCHEDULER_NORMAL, 2},
-    [SAMPLER_DPMPP_2M] = {"dpmpp_2m", "DPM++ 2M", move_dpmpp_2m, SCHEDULER_KARRAS, 1},
+    walk_move_fn *move;
+    unsigned needs, history;
+    double eta;
+} samplers[SAMPLER_COUNT] = {
+    [SAMPLER_EULER] = {move_euler, CHURN, 0, 0},
+    [SAMPLER_EULER_A] = {move_euler_a, NOISE, 0, 1},
+    [SAMPLER_HEUN] = {move_heun, CHURN | SECOND, 0, 0},
+    [SAMPLER_DPM2] = {move_dpm2, CHURN | SECOND | DISCARD | DISCARD_COMFY, 0, 0},
+    [SAMPLER_DPM2_A] = {move_dpm2_a, NOISE | SECOND | DISCARD | DISCARD_COMFY, 0, 1},
+    [SAMPLER_DPMPP_2S_A] = {move_dpmpp_2s_a, NOISE | SECOND, 0, 1},
+    [SAMPLER_DPMPP_2M] = {move_dpmpp_2m, 0, 1, 0},
+    [SAMPLER_DPMPP_SDE] = {move_dpmpp_sde, PATH | SECOND, 0, 1},
+    [SAMPLER_DPMPP_2M_SDE] = {move_dpmpp_2m_sde, PATH, 1, 1},
+    [SAMPLER_DPMPP_2M_SDE_HEUN] = {move_dpmpp_2m_sde_heun, PATH, 1, 1},
+    [SAMPLER_DPMPP_3M_SDE] = {move_dpmpp_3m_sde, PATH | DISCARD, 2, 1},
+    [SAMPLER_LMS] = {move_lms, OTHER, 3, 0},
+    [SAMPLER_DDIM] = {move_ddim, NOISE | TIMESTEPS, 0, 0},
+    [SAMPLER_DDIM_CFG_PP] = {move_ddim_cfg_pp, NOISE | UNCOND | TIMESTEPS, 0, 0},
+    [SAMPLER_PLMS] = {move_plms, SECOND | TIMESTEPS, 3, 0},
+    [SAMPLER_UNI_PC] = {move_uni_pc, OTHER | DISCARD_COMFY, 3, 0},
+    [SAMPLER_UNI_PC_BH2] = {move_uni_pc_bh2, OTHER | DISCARD_COMFY, 3, 0},
+    [SAMPLER_LCM] = {move_lcm, NOISE, 0, 1},
+    [SAMPLER_TCD] = {move_tcd, NOISE, 0, 0.3},
+    [SAMPLER_IPNDM] = {move_ipndm, OTHER, 3, 0},
+    [SAMPLER_DEIS] = {move_deis, OTHER, 2, 0},
+    [SAMPLER_RESTART] = {move_heun, NOISE | SECOND, 0, 0},
+    [SAMPLER_ER_SDE] = {move_er_sde, NOISE | OTHER, 2, 1},
 };
+
+struct sampler_options sampler_options(enum sampler sampler)
+{
+    return (struct sampler_options){
+        .eta = samplers[sampler].eta, .s_tmax = HUGE_VAL, .s_noise = 1, .r = 0.5};
+}
+
+bool sampler_wants_uncond(enum sampler sampler)
+{
+    return samplers[sampler].needs & UNCOND;
+}
+
+bool sampler_discards(enum sampler sampler, enum dialect dialect)
+{
+    return samplers[sampler].needs &
+           (dialect == DIALECT_COMFY ? DISCARD_COMFY : DISCARD);
+}
+
+bool sampler_has_timesteps(enum sampler sampler)
+{
+    return samplers[sampler].needs & TIMESTEPS;
+}
+
+/* ---- memory ---- */
+
+static bool draws(unsigned needs)
+{
+    return needs & (NOISE | PATH | CHURN);
+}
+
+static size_t vectors(enum sampler sampler)
+{
+    unsigned needs = samplers[sampler].needs;
+
+    return 1 + samplers[sampler].history + (needs & UNCOND ? 1 : 0) +
+           (needs & (OTHER | SECOND) ? 1 : 0) + (needs & SECOND ? 1 : 0) +
+           (draws(needs) ? 2 : 0) + (needs & PATH ? BROWNIAN_VECTORS : 0);
+}
+
+size_t sampler_bytes(enum sampler sampler, size_t count)
+{
+    return vectors(sampler) * count * sizeof(float);
+}
+
+static float *take(float **next, size_t count)
+{
+    float *taken = *next;
+
+    *next += count;
+    return taken;
+}
+
+static void lay_out(struct walk *w, float *memory)
+{
+    unsigned needs = samplers[w->run->sampler].needs;
+    size_t count = w->run->count;
+
+    w->denoised = take(&memory, count);
+    w->history_count = samplers[w->run->sampler].history;
+    for (unsigned i = 0; i < w->history_count; i++)
+        w->history[i] = take(&memory, count);
+    if (needs & UNCOND)
+        w->uncond = take(&memory, count);
+    if (needs & (OTHER | SECOND))
+        w->other = take(&memory, count);
+    if (needs & SECOND)
+        w->second = take(&memory, count);
+    if (draws(needs)) {
+        w->noise = take(&memory, count);
+        w->scratch = take(&memory, count);
+    }
+    if (needs & PATH)
+        w->tree.memory = memory;
+}
+
+/* ---- the list of noise levels ---- */
+
+static unsigned nearest(const double *sigmas, unsigned count, double sigma)
+{
+    unsigned best = 0;
+
+    for (unsigned i = 1; i < count; i++)
+        if (fabs(sigmas[i] - sigma) < fabs(sigmas[best] - sigma))
+            best = i;
+    return best;
+}
+
+struct leg {
+    double from, to;
+};
+
+static unsigned plain_legs(const double *sigmas, unsigned steps, struct leg *ret)
+{
+    for (unsigned i = 0; i < steps; i++)
+        ret[i] = (struct leg){sigmas[i], sigmas[i + 1]};
+    return steps;
+}
+
+/* As AUTOMATIC1111 chooses: fewer than 20 steps are Heun's; else the part between sigma 0.1 and 2 is walked again,
+ * once in 9 steps, from 36 steps on twice in a quarter of them each. */
+static unsigned restart_legs(const struct sampler_run *run, struct leg *ret)
+{
+    unsigned again = run->steps >= 36 ? run->steps / 4 : 9;
+    unsigned times = run->steps >= 36 ? 2 : 1;
+    double first[SCHEDULE_MAX_LEVELS + 1], part[SCHEDULE_MAX_LEVELS + 1];
+    unsigned n = run->steps - again * times, legs = 0, low, high;
+
+    if (run->steps < 20 || run->steps > SCHEDULE_MAX_LEVELS)
+        return plain_legs(run->sigmas, run->steps, ret);
+    schedule_karras(first, n, run->sigmas[0], run->sigmas[run->steps - 1]);
+    first[n] = 0;
+    low = nearest(first, n + 1, 0.1);
+    high = nearest(first, n + 1, 2);
+    for (unsigned i = 0; i < n; i++) {
+        ret[legs++] = (struct leg){first[i], first[i + 1]};
+        if (i + 1 != low || high >= low)
+            continue;
+        schedule_karras(part, again + 1, first[high], first[low]);
+        for (unsigned k = 0; k < times; k++)
+            legs += plain_legs(part, again, ret + legs);
+    }
+    return legs;
+}
+
+/* ---- the walk ---- */
+
+/* Karras et al., algorithm 2: noise before the step, which then starts a little higher. */
+static double churn(struct walk *w, double sigma)
+{
+    const struct sampler_options *o = &w->run->options;
+    double gamma = fmin(o->s_churn / w->steps, sqrt(2) - 1), high;
+
+    if (!(samplers[w->run->sampler].needs & CHURN) || !(gamma > 0) ||
+        sigma < o->s_tmin || sigma > o->s_tmax)
+        return sigma;
+    high = sigma * (1 + gamma);
+    walk_add_noise(w, w->x, sqrt(high * high - sigma * sigma) * o->s_noise);
+    return high;
+}
+
+static int walk_legs(struct walk *w, const struct leg *legs, struct err *err)
+{
+    const struct sampler_run *run = w->run;
+    struct sampler_denoised ret = {w->denoised, w->uncond};
+
+    for (w->step = 0; w->step < w->steps; w->step++) {
+        double sigma = legs[w->step].from;
+        double before = w->step > 0 ? legs[w->step - 1].to : sigma;
+
+        if (sigma > before)
+            walk_add_noise(
+                w, w->x, sqrt(sigma * sigma - before * before) * run->options.s_noise);
+        sigma = churn(w, sigma);
+        if (run->denoise(run->user, w->x, sigma, &ret, err) ||
+            samplers[run->sampler].move(w, sigma, legs[w->step].to, err) ||
+            (run->on_step &&
+             run->on_step(run->user, w->step + 1, w->steps, w->denoised, err)))
+            return -1;
+    }
+    return 0;
+}
+
+/* the lowest level above 0 */
+static double lowest(const struct sampler_run *run)
+{
+    double last = run->sigmas[run->steps];
+
+    return last > 0 ? last : run->sigmas[run->steps - 1];
+}
 
 int sampler_run(const struct sampler_run *run, float *x, struct err *err)
 {
-    unsigned vectors = 1 + samplers[run->sampler].vectors;
-    float *memory = mem_try_zalloc(run->count * vectors, sizeof(float));
-    struct walk w = {.run = run, .x = x};
+    size_t count = vectors(run->sampler);
+    float *memory = mem_try_zalloc(run->count * count, sizeof(float));
+    struct leg *legs = mem_alloc((run->steps + 1) * sizeof(*legs));
+    struct walk w = {
+        .run = run, .options = &run->options, .x = x, .sigmas = run->sigmas};
     int rc = -1;
 
     assert(run->steps > 0 && run->denoise);
-    if (!memory)
-        return err_set(err, ERR_NO_MEMORY,
-                       "no memory for the sampler: %zu vectors of %zu numbers",
-                       (size_t)vectors, run->count);
-    w.denoised = memory;
-    w.previous = w.noise = memory + run->count;
-    w.scratch = memory + 2 * run->count;
-    for (w.step = 0; w.step < run->steps; w.step++) {
-        double sigma = run->sigmas[w.step];
-
-        if (run->denoise(run->user, x, sigma, w.denoised, err))
-            goto out;
-        samplers[run->sampler].move(&w, sigma, run->sigmas[w.step + 1]);
-        if (run->on_step &&
-            run->on_step(run->user, w.step + 1, run->steps, w.denoised, err))
-            goto out;
+    if (!memory) {
+        (void)err_set(err, ERR_NO_MEMORY,
+                      "no memory for the sampler: %zu vectors of %zu numbers", count,
+                      run->count);
+        goto out;
     }
-    rc = 0;
+    lay_out(&w, memory);
+    w.tree.kind = run->path_kind;
+    w.tree.seed = run->path_seed;
+    w.tree.low = lowest(run);
+    w.tree.high = fmax(run->path_high, run->sigmas[0]);
+    w.tree.count = run->count;
+    w.steps = run->sampler == SAMPLER_RESTART
+                  ? restart_legs(run, legs)
+                  : plain_legs(run->sigmas, run->steps, legs);
+    rc = walk_legs(&w, legs, err);
 
 out:
+    free(legs);
     free(memory);
     return rc;
+}
+
+/* ---- noise and guidance ---- */
+
+void sampler_order(const float *drawn, size_t channels, float *ret, size_t count)
+{
+    size_t pixels = count / channels;
+
+    for (size_t p = 0; p < pixels; p++)
+        for (size_t c = 0; c < channels; c++)
+            ret[p * channels + c] = drawn[c * pixels + p];
 }
 
 void sampler_noise(struct noise *noise, size_t channels, float *ret, size_t count,
@@ -141,12 +279,8 @@ void sampler_noise(struct noise *noise, size_t channels, float *ret, size_t coun
         noise_fill(noise, ret, count);
         return;
     }
-    size_t pixels = count / channels;
-
     noise_fill(noise, scratch, count);
-    for (size_t p = 0; p < pixels; p++)
-        for (size_t c = 0; c < channels; c++)
-            ret[p * channels + c] = scratch[c * pixels + p];
+    sampler_order(scratch, channels, ret, count);
 }
 
 void sampler_guide(float *cond, const float *uncond, size_t count, double scale)
@@ -155,93 +289,4 @@ void sampler_guide(float *cond, const float *uncond, size_t count, double scale)
         double base = (double)uncond[i];
         cond[i] = (float)(base + ((double)cond[i] - base) * scale);
     }
-}
-
-/* lower case, '+' as 'p', nothing but letters and digits */
-static void fold(const char *name, char *ret, size_t size)
-{
-    size_t n = 0;
-
-    for (; *name && n + 1 < size; name++) {
-        if (*name == '+')
-            ret[n++] = 'p';
-        else if (isalnum((unsigned char)*name))
-            ret[n++] = (char)tolower((unsigned char)*name);
-    }
-    ret[n] = '\0';
-}
-
-/* folded spellings beside the name and the label */
-static const struct {
-    const char *name;
-    enum sampler sampler;
-} aliases[] = {
-    {"eulerancestral", SAMPLER_EULER_A}, {"keuler", SAMPLER_EULER},
-    {"keulera", SAMPLER_EULER_A},        {"keulerancestral", SAMPLER_EULER_A},
-    {"kdpmpp2m", SAMPLER_DPMPP_2M},
-};
-
-static int find(const char *folded, enum sampler *ret)
-{
-    char known[32];
-
-    for (unsigned i = 0; i < sizeof(samplers) / sizeof(samplers[0]); i++) {
-        fold(samplers[i].name, known, sizeof(known));
-        if (strcmp(folded, known) == 0) {
-            *ret = (enum sampler)i;
-            return 0;
-        }
-    }
-    for (unsigned i = 0; i < sizeof(aliases) / sizeof(aliases[0]); i++) {
-        if (strcmp(folded, aliases[i].name) == 0) {
-            *ret = aliases[i].sampler;
-            return 0;
-        }
-    }
-    return -1;
-}
-
-int sampler_parse(const char *name, enum sampler *ret, enum scheduler *ret_scheduler,
-                  struct err *err)
-{
-    char folded[64];
-
-    fold(name, folded, sizeof(folded));
-    if (find(folded, ret) == 0)
-        return 0;
-    for (int i = 0; i < SCHEDULER_COUNT; i++) {
-        const char *suffix = scheduler_name((enum scheduler)i);
-        size_t len = strlen(folded);
-
-        if (len <= strlen(suffix) || strcmp(folded + len - strlen(suffix), suffix) != 0)
-            continue;
-        folded[len - strlen(suffix)] = '\0';
-        if (find(folded, ret) == 0) {
-            *ret_scheduler = (enum scheduler)i;
-            return 0;
-        }
-    }
-    return err_set_param(err, ERR_INVALID, "sampler",
-                         "unknown sampler '%.80s': known are %s", name,
-                         sampler_names());
-}
-
-enum scheduler sampler_scheduler(enum sampler sampler)
-{
-    return samplers[sampler].scheduler;
-}
-
-const char *sampler_name(enum sampler sampler)
-{
-    return samplers[sampler].name;
-}
-
-const char *sampler_label(enum sampler sampler)
-{
-    return samplers[sampler].label;
-}
-
-const char *sampler_names(void)
-{
-    return "euler, euler_a, dpmpp_2m";
 }

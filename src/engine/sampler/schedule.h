@@ -3,8 +3,9 @@
  *
  *   struct schedule s;
  *   schedule_init(&s, SCHEDULE_SD_BETA_START, SCHEDULE_SD_BETA_END);
- *   double sigmas[steps + 1];
- *   schedule_sigmas(&s, SCHEDULER_KARRAS, steps, sigmas);    descending, the last is 0
+ *   double sigmas[SCHEDULE_ROOM(steps)];
+ *   struct schedule_options how = {.scheduler = SCHEDULER_KARRAS, .steps = steps};
+ *   steps = schedule_sigmas(&s, &how, sigmas);        descending, [steps + 1]
  *
  * Everything in double: the sigmas are few, and a float's error would show in the last
  * steps. Sources: SD's scaled-linear betas (Rombach et al. 2022), sigma space and rho 7
@@ -13,17 +14,16 @@
 #ifndef MYSTI_ENGINE_SAMPLER_SCHEDULE_H
 #define MYSTI_ENGINE_SAMPLER_SCHEDULE_H
 
-#include "base/err.h"
+#include "base/sampling.h"
 
-enum { SCHEDULE_TRAIN_STEPS = 1000, SCHEDULE_MAX_STEPS = 1000 };
+#include <stdbool.h>
+
+/* MAX_LEVELS: of the longest list that can be asked for */
+enum { SCHEDULE_TRAIN_STEPS = 1000, SCHEDULE_MAX_LEVELS = 10000 };
+/* ddim_uniform may give up to twice the steps asked for */
+#define SCHEDULE_ROOM(steps) (2 * (steps) + 4)
 #define SCHEDULE_SD_BETA_START 0.00085
 #define SCHEDULE_SD_BETA_END 0.012
-
-enum scheduler {
-    SCHEDULER_NORMAL,
-    SCHEDULER_KARRAS,
-    SCHEDULER_COUNT,
-};
 
 enum prediction {
     PREDICTION_EPS, /* the model returns the noise */
@@ -47,16 +47,27 @@ void schedule_init(struct schedule *s, double beta_start, double beta_end);
  * to the table. */
 double schedule_sigma(const struct schedule *s, double t);
 double schedule_t(const struct schedule *s, double sigma);
-/* ret_sigmas[steps + 1]: from sigma_max down to sigma_min, then 0.
- * steps 1..SCHEDULE_MAX_STEPS. */
-void schedule_sigmas(const struct schedule *s, enum scheduler scheduler, unsigned steps,
-                     double *ret_sigmas);
-struct scaling schedule_scaling(enum prediction prediction, double sigma);
+/* ComfyUI's time: the number of the nearest training step. */
+double schedule_nearest_t(const struct schedule *s, double sigma);
 
-/* Any case; also "uniform" (A1111) and "discrete" (stable-diffusion.cpp), which are
- * "normal". "Automatic" is no scheduler but a question to sampler_scheduler(). */
-int scheduler_parse(const char *name, enum scheduler *ret, struct err *err) MUST_CHECK;
-const char *scheduler_name(enum scheduler scheduler);  /* "karras" */
-const char *scheduler_label(enum scheduler scheduler); /* "Karras" */
+struct schedule_options {
+    enum scheduler scheduler;
+    unsigned steps; /* 1..SCHEDULE_MAX_LEVELS */
+    enum dialect dialect;
+    bool discards; /* one level more, the last but one left out */
+    bool
+        has_timesteps; /* A1111's DDIM, PLMS: its list of timesteps, which does not end at 0; goes before the
+                           scheduler when that is ddim_uniform */
+    bool is_sdxl; /* ays has a table for each */
+};
+
+/* ret_sigmas[SCHEDULE_ROOM(steps)]: descending noise levels. Returns how many steps lie between them, which is
+ * `steps` but for ddim_uniform (more or fewer), beta (fewer, where two would fall together) and the timesteps
+ * (one fewer). The last level is 0 but for the timesteps and A1111's kl_optimal. */
+unsigned schedule_sigmas(const struct schedule *s, const struct schedule_options *o,
+                         double *ret_sigmas);
+/* Karras et al.'s levels from high down to low, rho 7: ret[n]. */
+void schedule_karras(double *ret, unsigned n, double high, double low);
+struct scaling schedule_scaling(enum prediction prediction, double sigma);
 
 #endif

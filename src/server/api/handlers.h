@@ -52,6 +52,8 @@ void jobs_respond_accepted(struct api *api, struct http_exchange *x,
 /* The job as it is on disk, now or a moment later. */
 void jobs_respond_one(struct api *api, struct http_exchange *x, const char *id,
                       int status);
+/* samplers.c */
+handler_fn samplers_list;
 /* pictures.c */
 handler_fn pictures_cancel, pictures_progress, pictures_stream, pictures_history,
     pictures_file;

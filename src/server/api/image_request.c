@@ -3,51 +3,20 @@
  * open: the model's own defaults are known to the worker, not here.
  *
  * Where local servers use several names for one thing (steps, sample_steps), the first of the list that is there
- * counts. Samplers are taken under the worker's names, AUTOMATIC1111's labels and stable-diffusion.cpp's names; a
- * label that ends in "Karras" sets the scheduler too.
+ * counts. Samplers and schedules are taken in every spelling that base/sampling.h knows.
  *
  * If you add a field: docs/openapi.yaml (ImageRequest), struct image_request, job_body in queue/run.c.
  */
 #include "server/api/image_request.h"
 
 #include "base/mem.h"
+#include "base/sampling.h"
 #include "server/api/body.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-static const struct {
-    const char *name; /* what a client may write, any case */
-    const char *sampler;
-    const char *scheduler; /* NULL: does not say */
-} samplers[] = {
-    {"euler", "euler", NULL},
-    {"euler_a", "euler_a", NULL},
-    {"dpmpp_2m", "dpmpp_2m", NULL},
-    {"euler a", "euler_a", NULL},
-    {"euler_ancestral", "euler_a", NULL},
-    {"dpm++ 2m", "dpmpp_2m", NULL},
-    {"dpm++2m", "dpmpp_2m", NULL},
-    {"dpm++ 2m karras", "dpmpp_2m", "karras"},
-    {"euler karras", "euler", "karras"},
-};
-
-static const struct {
-    const char *name;
-    const char *scheduler;
-} schedulers[] = {
-    {"normal", "normal"},
-    {"karras", "karras"},
-    {"discrete", "normal"},
-    {"automatic", NULL}, /* A1111's word for "as the model wants" */
-};
-
-static char *copy_or_null(const char *s)
-{
-    return s ? mem_strdup(s) : NULL;
-}
 
 /* ---- prompts ---- */
 
@@ -159,30 +128,50 @@ static int take_sampler(const json_t *body, struct image_request *r, struct err 
     static const char *const names[] = {"sampler", "sampling_method", "sampler_name",
                                         NULL};
     const char *key = body_name(body, names), *sampler = NULL, *scheduler = NULL;
+    enum sampler known;
+    enum scheduler schedule = SCHEDULER_COUNT;
 
     if (body_text(body, key, 0, &sampler, err) ||
         body_text(body, "scheduler", 0, &scheduler, err))
         return -1;
-    for (size_t i = 0; sampler && i < sizeof(samplers) / sizeof(samplers[0]); i++) {
-        if (strcasecmp(sampler, samplers[i].name) != 0)
-            continue;
-        r->sampler = mem_strdup(samplers[i].sampler);
-        r->scheduler = copy_or_null(samplers[i].scheduler);
-        break;
+    if (sampler && sampler_parse(sampler, &known, &schedule, NULL))
+        return unknown_word(key, SAMPLER_NAMES, sampler, err);
+    if (sampler)
+        r->sampler = mem_strdup(sampler_name(known));
+    if (scheduler && !strcasecmp(scheduler, "automatic")) {
+        if (sampler && schedule == SCHEDULER_COUNT)
+            schedule = sampler_scheduler(known);
+    } else if (scheduler && scheduler_parse(scheduler, &schedule, NULL)) {
+        return unknown_word("scheduler", SCHEDULER_NAMES, scheduler, err);
     }
-    if (sampler && !r->sampler)
-        return unknown_word(key, "euler, euler_a, dpmpp_2m", sampler, err);
-    for (size_t i = 0; scheduler && i < sizeof(schedulers) / sizeof(schedulers[0]);
-         i++) {
-        if (strcasecmp(scheduler, schedulers[i].name) != 0)
-            continue;
-        if (schedulers[i].scheduler) {
-            free(r->scheduler);
-            r->scheduler = mem_strdup(schedulers[i].scheduler);
-        }
-        return 0;
-    }
-    return scheduler ? unknown_word("scheduler", "normal, karras", scheduler, err) : 0;
+    if (schedule != SCHEDULER_COUNT)
+        r->scheduler = mem_strdup(scheduler_name(schedule));
+    return 0;
+}
+
+static int take_sampling(const json_t *body, struct image_request *r, struct err *err)
+{
+    const char *dialect = NULL, *rng = NULL;
+    enum dialect known;
+
+    if (body_text(body, "dialect", 0, &dialect, err) ||
+        body_text(body, "rng", 0, &rng, err))
+        return -1;
+    if (dialect && dialect_parse(dialect, &known, NULL))
+        return unknown_word("dialect", "a1111, comfy", dialect, err);
+    if (rng && strcmp(rng, "nv") != 0 && strcmp(rng, "cpu") != 0)
+        return unknown_word("rng", "nv, cpu", rng, err);
+    r->dialect = dialect ? mem_strdup(dialect_name(known)) : NULL;
+    r->rng = rng ? mem_strdup(rng) : NULL;
+    if (body_number(body, "eta", 0, 10, &r->eta, err) ||
+        body_number(body, "s_churn", 0, 1000, &r->s_churn, err) ||
+        body_number(body, "s_tmin", 0, 1000, &r->s_tmin, err) ||
+        body_number(body, "s_tmax", 0, 1000, &r->s_tmax, err) ||
+        body_number(body, "s_noise", 0, 10, &r->s_noise, err) ||
+        body_number(body, "r", 0.01, 1, &r->r, err) ||
+        body_whole(body, "ensd", 0, UINT32_MAX, &r->ensd, err))
+        return -1;
+    return 0;
 }
 
 static int take_numbers(const json_t *body, const struct image_limits *limits,
@@ -240,6 +229,7 @@ int image_ask_parse(const char *data, size_t len, const struct image_limits *lim
     if (take_prompts(body, &ask.request, err) ||
         take_size(body, limits, &ask.request, err) ||
         take_sampler(body, &ask.request, err) ||
+        take_sampling(body, &ask.request, err) ||
         take_numbers(body, limits, &ask.request, err) ||
         take_delivery(body, &ask, err) || body_text(body, "model", 0, &model, err))
         goto fail;

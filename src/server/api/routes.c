@@ -57,6 +57,8 @@ const struct route routes[] = {
     {"DELETE", "/v1/jobs/{id}", SCOPE_INFER, jobs_cancel, "cancel a job"},
     {"GET", "/v1/queue", SCOPE_INFER, queue_show,
      "what runs and what waits, text and pictures"},
+    {"GET", "/v1/options/samplers", SCOPE_INFER, samplers_list,
+     "the samplers and schedules that a picture can ask for"},
     {"POST", "/v1/images/cancel", SCOPE_INFER, pictures_cancel, "cancel a picture"},
     {"GET", "/v1/progress", SCOPE_INFER, pictures_progress,
      "where the running picture is"},

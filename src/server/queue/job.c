@@ -2,7 +2,9 @@
 
 #include "base/mem.h"
 
+#include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 const char *job_step_word(enum job_step step)
 {
@@ -31,6 +33,8 @@ void image_request_release(struct image_request *r)
     free(r->model_path);
     free(r->sampler);
     free(r->scheduler);
+    free(r->dialect);
+    free(r->rng);
     *r = (struct image_request)IMAGE_REQUEST_DEFAULT;
 }
 
@@ -38,6 +42,35 @@ static void put_text(json_t *o, const char *key, const char *text)
 {
     if (text)
         json_object_set_new(o, key, json_string(text));
+}
+
+static const struct {
+    const char *name;
+    size_t at;
+} numbers[] = {
+    {"eta", offsetof(struct image_request, eta)},
+    {"s_churn", offsetof(struct image_request, s_churn)},
+    {"s_tmin", offsetof(struct image_request, s_tmin)},
+    {"s_tmax", offsetof(struct image_request, s_tmax)},
+    {"s_noise", offsetof(struct image_request, s_noise)},
+    {"r", offsetof(struct image_request, r)},
+};
+
+void image_request_put_sampling(json_t *o, const struct image_request *r)
+{
+    put_text(o, "sampler", r->sampler);
+    put_text(o, "scheduler", r->scheduler);
+    put_text(o, "dialect", r->dialect);
+    put_text(o, "rng", r->rng);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        double value;
+
+        memcpy(&value, (const char *)r + numbers[i].at, sizeof(value));
+        if (value >= 0)
+            json_object_set_new(o, numbers[i].name, json_real(value));
+    }
+    if (r->ensd >= 0)
+        json_object_set_new(o, "ensd", json_integer(r->ensd));
 }
 
 json_t *image_request_json(const struct image_request *r)
@@ -49,8 +82,7 @@ json_t *image_request_json(const struct image_request *r)
 
     put_text(o, "negative_prompt", r->negative_prompt);
     put_text(o, "model", r->model_path);
-    put_text(o, "sampler", r->sampler);
-    put_text(o, "scheduler", r->scheduler);
+    image_request_put_sampling(o, r);
     return o;
 }
 
@@ -68,6 +100,22 @@ static int64_t take_number(const json_t *o, const char *key, int64_t fallback)
     return json_is_integer(v) ? json_integer_value(v) : fallback;
 }
 
+static void take_sampling(const json_t *o, struct image_request *r)
+{
+    r->sampler = take_text(o, "sampler");
+    r->scheduler = take_text(o, "scheduler");
+    r->dialect = take_text(o, "dialect");
+    r->rng = take_text(o, "rng");
+    r->ensd = take_number(o, "ensd", -1);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        const json_t *v = json_object_get(o, numbers[i].name);
+        double value = json_number_value(v);
+
+        if (json_is_number(v))
+            memcpy((char *)r + numbers[i].at, &value, sizeof(value));
+    }
+}
+
 int image_request_from_json(const json_t *o, struct image_request *ret, struct err *err)
 {
     struct image_request r = IMAGE_REQUEST_DEFAULT;
@@ -82,8 +130,7 @@ int image_request_from_json(const json_t *o, struct image_request *ret, struct e
     }
     r.negative_prompt = take_text(o, "negative_prompt");
     r.model_path = take_text(o, "model");
-    r.sampler = take_text(o, "sampler");
-    r.scheduler = take_text(o, "scheduler");
+    take_sampling(o, &r);
     r.width = (int)take_number(o, "width", 0);
     r.height = (int)take_number(o, "height", 0);
     r.steps = (int)take_number(o, "steps", 0);

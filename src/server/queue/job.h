@@ -43,7 +43,11 @@ struct image_request {
     char *model_path;      /* absolute; NULL: the active model */
     char *sampler;         /* the worker's word, "dpmpp_2m"; NULL: the model's */
     char *scheduler;       /* "normal", "karras"; NULL: the model's */
-    int width;             /* pixels, a multiple of 8; 0: the model's */
+    char *dialect;         /* "a1111", "comfy"; NULL: a1111 */
+    char *rng;             /* "nv", "cpu"; NULL: nv */
+    double eta, s_churn, s_tmin, s_tmax, s_noise, r; /* -1: the sampler's own */
+    int64_t ensd;                                    /* -1: none */
+    int width; /* pixels, a multiple of 8; 0: the model's */
     int height;
     int steps;        /* 0: the model's */
     int count;        /* pictures, at least 1 */
@@ -53,7 +57,8 @@ struct image_request {
 
 #define IMAGE_REQUEST_DEFAULT                                                          \
     {                                                                                  \
-        .count = 1, .cfg_scale = -1, .seed = -1                                        \
+        .count = 1, .cfg_scale = -1, .seed = -1, .eta = -1, .s_churn = -1,             \
+        .s_tmin = -1, .s_tmax = -1, .s_noise = -1, .r = -1, .ensd = -1                 \
     }
 
 void image_request_release(struct image_request *r);
@@ -61,6 +66,9 @@ void image_request_release(struct image_request *r);
 json_t *image_request_json(const struct image_request *r);
 int image_request_from_json(const json_t *o, struct image_request *ret,
                             struct err *err) MUST_CHECK;
+
+/* The words and numbers of the sampling that are given, under the names that the worker knows, too. */
+void image_request_put_sampling(json_t *o, const struct image_request *r);
 
 /* A finished picture. Text and bytes are the queue's and good until the callback returns. */
 struct job_picture {

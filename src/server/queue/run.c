@@ -539,10 +539,7 @@ static char *job_body(const struct job *job)
         json_object_set_new(body, "steps", json_integer(r->steps));
     if (r->cfg_scale >= 0)
         json_object_set_new(body, "cfg_scale", json_real(r->cfg_scale));
-    if (r->sampler)
-        json_object_set_new(body, "sampler", json_string(r->sampler));
-    if (r->scheduler)
-        json_object_set_new(body, "scheduler", json_string(r->scheduler));
+    image_request_put_sampling(body, r);
     char *text = json_dumps(body, JSON_COMPACT);
 
     json_decref(body);

@@ -110,12 +110,43 @@ static void sentences_name_field_rule_and_value(void **state)
     }
 }
 
+/* What is kept of a job on disk is all of it. */
+static void a_request_survives_the_disk(void **state)
+{
+    static const char body[] =
+        "{\"prompt\":\"a "
+        "boat\",\"negative_prompt\":\"rain\",\"size\":\"128x64\",\"n\":2,"
+        "\"steps\":7,\"cfg_scale\":3.5,\"seed\":5,\"sampler\":\"DPM++ SDE "
+        "Karras\",\"dialect\":\"comfy\",\"rng\":\"cpu\",\"eta\":0,\"s_churn\":3,"
+        "\"s_tmin\":0.1,\"s_tmax\":9,\"s_noise\":1.003,\"r\":0.4,\"ensd\":31337}";
+    struct image_ask ask;
+    struct image_request again;
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(parse(body, &ask, &err), 0);
+    json_t *kept = image_request_json(&ask.request);
+    assert_int_equal(image_request_from_json(kept, &again, &err), 0);
+    json_t *twice = image_request_json(&again);
+
+    assert_true(json_equal(kept, twice));
+    assert_int_equal(json_object_size(kept), 7 + 1 + 4 + 6 + 1);
+    assert_string_equal(again.sampler, "dpmpp_sde");
+    assert_string_equal(again.scheduler, "karras");
+    assert_true(again.eta == 0 && again.r == 0.4 && again.ensd == 31337);
+    json_decref(kept);
+    json_decref(twice);
+    image_request_release(&again);
+    image_ask_release(&ask);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_left_open_stays_open),
         cmocka_unit_test(null_is_absent_and_whole_floats_are_whole),
         cmocka_unit_test(a_label_may_carry_its_scheduler),
+        cmocka_unit_test(a_request_survives_the_disk),
         cmocka_unit_test(sentences_name_field_rule_and_value),
     };
 

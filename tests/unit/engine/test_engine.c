@@ -183,8 +183,12 @@ static void test_job_checks(void **state)
     REFUSED(seed, -2, "seed", "-1 to");
     REFUSED(cfg_scale, -1, "cfg_scale", "0 to 100");
     REFUSED(cfg_scale, (double)NAN, "cfg_scale", "0 to 100");
-    REFUSED(sampler, "heun", "sampler", "euler_a");
-    REFUSED(scheduler, "beta", "scheduler", "karras");
+    REFUSED(sampler, "dpm_fast", "sampler", "euler_a");
+    REFUSED(scheduler, "bong_tangent", "scheduler", "karras");
+    REFUSED(dialect, "latin", "dialect", "comfy");
+    REFUSED(eta, 11, "eta", "0 to 10");
+    REFUSED(r, 0, "r", "0.01 to 1");
+    REFUSED(s_noise, -1, "s_noise", "0 to 10");
     REFUSED(rng, "gpu", "rng", "nv and cpu");
 #undef REFUSED
     job = a_job();
@@ -296,6 +300,46 @@ static uint32_t sum_of(const struct engine_job *job)
     return seen.sums[0];
 }
 
+/* Every name draws in both dialects, and (but for two spellings of one method) another picture. */
+static void test_every_sampler_draws(void **state)
+{
+    uint32_t sums[2 * SAMPLER_COUNT];
+    unsigned count = 0, same = 0;
+
+    (void)state;
+    for (int i = 0; i < SAMPLER_COUNT; i++)
+        for (int d = 0; d < 2; d++) {
+            struct engine_job job = a_job();
+
+            job.sampler = sampler_name((enum sampler)i);
+            job.scheduler = "automatic";
+            job.dialect = dialect_name((enum dialect)d);
+            job.steps = 6;
+            sums[count] = sum_of(&job);
+            for (unsigned k = 0; k < count; k++)
+                same += sums[k] == sums[count];
+            count++;
+        }
+    assert_true(same <=
+                2); /* of six steps Restart's are Heun's, but for the schedule */
+}
+
+static void test_every_schedule_draws(void **state)
+{
+    (void)state;
+    for (int i = 0; i < SCHEDULER_COUNT; i++)
+        for (int d = 0; d < 2; d++)
+            for (int steps = 1; steps <= 7; steps += 3) {
+                struct engine_job job = a_job();
+
+                job.sampler = "dpm2";
+                job.scheduler = scheduler_name((enum scheduler)i);
+                job.dialect = dialect_name((enum dialect)d);
+                job.steps = steps;
+                (void)sum_of(&job);
+            }
+}
+
 static void test_every_field_counts(void **state)
 {
     struct engine_job base = a_job(), job;
@@ -313,6 +357,23 @@ static void test_every_field_counts(void **state)
     COUNTS(sampler, "euler_a");
     COUNTS(scheduler, "normal"); /* the default sampler's label no longer sets it */
     COUNTS(rng, "cpu");
+    COUNTS(dialect, "comfy");
+    base.sampler = "euler";
+    sum = sum_of(&base);
+    COUNTS(s_churn, 5);
+    base.sampler = "euler_a";
+    base.scheduler = "karras";
+    sum = sum_of(&base);
+    COUNTS(eta, 0.5);
+    COUNTS(s_noise, 1.1);
+    COUNTS(ensd, 31337);
+    COUNTS(scheduler, "automatic");
+    base.sampler = "dpmpp_sde";
+    sum = sum_of(&base);
+    COUNTS(r, 0.3);
+    COUNTS(rng, "cpu"); /* the Brownian path's too */
+    base = a_job();
+    sum = sum_of(&base);
     COUNTS(width, 40);
 #undef COUNTS
     job = base; /* at scale 1 the negative prompt plays no part */
@@ -458,6 +519,8 @@ int main(void)
         cmocka_unit_test(test_refuses_other_models),
         cmocka_unit_test(test_job_checks),
         cmocka_unit_test(test_draws),
+        cmocka_unit_test(test_every_sampler_draws),
+        cmocka_unit_test(test_every_schedule_draws),
         cmocka_unit_test(test_every_field_counts),
         cmocka_unit_test(test_draws_a_seed),
         cmocka_unit_test(test_ends_early),

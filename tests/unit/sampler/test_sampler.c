@@ -1,5 +1,6 @@
 /* Schedules and samplers against make_vectors.py, plus what no vector says: names, failing callbacks, memory. */
 #include "base/mem.h"
+#include "engine/sampler/brownian.h"
 #include "engine/sampler/sampler.h"
 
 #include <jansson.h>
@@ -53,6 +54,13 @@ static void the_table_is_sd(void **state)
     assert_close(schedule.sigma[0], .0291671582, 1e-9);
 }
 
+static unsigned make(enum scheduler scheduler, unsigned steps, double *ret)
+{
+    struct schedule_options how = {.scheduler = scheduler, .steps = steps};
+
+    return schedule_sigmas(&schedule, &how, ret);
+}
+
 static void known_schedules(void **state)
 {
     static const double normal[] = {14.614641, 7.839883, 4.609174, 2.918307, 1.950161,
@@ -61,14 +69,14 @@ static void known_schedules(void **state)
                                     0.914072,  0.446918, 0.201398, 0.081910, 0.029167};
     static const double karras_t[] = {999,     916.284, 815.045, 687.153, 523.198,
                                       327.146, 145.938, 40.856,  6.732,   0};
-    double sigmas[11];
+    double sigmas[SCHEDULE_ROOM(10)];
 
     (void)state;
-    schedule_sigmas(&schedule, SCHEDULER_NORMAL, 10, sigmas);
+    make(SCHEDULER_NORMAL, 10, sigmas);
     for (int i = 0; i < 10; i++)
         assert_close(sigmas[i], normal[i], 1e-6);
     assert_true(sigmas[10] == 0);
-    schedule_sigmas(&schedule, SCHEDULER_KARRAS, 10, sigmas);
+    make(SCHEDULER_KARRAS, 10, sigmas);
     for (int i = 0; i < 10; i++) {
         assert_close(sigmas[i], karras[i], 1e-6);
         assert_close(schedule_t(&schedule, sigmas[i]), karras_t[i], 1e-3);
@@ -105,27 +113,130 @@ static void v_and_eps_mean_the_same_picture(void **state)
     }
 }
 
-static int toy(void *user, const float *x, double s, float *ret, struct err *err)
+static json_t *get(const json_t *object, const char *key)
+{
+    return json_object_get(object, key);
+}
+
+static double number_at(const json_t *array, size_t i)
+{
+    return json_number_value(json_array_get(array, i));
+}
+
+/* 1e-9 for what is arithmetic, 1e-6 for beta, whose reference is a sum over a grid */
+static void every_schedule_is_the_reference(void **state)
+{
+    size_t i;
+    json_t *row;
+
+    (void)state;
+    assert_int_equal(json_array_size(get(vectors, "schedules")), 135);
+    json_array_foreach(get(vectors, "schedules"), i, row)
+    {
+        const char *name = json_string_value(get(row, "scheduler"));
+        json_t *expected = get(row, "sigmas");
+        struct schedule_options how = {
+            .steps = (unsigned)json_integer_value(get(row, "steps")),
+            .discards = json_is_true(get(row, "discards")),
+            .has_timesteps = json_is_true(get(row, "timesteps"))};
+        double *sigmas = mem_alloc(SCHEDULE_ROOM(how.steps) * sizeof(*sigmas));
+        struct err err = {0};
+        unsigned steps;
+
+        assert_int_equal(scheduler_parse(name, &how.scheduler, &err), 0);
+        assert_int_equal(
+            dialect_parse(json_string_value(get(row, "dialect")), &how.dialect, &err),
+            0);
+        steps = schedule_sigmas(&schedule, &how, sigmas);
+        if (steps + 1 != json_array_size(expected))
+            fail_msg("%s %s, %u steps: %u", name, dialect_name(how.dialect), how.steps,
+                     steps);
+        for (unsigned k = 0; k <= steps; k++) {
+            if (!(fabs(sigmas[k] - number_at(expected, k)) <=
+                  (how.scheduler == SCHEDULER_BETA ? 1e-6 : 1e-9) * 15))
+                fail_msg("%s %s of %u steps, level %u: %.12g, expected %.12g", name,
+                         dialect_name(how.dialect), how.steps, k, sigmas[k],
+                         number_at(expected, k));
+            assert_true(k == 0 || sigmas[k] < sigmas[k - 1]);
+        }
+        free(sigmas);
+    }
+}
+
+/* Any number of steps gives a list that falls and fits into its room. */
+static void every_schedule_falls(void **state)
+{
+    double *sigmas = mem_alloc(SCHEDULE_ROOM(1500) * sizeof(*sigmas));
+
+    (void)state;
+    for (unsigned steps = 1; steps <= 1500; steps += steps < 40 ? 1 : 97)
+        for (int k = 0; k < SCHEDULER_COUNT * 4; k++) {
+            struct schedule_options how = {.scheduler = (enum scheduler)(k / 4),
+                                           .steps = steps,
+                                           .discards = k & 1,
+                                           .has_timesteps = k & 1,
+                                           .dialect = (enum dialect)(k >> 1 & 1)};
+            unsigned count = schedule_sigmas(&schedule, &how, sigmas);
+
+            assert_true(count > 0 && count + 1 < SCHEDULE_ROOM(steps));
+            for (unsigned i = 0; i < count; i++)
+                if (!(sigmas[i] >= sigmas[i + 1] && sigmas[i] > 0 && sigmas[i] < 14.7))
+                    fail_msg("%s, %u steps, level %u: %g, %g",
+                             scheduler_name(how.scheduler), steps, i, sigmas[i],
+                             sigmas[i + 1]);
+        }
+    free(sigmas);
+}
+
+static int toy(void *user, const float *x, double s, const struct sampler_denoised *ret,
+               struct err *err)
 {
     (void)user;
     (void)err;
-    for (int i = 0; i < COUNT; i++)
-        ret[i] =
-            (float)((sin(i) + tanh((double)x[i] / (1 + s)) * s * 0.3) / (1 + 0.1 * s));
+    for (int i = 0; i < COUNT; i++) {
+        double d =
+            (sin(i) + tanh((double)x[i] / (1 + s)) * (s + 0.5) * 0.3) / (1 + 0.1 * s);
+
+        ret->guided[i] = (float)d;
+        if (ret->uncond)
+            ret->uncond[i] = (float)(0.8 * d);
+    }
     return 0;
 }
 
+static void take_option(const json_t *options, const char *name, double *ret)
+{
+    if (get(options, name))
+        *ret = json_number_value(get(options, name));
+}
+
+static struct sampler_options options_of(enum sampler sampler, const json_t *row)
+{
+    struct sampler_options o = sampler_options(sampler);
+
+    take_option(get(row, "options"), "eta", &o.eta);
+    take_option(get(row, "options"), "s_churn", &o.s_churn);
+    take_option(get(row, "options"), "s_tmin", &o.s_tmin);
+    take_option(get(row, "options"), "s_tmax", &o.s_tmax);
+    take_option(get(row, "options"), "s_noise", &o.s_noise);
+    take_option(get(row, "options"), "r", &o.r);
+    return o;
+}
+
+/* latents are floats: 40 steps each round by 2^-24 of values up to 15, and a Brownian path's are rounded where it is
+ * halved, some twenty times a query; a wrong coefficient shows in the first digits */
 static void samplers_reach_the_reference(void **state)
 {
     size_t i;
-    json_t *run;
+    json_t *row;
 
     (void)state;
-    assert_true(json_array_size(json_object_get(vectors, "runs")) >= 24);
-    json_array_foreach(json_object_get(vectors, "runs"), i, run)
+    assert_int_equal(json_array_size(get(vectors, "runs")), SAMPLER_COUNT * 6 + 12);
+    json_array_foreach(get(vectors, "runs"), i, row)
     {
-        unsigned steps = (unsigned)json_integer_value(json_object_get(run, "steps"));
-        double *sigmas = mem_alloc((steps + 1) * sizeof(*sigmas));
+        const char *name = json_string_value(get(row, "sampler"));
+        unsigned steps = (unsigned)json_integer_value(get(row, "steps"));
+        double *sigmas = mem_alloc(SCHEDULE_ROOM(steps) * sizeof(*sigmas));
         enum scheduler scheduler;
         enum sampler sampler;
         struct noise noise;
@@ -133,37 +244,169 @@ static void samplers_reach_the_reference(void **state)
         struct err err = {0};
 
         assert_int_equal(
-            scheduler_parse(json_string_value(json_object_get(run, "scheduler")),
-                            &scheduler, &err),
+            scheduler_parse(json_string_value(get(row, "scheduler")), &scheduler, &err),
             0);
-        assert_int_equal(
-            sampler_parse(json_string_value(json_object_get(run, "sampler")), &sampler,
-                          &scheduler, &err),
-            0);
-        schedule_sigmas(&schedule, scheduler, steps, sigmas);
-        for (unsigned k = 0; k <= steps; k++)
-            assert_close(
-                sigmas[k],
-                json_real_value(json_array_get(json_object_get(run, "sigmas"), k)),
-                1e-9);
+        if (sampler_parse(name, &sampler, &scheduler, &err))
+            fail_msg("%s", err.message);
+        steps = make(scheduler, steps, sigmas);
         for (size_t k = 0; k < COUNT; k++)
-            x[k] = (float)json_real_value(
-                json_array_get(json_object_get(run, "start"), k));
-        struct sampler_run options = {.sampler = sampler,
-                                      .sigmas = sigmas,
-                                      .steps = steps,
-                                      .count = COUNT,
-                                      .noise = &noise,
-                                      .denoise = toy};
+            x[k] = (float)number_at(get(row, "start"), k);
+        struct sampler_run run = {.sampler = sampler,
+                                  .options = options_of(sampler, row),
+                                  .sigmas = sigmas,
+                                  .steps = steps,
+                                  .count = COUNT,
+                                  .noise = &noise,
+                                  .path_seed = 5,
+                                  .schedule = &schedule,
+                                  .denoise = toy};
         noise_init(&noise, NOISE_NV, 5);
-        assert_int_equal(sampler_run(&options, x, &err), 0);
-        /* latents are floats: 20 steps each round by 2^-24 of values up to 15 */
+        assert_int_equal(sampler_run(&run, x, &err), 0);
         for (size_t k = 0; k < COUNT; k++)
-            assert_close(
-                (double)x[k],
-                json_real_value(json_array_get(json_object_get(run, "end"), k)), 1e-5);
+            if (!(fabs((double)x[k] - number_at(get(row, "end"), k)) <=
+                  2e-5 * fmax(1, fabs((double)x[k]))))
+                fail_msg("%s, %s, %u steps, number %zu: %.9g, expected %.9g", name,
+                         scheduler_name(scheduler), steps, k, (double)x[k],
+                         number_at(get(row, "end"), k));
         free(sigmas);
     }
+}
+
+/* A denoiser that knows its picture. */
+static int knowing(void *user, const float *x, double s,
+                   const struct sampler_denoised *ret, struct err *err)
+{
+    (void)user;
+    (void)x;
+    (void)s;
+    (void)err;
+    for (int i = 0; i < COUNT; i++) {
+        ret->guided[i] = (float)sin(i);
+        if (ret->uncond)
+            ret->uncond[i] = (float)sin(i);
+    }
+    return 0;
+}
+
+/* Whatever the sampler, schedule and number of steps, one and two included: a walk down to 0 with a denoiser that
+ * knows ends at the picture, and every latent on the way is a number. */
+static void every_sampler_arrives(void **state)
+{
+    static const unsigned all_steps[] = {1, 2, 3, 8, 25, 60};
+
+    (void)state;
+    for (int k = 0; k < SAMPLER_COUNT * SCHEDULER_COUNT * 6; k++) {
+        enum sampler sampler = (enum sampler)(k % SAMPLER_COUNT);
+        double sigmas[SCHEDULE_ROOM(60)];
+        struct schedule_options how = {
+            .scheduler = (enum scheduler)(k / SAMPLER_COUNT % SCHEDULER_COUNT),
+            .steps = all_steps[k / (SAMPLER_COUNT * SCHEDULER_COUNT)],
+            .dialect = DIALECT_COMFY,
+            .discards = sampler_discards(sampler, DIALECT_COMFY)};
+        struct noise noise;
+        float x[COUNT];
+        struct err err = {0};
+        struct sampler_run run = {.sampler = sampler,
+                                  .options = sampler_options(sampler),
+                                  .sigmas = sigmas,
+                                  .steps = schedule_sigmas(&schedule, &how, sigmas),
+                                  .count = COUNT,
+                                  .noise = &noise,
+                                  .path_kind = k & 1 ? NOISE_CPU : NOISE_NV,
+                                  .path_seed = (uint64_t)k,
+                                  .channels = 4,
+                                  .schedule = &schedule,
+                                  .denoise = knowing};
+
+        noise_init(&noise, NOISE_NV, (uint64_t)k);
+        noise_fill(&noise, x, COUNT);
+        for (int i = 0; i < COUNT; i++)
+            x[i] = (float)(sin(i) + sigmas[0] * (double)x[i]);
+        assert_int_equal(sampler_run(&run, x, &err), 0);
+        for (int i = 0; i < COUNT; i++)
+            /* UniPC ends at sigma 0.001; LMS extrapolates from levels that linear_quadratic lays close together to far
+             * ones, and rounding grows with it */
+            if (!(fabs((double)x[i] - sin(i)) < (sampler == SAMPLER_LMS ? 0.1 : 0.01)))
+                fail_msg("%s, %s, %u steps: %g, expected %g", sampler_name(sampler),
+                         scheduler_name(how.scheduler), how.steps, (double)x[i],
+                         sin(i));
+    }
+}
+
+/* More steps bring a deterministic sampler nearer to where a thousand of Heun's lead. */
+static void more_steps_are_nearer(void **state)
+{
+    static const enum sampler all[] = {
+        SAMPLER_EULER, SAMPLER_HEUN,   SAMPLER_DPM2,      SAMPLER_DPMPP_2M,
+        SAMPLER_LMS,   SAMPLER_DDIM,   SAMPLER_PLMS,      SAMPLER_IPNDM,
+        SAMPLER_DEIS,  SAMPLER_UNI_PC, SAMPLER_UNI_PC_BH2};
+    double *sigmas = mem_alloc(SCHEDULE_ROOM(1000) * sizeof(*sigmas));
+
+    (void)state;
+    for (size_t k = 0; k < sizeof(all) / sizeof(*all); k++) {
+        static const unsigned all_steps[] = {1000, 10, 40};
+        float ends[3][COUNT];
+        double far[3] = {0};
+
+        for (int n = 0; n < 3; n++) {
+            struct err err = {0};
+            struct sampler_run run = {.sampler = n ? all[k] : SAMPLER_HEUN,
+                                      .options = sampler_options(all[k]),
+                                      .sigmas = sigmas,
+                                      .steps =
+                                          make(SCHEDULER_KARRAS, all_steps[n], sigmas),
+                                      .count = COUNT,
+                                      .schedule = &schedule,
+                                      .denoise = toy};
+
+            for (int i = 0; i < COUNT; i++)
+                ends[n][i] = (float)(14.6 * cos(3 * i));
+            assert_int_equal(sampler_run(&run, ends[n], &err), 0);
+            for (int i = 0; i < COUNT; i++)
+                far[n] += fabs((double)ends[n][i] - (double)ends[0][i]);
+        }
+        /* LMS' last step, to 0, is longer than those it is made of: it stays some hundredths away */
+        if (!(far[1] < 2 && far[2] < fmax(far[1] / 2, 0.05)))
+            fail_msg("%s: 10 steps are %g away, 40 steps %g", sampler_name(all[k]),
+                     far[1], far[2]);
+    }
+    free(sigmas);
+}
+
+static void the_path_is_torchsdes(void **state)
+{
+    float memory[BROWNIAN_VECTORS * COUNT], found[COUNT];
+    struct brownian tree = {.kind = NOISE_NV,
+                            .seed = 5,
+                            .low = schedule.sigma[0],
+                            .high = schedule.sigma[999],
+                            .count = COUNT,
+                            .memory = memory};
+    size_t i;
+    json_t *row;
+
+    (void)state;
+    json_array_foreach(get(vectors, "path"), i, row)
+    {
+        brownian_noise(&tree, json_number_value(get(row, "from")),
+                       json_number_value(get(row, "to")), found);
+        /* a short stretch is a small difference of large rounded numbers */
+        for (size_t k = 0; k < COUNT; k++)
+            if (!(fabs((double)found[k] - number_at(get(row, "noise"), k)) <= 1e-3))
+                fail_msg("from %g to %g, number %zu: %g, expected %g",
+                         json_number_value(get(row, "from")),
+                         json_number_value(get(row, "to")), k, (double)found[k],
+                         number_at(get(row, "noise"), k));
+    }
+}
+
+/* numpy.random.SeedSequence(...).generate_state(1) */
+static void seeds_are_numpys(void **state)
+{
+    (void)state;
+    assert_int_equal(brownian_seed(5, 0, -1), 3154616629U);
+    assert_int_equal(brownian_seed(5, 3, 2), 432122160U);
+    assert_int_equal(brownian_seed(1ULL << 40 | 7, 1, 1), 500863053U);
 }
 
 struct observed {
@@ -188,7 +431,7 @@ static void a_callback_ends_the_walk(void **state)
 {
     struct observed o = {.stop_at = 3};
     struct noise noise;
-    double sigmas[6];
+    double sigmas[SCHEDULE_ROOM(5)];
     float x[COUNT] = {1};
     struct err err = {0};
     struct sampler_run run = {.sampler = SAMPLER_EULER_A,
@@ -202,7 +445,7 @@ static void a_callback_ends_the_walk(void **state)
 
     (void)state;
     noise_init(&noise, NOISE_NV, 1);
-    schedule_sigmas(&schedule, SCHEDULER_NORMAL, 5, sigmas);
+    (void)make(SCHEDULER_NORMAL, 5, sigmas);
     assert_int_equal(sampler_run(&run, x, &err), -1);
     assert_int_equal(err.code, ERR_CANCELLED);
     assert_int_equal(o.steps, 3);
@@ -278,6 +521,40 @@ static void names_of_every_dialect(void **state)
         {"DPM++ 2M Karras", SAMPLER_DPMPP_2M, SCHEDULER_KARRAS},
         {"Euler Karras", SAMPLER_EULER, SCHEDULER_KARRAS},
         {"dpm++ 2m normal", SAMPLER_DPMPP_2M, SCHEDULER_NORMAL},
+        {"DPM++ 2M SDE Karras", SAMPLER_DPMPP_2M_SDE, SCHEDULER_KARRAS},
+        {"DPM++ 2M SDE Heun Exponential", SAMPLER_DPMPP_2M_SDE_HEUN,
+         SCHEDULER_EXPONENTIAL},
+        {"DPM++ 2M SDE SGMUniform", SAMPLER_DPMPP_2M_SDE, SCHEDULER_SGM_UNIFORM},
+        {"DPM++ 3M SDE Align Your Steps", SAMPLER_DPMPP_3M_SDE, SCHEDULER_AYS},
+        {"DPM++ SDE", SAMPLER_DPMPP_SDE, SCHEDULER_COUNT},
+        {"dpmpp_sde_gpu", SAMPLER_DPMPP_SDE, SCHEDULER_COUNT},
+        {"dpmpp_2m_sde_gpu", SAMPLER_DPMPP_2M_SDE, SCHEDULER_COUNT},
+        {"dpm++2m_sde_bt", SAMPLER_DPMPP_2M_SDE, SCHEDULER_COUNT},
+        {"DPM++ 2S a", SAMPLER_DPMPP_2S_A, SCHEDULER_COUNT},
+        {"dpmpp_2s_ancestral", SAMPLER_DPMPP_2S_A, SCHEDULER_COUNT},
+        {"k_dpmpp_2s_a", SAMPLER_DPMPP_2S_A, SCHEDULER_COUNT},
+        {"dpm++2s_a", SAMPLER_DPMPP_2S_A, SCHEDULER_COUNT},
+        {"DPM2 a Karras", SAMPLER_DPM2_A, SCHEDULER_KARRAS},
+        {"dpm_2_ancestral", SAMPLER_DPM2_A, SCHEDULER_COUNT},
+        {"dpm_2", SAMPLER_DPM2, SCHEDULER_COUNT},
+        {"k_dpm_2", SAMPLER_DPM2, SCHEDULER_COUNT},
+        {"LMS Karras", SAMPLER_LMS, SCHEDULER_KARRAS},
+        {"k_lms", SAMPLER_LMS, SCHEDULER_COUNT},
+        {"ddim", SAMPLER_DDIM, SCHEDULER_COUNT},
+        {"ddim_trailing", SAMPLER_DDIM, SCHEDULER_COUNT},
+        {"DDIM CFG++", SAMPLER_DDIM_CFG_PP, SCHEDULER_COUNT},
+        {"euler_cfg_pp", SAMPLER_DDIM_CFG_PP, SCHEDULER_COUNT},
+        {"PLMS", SAMPLER_PLMS, SCHEDULER_COUNT},
+        {"UniPC", SAMPLER_UNI_PC, SCHEDULER_COUNT},
+        {"uni_pc_bh2", SAMPLER_UNI_PC_BH2, SCHEDULER_COUNT},
+        {"LCM", SAMPLER_LCM, SCHEDULER_COUNT},
+        {"k_lcm", SAMPLER_LCM, SCHEDULER_COUNT},
+        {"TCD", SAMPLER_TCD, SCHEDULER_COUNT},
+        {"iPNDM", SAMPLER_IPNDM, SCHEDULER_COUNT},
+        {"deis", SAMPLER_DEIS, SCHEDULER_COUNT},
+        {"Restart", SAMPLER_RESTART, SCHEDULER_COUNT},
+        {"er_sde", SAMPLER_ER_SDE, SCHEDULER_COUNT},
+        {"Heun", SAMPLER_HEUN, SCHEDULER_COUNT},
     };
 
     (void)state;
@@ -292,7 +569,9 @@ static void names_of_every_dialect(void **state)
         assert_int_equal(scheduler, known[i].scheduler);
     }
     for (int i = 0; i < SAMPLER_COUNT; i++)
-        assert_non_null(strstr(sampler_names(), sampler_name((enum sampler)i)));
+        assert_non_null(strstr(SAMPLER_NAMES, sampler_name((enum sampler)i)));
+    for (int i = 0; i < SCHEDULER_COUNT; i++)
+        assert_non_null(strstr(SCHEDULER_NAMES, scheduler_name((enum scheduler)i)));
     assert_int_equal(sampler_scheduler(SAMPLER_DPMPP_2M), SCHEDULER_KARRAS);
     assert_int_equal(sampler_scheduler(SAMPLER_EULER), SCHEDULER_NORMAL);
 }
@@ -302,9 +581,9 @@ static void an_unknown_name_lists_the_known(void **state)
     static const char *const unknown[] = {
         "",
         "karras",
-        "DPM++ 3M SDE",
+        "DPM++ 4M SDE",
         "eule",
-        "Heun",
+        "DPM adaptive",
         "DPM++ 2M v2",
         "Euler aa",
         "a name that is longer than any buffer that a "
@@ -319,11 +598,11 @@ static void an_unknown_name_lists_the_known(void **state)
         assert_int_equal(sampler_parse(unknown[i], &sampler, &scheduler, &err), -1);
         assert_int_equal(err.code, ERR_INVALID);
         assert_string_equal(err.param, "sampler");
-        assert_non_null(strstr(err.message, "euler, euler_a, dpmpp_2m"));
+        assert_non_null(strstr(err.message, "euler, euler_a, heun, dpm2"));
     }
     struct err err = {0};
-    assert_int_equal(scheduler_parse("sgm_uniform", &scheduler, &err), -1);
-    assert_non_null(strstr(err.message, "normal and karras"));
+    assert_int_equal(scheduler_parse("bong_tangent", &scheduler, &err), -1);
+    assert_non_null(strstr(err.message, "normal, simple, karras"));
     assert_int_equal(scheduler_parse("Discrete", &scheduler, &err), 0);
     assert_int_equal(scheduler, SCHEDULER_NORMAL);
 }
@@ -335,7 +614,13 @@ int main(void)
         cmocka_unit_test(known_schedules),
         cmocka_unit_test(time_and_sigma_are_inverse),
         cmocka_unit_test(v_and_eps_mean_the_same_picture),
+        cmocka_unit_test(every_schedule_is_the_reference),
+        cmocka_unit_test(every_schedule_falls),
         cmocka_unit_test(samplers_reach_the_reference),
+        cmocka_unit_test(every_sampler_arrives),
+        cmocka_unit_test(more_steps_are_nearer),
+        cmocka_unit_test(the_path_is_torchsdes),
+        cmocka_unit_test(seeds_are_numpys),
         cmocka_unit_test(a_callback_ends_the_walk),
         cmocka_unit_test(no_memory_is_an_error),
         cmocka_unit_test(noise_is_drawn_channel_by_channel),

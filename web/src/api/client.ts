@@ -49,6 +49,11 @@ export interface Picture {
   params: Record<string, unknown>
 }
 
+export interface Named {
+  name: string
+  label: string
+}
+
 export interface PictureRequest {
   prompt: string
   negative_prompt?: string
@@ -125,6 +130,8 @@ export const loadModel = (kind: Kind, id: string) =>
   json<unknown>('POST', kind === 'sd' ? '/v1/models/load' : '/v1/llm/load', { model: id })
 
 export const startWorker = (kind: Kind) => json<unknown>('POST', `/v1/workers/${kind}/start`, {})
+
+export const samplersAndSchedules = () => json<{ samplers: Named[]; schedulers: Named[] }>('GET', '/v1/options/samplers')
 
 export const recentPictures = () => json<Picture[]>('GET', '/v1/history/images')
 
