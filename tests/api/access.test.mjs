@@ -95,6 +95,7 @@ test("a client's key stays here, and the workers get their own secret", async (t
   await server.postJson('/v1/chat/completions', chat, { headers: { ...bearer(infer).headers, 'x-api-key': infer, 'x-internal-token': 'mine', Cookie: `mysti_key=${infer}` } });
   const [sent] = server.requests('llm', '/v1/chat/completions');
   assert.ok(!JSON.stringify(sent).includes(infer));
+  for (const name of ['x-api-key', 'x-internal-token', 'cookie']) assert.equal(sent.headers[name], undefined, name);
   assert.match(sent.headers.authorization, /^Bearer [0-9a-f]{64}$/);
 });
 

@@ -555,7 +555,9 @@ struct text_gate *text_gate_new(struct server *server)
     uv_timer_init(server->loop, &g->tell);
     g->kick.data = g->tell.data = g;
     supervisor_listen(server->supervisor, on_change, g);
-    log_info(server->log, "[Queue] Initialized with max concurrent requests: %" PRId64,
+    log_info(server->log,
+             "[Queue] Initialized with max concurrent requests: %" PRId64
+             " (text, each model)",
              server->config->llm_slots);
     return g;
 }

@@ -17,13 +17,14 @@ static bool is_one_of(const char *name, const char *const *names)
 }
 
 /* Host, length and Expect are this connection's own. Authorization, keys and cookies are the client's with
- * us, not with the worker. Origin is checked here. Without Accept-Encoding a worker sends what an error
+ * us, not with the worker, and so is what predecessors called their internal one. Origin is checked here. Without Accept-Encoding a worker sends what an error
  * event can be put behind. */
 static bool stays_here(const char *name)
 {
     static const char *const names[] = {
-        "host",   "content-length", "expect",          "authorization", "x-api-key",
-        "cookie", "origin",         "accept-encoding", "x-request-id",  NULL};
+        "host",         "content-length",   "expect", "authorization",
+        "x-api-key",    "cookie",           "origin", "accept-encoding",
+        "x-request-id", "x-internal-token", NULL};
 
     return is_one_of(name, names);
 }

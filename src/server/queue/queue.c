@@ -74,7 +74,8 @@ struct job_queue *job_queue_new(const struct job_queue_options *options)
     q->references = 1;
     q->silence = new_timer(q);
     q->tick = new_timer(q);
-    log_info(q->o.log, "[Queue] Initialized with max concurrent requests: 1");
+    log_info(q->o.log,
+             "[Queue] Initialized with max concurrent requests: 1 (pictures)");
     return q;
 }
 
