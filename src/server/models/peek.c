@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/stat.h>
 
 #define PAIRS_MAX 65536
@@ -30,10 +31,35 @@
 #define SAFETENSORS_HEADER_MAX (100 * 1024 * 1024) /* the format's own limit */
 #define SAFETENSORS_SCAN_MAX (16 * 1024 * 1024)
 
-enum gguf_type { GGUF_STRING = 8, GGUF_ARRAY = 9, GGUF_TYPES = 13 };
+#define LAYERS_MAX 4096
+#define VALUES_MAX ((uint64_t)1 << 44)
+#define KV_HEADS_OF_EACH ((uint64_t)1 << 63)
+
+enum gguf_type {
+    GGUF_U32 = 4,
+    GGUF_I32 = 5,
+    GGUF_STRING = 8,
+    GGUF_ARRAY = 9,
+    GGUF_TYPES = 13
+};
 
 static const unsigned char scalar_size[GGUF_TYPES] = {1, 1, 2, 2, 4, 4, 4,
                                                       1, 0, 0, 8, 8, 8};
+
+/* Values in a block and bytes of a block, by the number that the format gives the type (ggml.h, enum ggml_type; block
+ * sizes from the layouts in ggml-common.h). */
+static const struct {
+    uint16_t values, bytes;
+} tensor_types[] = {
+    [0] = {1, 4},      [1] = {1, 2},      [2] = {32, 18},    [3] = {32, 20},
+    [6] = {32, 22},    [7] = {32, 24},    [8] = {32, 34},    [9] = {32, 36},
+    [10] = {256, 84},  [11] = {256, 110}, [12] = {256, 144}, [13] = {256, 176},
+    [14] = {256, 210}, [15] = {256, 292}, [16] = {256, 66},  [17] = {256, 74},
+    [18] = {256, 98},  [19] = {256, 50},  [20] = {32, 18},   [21] = {256, 110},
+    [22] = {256, 82},  [23] = {256, 136}, [24] = {1, 1},     [25] = {1, 2},
+    [26] = {1, 4},     [27] = {1, 8},     [28] = {1, 8},     [29] = {256, 56},
+    [30] = {1, 2},     [34] = {256, 54},  [35] = {256, 66},  [39] = {32, 17},
+};
 
 struct reader {
     FILE *file;
@@ -136,10 +162,90 @@ static int skip_value(struct reader *r, uint32_t type)
     return 0;
 }
 
+/* A number, or an array with one for each layer: the largest and the sum of those. */
+struct numbers {
+    uint64_t largest, sum;
+    bool is_array;
+};
+
+static int get_numbers(struct reader *r, uint32_t type, struct numbers *ret)
+{
+    struct numbers n = {0};
+    uint32_t value;
+    uint64_t count = 1;
+
+    if (type == GGUF_ARRAY) {
+        n.is_array = true;
+        if (get_u32(r, &type) || get_u64(r, &count))
+            return -1;
+        if (count > LAYERS_MAX)
+            return err_set(r->err, ERR_BAD_FILE,
+                           "%s is damaged: a list of %" PRIu64
+                           " numbers for its layers",
+                           r->path, count);
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        if (type != GGUF_U32 && type != GGUF_I32) {
+            if (skip_value(r, type))
+                return -1;
+            continue;
+        }
+        if (get_u32(r, &value))
+            return -1;
+        if (value > INT32_MAX)
+            value = 0;
+        n.sum += value;
+        n.largest = value > n.largest ? value : n.largest;
+    }
+    *ret = n;
+    return 0;
+}
+
+static const struct {
+    const char *suffix;
+    size_t at;
+} number_keys[] = {
+    {".context_length", offsetof(struct model_peek, context)},
+    {".attention.sliding_window", offsetof(struct model_peek, sliding_window)},
+    {".block_count", offsetof(struct model_peek, layers)},
+    {".embedding_length", offsetof(struct model_peek, width)},
+    {".feed_forward_length", offsetof(struct model_peek, feed_forward)},
+    {".attention.head_count", offsetof(struct model_peek, heads)},
+    {".attention.key_length", offsetof(struct model_peek, key_length)},
+    {".attention.value_length", offsetof(struct model_peek, value_length)},
+};
+
+/* Where the value of this key goes; NULL: nowhere. */
+static uint64_t *number_for(struct model_peek *p, const char *key)
+{
+    for (size_t i = 0; i < sizeof(number_keys) / sizeof(number_keys[0]); i++)
+        if (str_has_suffix(key, number_keys[i].suffix))
+            return (uint64_t *)(void *)((char *)p + number_keys[i].at);
+    return NULL;
+}
+
+/* An array's type and length, and over it. */
+static int read_vocabulary(struct reader *r, uint32_t type, struct model_peek *p)
+{
+    uint64_t at = r->at;
+    uint32_t of;
+
+    if (type != GGUF_ARRAY)
+        return skip_value(r, type);
+    if (get_u32(r, &of) || get_u64(r, &p->vocabulary))
+        return -1;
+    r->at = at;
+    if (fseeko(r->file, (off_t)at, SEEK_SET))
+        return cut_short(r);
+    return skip_value(r, type);
+}
+
 static int read_pair(struct reader *r, struct model_peek *p)
 {
     char key[NAME_MAX_BYTES];
-    uint32_t type, value;
+    uint32_t type;
+    struct numbers n = {0};
+    uint64_t *to;
 
     if (get_string(r, key, sizeof(key)) || get_u32(r, &type))
         return -1;
@@ -147,25 +253,23 @@ static int read_pair(struct reader *r, struct model_peek *p)
         return get_string(r, p->architecture, sizeof(p->architecture));
     if (strstr(key, ".ssm.") || strstr(key, ".wkv."))
         p->is_recurrent = true;
-    if (type == 4 /* u32 */ && str_has_suffix(key, ".context_length")) {
-        if (get_u32(r, &value))
-            return -1;
-        p->context = value;
-        return 0;
-    }
-    if (type == 4 && str_has_suffix(key, ".pooling_type")) {
-        if (get_u32(r, &value))
-            return -1;
-        p->pooling = value <= 4 ? (int)value : -1;
-        return 0;
-    }
-    if (type == 4 && str_has_suffix(key, ".attention.sliding_window")) {
-        if (get_u32(r, &value))
-            return -1;
-        p->sliding_window = value;
-        return 0;
-    }
-    return skip_value(r, type);
+    if (strcmp(key, "tokenizer.ggml.tokens") == 0)
+        return read_vocabulary(r, type, p);
+    bool is_pooling = str_has_suffix(key, ".pooling_type");
+    bool is_kv_heads = str_has_suffix(key, ".attention.head_count_kv");
+
+    to = number_for(p, key);
+    if (!to && !is_pooling && !is_kv_heads)
+        return skip_value(r, type);
+    if (get_numbers(r, type, &n))
+        return -1;
+    if (is_pooling)
+        p->pooling = type == GGUF_U32 && n.largest <= 4 ? (int)n.largest : -1;
+    else if (is_kv_heads) /* the number of layers may come later */
+        p->kv_heads = n.is_array ? n.sum : n.largest | KV_HEADS_OF_EACH;
+    else
+        *to = n.largest;
+    return 0;
 }
 
 static bool is_picture_architecture(const char *name)
@@ -197,19 +301,46 @@ static bool is_picture_tensor(const char *name)
     return false;
 }
 
+static void add_tensor(struct model_peek *p, const char *name, uint32_t type,
+                       uint64_t values)
+{
+    bool known = type < sizeof(tensor_types) / sizeof(tensor_types[0]) &&
+                 tensor_types[type].values;
+
+    if (!known) {
+        p->has_unknown_type = true;
+        return;
+    }
+    uint64_t bytes = values / tensor_types[type].values * tensor_types[type].bytes;
+
+    if (str_has_prefix(name, "blk."))
+        p->layer_bytes += bytes;
+    else
+        p->other_bytes += bytes;
+}
+
 static int read_tensor(struct reader *r, struct model_peek *p, uint64_t *last_offset)
 {
     char name[NAME_MAX_BYTES];
     uint32_t dims, type;
-    uint64_t offset;
+    uint64_t offset, size, values = 1;
 
     if (get_string(r, name, sizeof(name)) || get_u32(r, &dims))
         return -1;
     if (dims > 8)
         return err_set(r->err, ERR_BAD_FILE, "%s is damaged: a tensor of %u dimensions",
                        r->path, dims);
-    if (skip(r, dims * 8) || get_u32(r, &type) || get_u64(r, &offset))
+    for (uint32_t i = 0; i < dims; i++) {
+        if (get_u64(r, &size))
+            return -1;
+        if (__builtin_mul_overflow(values, size, &values) || values > VALUES_MAX)
+            return err_set(r->err, ERR_BAD_FILE,
+                           "%s is damaged: the tensor %.80s is larger than any file",
+                           r->path, name);
+    }
+    if (get_u32(r, &type) || get_u64(r, &offset))
         return -1;
+    add_tensor(p, name, type, values);
     if (offset > *last_offset)
         *last_offset = offset;
     if (p->kind != MODEL_UNKNOWN)
@@ -241,6 +372,8 @@ static int peek_gguf(struct reader *r, struct model_peek *p)
     for (uint64_t i = 0; i < pairs; i++)
         if (read_pair(r, p))
             return -1;
+    if (p->kv_heads & KV_HEADS_OF_EACH)
+        p->kv_heads = (p->kv_heads & ~KV_HEADS_OF_EACH) * p->layers;
     if (is_picture_architecture(p->architecture))
         p->kind = MODEL_PICTURE;
     for (uint64_t i = 0; i < p->tensors; i++)

@@ -31,6 +31,18 @@ struct model_peek {
     int pooling; /* GGUF's <architecture>.pooling_type: 0 none, 1 mean, 2 first, 3 last, 4 rank; -1: says nothing */
     uint64_t sliding_window; /* tokens that attention looks back; 0: all of them */
     bool is_recurrent;       /* keeps a state instead of a cache of tokens */
+    /* for predictions of memory (server/memory/predict.h); 0 where the file does not say */
+    uint64_t layers;       /* <architecture>.block_count */
+    uint64_t width;        /* embedding_length */
+    uint64_t feed_forward; /* feed_forward_length; of the widest layer */
+    uint64_t heads;        /* attention.head_count; of the widest layer */
+    uint64_t kv_heads;     /* attention.head_count_kv, all layers together */
+    uint64_t key_length, value_length; /* of one head */
+    uint64_t vocabulary;               /* entries of tokenizer.ggml.tokens */
+    uint64_t layer_bytes;              /* tensors blk.*, all of them */
+    uint64_t other_bytes;              /* embedding, output and what else there is */
+    bool
+        has_unknown_type; /* a tensor of a type that came after this was written: the bytes above lack it */
 };
 
 int model_peek(const char *path, struct model_peek *ret, struct err *err) MUST_CHECK;

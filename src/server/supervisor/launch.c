@@ -99,9 +99,8 @@ static bool says_pooling(const char *path)
     return model_peek(path, &peek, NULL) == 0 && peek.pooling > 0;
 }
 
-/* What is left open in the wish, as it will really be. */
-static struct worker_load_options present_of(const struct config *c,
-                                             const struct wish *target)
+struct worker_load_options launch_options(const struct config *c,
+                                          const struct wish *target)
 {
     const struct worker_load_options *o = &target->options;
 
@@ -243,7 +242,7 @@ int worker_launch(struct worker *w, const struct wish *target, struct err *err)
 
     process_random_token(w->token);
     if (w->kind == WORKER_LLM)
-        w->present = present_of(w->s->config, target);
+        w->present = launch_options(w->s->config, target);
     if (choose_port(w, err))
         goto out;
     add(&arguments, mem_strdup(w->profile->program));

@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "server/config/config.h"
 #include "server/memory/memory.h"
+#include "server/memory/predict.h"
 #include "server/models/peek.h"
 #include "server/supervisor/worker.h"
 
@@ -217,25 +218,40 @@ void residents_choose_wanted(struct supervisor *s)
 
 /* ---- which worker takes a model ---- */
 
-static int room_by_file_size(const struct supervisor_load *load, struct err *err)
+/* Weights, context and buffers of the model as it would be started, against what is available. */
+static int room_by_prediction(const struct supervisor *s,
+                              const struct supervisor_load *load, struct err *err)
 {
     struct memory_now now;
     struct model_peek peek;
+    struct prediction p;
+    struct wish target = {0};
+    struct worker_load_options o;
 
+    wish_set(&target, load->path, &load->options);
+    o = launch_options(s->config, &target);
+    wish_release(&target);
     if (model_peek(load->path, &peek, err))
         return -1;
-    if (memory_read("", &now) || peek.size_bytes < now.available)
+    predict_text(&peek,
+                 &(struct predict_start){.context = (uint64_t)o.context,
+                                         .slots = (uint64_t)o.slots},
+                 &p);
+    if (memory_read("", &now) || p.total_bytes < now.available)
         return 0;
     return err_set(err, ERR_NO_MEMORY,
-                   "%s has %" PRIu64 " MiB, and %" PRIu64 " MiB of memory are free",
-                   load->path, peek.size_bytes >> 20, now.available >> 20);
+                   "%s needs %" PRIu64 " MiB (%" PRIu64 " for its weights, %" PRIu64
+                   " for %d times %d tokens of context), and %" PRIu64
+                   " MiB of memory are free",
+                   load->path, p.total_bytes >> 20, p.weight_bytes >> 20,
+                   p.cache_bytes >> 20, o.slots, o.context, now.available >> 20);
 }
 
 static bool has_room(struct supervisor *s, const struct supervisor_load *load)
 {
     struct err why = {0};
     int rc =
-        s->room ? s->room(s->room_data, load, &why) : room_by_file_size(load, &why);
+        s->room ? s->room(s->room_data, load, &why) : room_by_prediction(s, load, &why);
 
     if (rc)
         log_info(s->log, "No room for one more text model: %s", why.message);

@@ -228,7 +228,7 @@ int supervisor_unload(struct supervisor *s, int id, enum supervisor_force force,
 void supervisor_pin(struct supervisor *s, int id, bool pinned);
 /* Is there room for one more text model beside those that are resident? Asked before one
  * is started; the answer is the sentence that is logged when not. Without it, room is
- * what the file's size leaves of the available memory. */
+ * what memory/predict.h says against the available memory. */
 typedef int supervisor_room_fn(void *data, const struct supervisor_load *load,
                                struct err *err);
 void supervisor_set_room(struct supervisor *s, supervisor_room_fn *room, void *data);

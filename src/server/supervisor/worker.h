@@ -198,6 +198,9 @@ const struct wish *worker_target(const struct worker *w);
 void worker_timer_stop(struct worker *w);
 
 /* launch.c */
+/* What is left open in the wish, as it will really be. */
+struct worker_load_options launch_options(const struct config *c,
+                                          const struct wish *target);
 int worker_launch(struct worker *w, const struct wish *target,
                   struct err *err) MUST_CHECK;
 void worker_forget_process(struct worker *w);

@@ -1,0 +1,35 @@
+/* predict: how many bytes a text model will take before it is started, from what its file says. Pure.
+ *
+ *   model_peek(path, &peek, &err);
+ *   predict_text(&peek, &(struct predict_start){.context = 8192, .slots = 2}, &p);
+ *   p.total_bytes ...
+ *
+ * Everything counts as if the model were in RAM alone. Where the file does not say enough, the prediction is an upper
+ * bound: layers with a sliding window count with their whole context.
+ */
+#ifndef MYSTI_SERVER_MEMORY_PREDICT_H
+#define MYSTI_SERVER_MEMORY_PREDICT_H
+
+#include "server/models/peek.h"
+
+#include <stdint.h>
+
+struct predict_start {
+    uint64_t context; /* tokens of a slot */
+    uint64_t slots;
+};
+
+struct prediction {
+    uint64_t
+        weight_bytes; /* pages of the file: RssFile, must stay in the page cache to be fast */
+    uint64_t cache_bytes;   /* keys and values of the context, f16 */
+    uint64_t compute_bytes; /* buffers of one batch, and the process itself */
+    uint64_t
+        layer_bytes; /* of weight_bytes and cache_bytes: of one layer, on the average */
+    uint64_t total_bytes;
+};
+
+void predict_text(const struct model_peek *model, const struct predict_start *start,
+                  struct prediction *ret);
+
+#endif

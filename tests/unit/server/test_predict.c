@@ -1,0 +1,113 @@
+/* How much a text model will take: against what llama-server's log and /proc say of the starter writer, and with files
+ * that say little, or lie. */
+#include "unit.h"
+
+#include "server/memory/predict.h"
+
+#include <string.h>
+
+#define MIB (1024.0 * 1024)
+
+static struct model_peek the_starter(void)
+{
+    struct model_peek m;
+    struct err err = {0};
+
+    assert_int_equal(
+        model_peek(MYSTI_SOURCE_DIR "/models/starter/starter-writer.gguf", &m, &err),
+        0);
+    return m;
+}
+
+static void assert_near(double got, double want, double share)
+{
+    if (got < want * (1 - share) || got > want * (1 + share))
+        fail_msg("%.2f, not %.2f", got, want);
+}
+
+static void what_the_file_says(void **state)
+{
+    struct model_peek m = the_starter();
+
+    (void)state;
+    assert_int_equal(m.layers, 6);
+    assert_int_equal(m.width, 256);
+    assert_int_equal(m.feed_forward, 640);
+    assert_int_equal(m.heads, 4);
+    assert_int_equal(m.kv_heads, 24);
+    assert_int_equal(m.vocabulary, 2048);
+    assert_false(m.has_unknown_type);
+    assert_near((double)(m.layer_bytes + m.other_bytes) / MIB, 5.13, 0.005);
+}
+
+/* "CPU_Mapped model buffer size", "CPU KV buffer size", "CPU compute buffer size" and RssAnon of llama-server */
+static void as_llama_server_says(void **state)
+{
+    static const struct {
+        struct predict_start start;
+        double weights, cache, compute, anonymous; /* MiB */
+    } runs[] = {{{512, 1}, 5.13, 3.00, 6.77, 19.4},
+                {{8192, 2}, 5.13, 96.0, 14.27, 113.3}};
+    struct model_peek m = the_starter();
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(runs) / sizeof(runs[0]); i++) {
+        struct prediction p;
+
+        predict_text(&m, &runs[i].start, &p);
+        assert_near((double)p.weight_bytes / MIB, runs[i].weights, 0.005);
+        assert_near((double)p.cache_bytes / MIB, runs[i].cache, 0.0001);
+        assert_near((double)p.compute_bytes / MIB - 8, runs[i].compute, 0.05);
+        assert_near((double)(p.cache_bytes + p.compute_bytes) / MIB, runs[i].anonymous,
+                    0.1);
+        assert_int_equal(p.total_bytes,
+                         p.weight_bytes + p.cache_bytes + p.compute_bytes);
+    }
+}
+
+static void heads_of_their_own_size(void **state)
+{
+    struct model_peek m = {.layers = 2,
+                           .width = 64,
+                           .heads = 4,
+                           .kv_heads = 3, /* one layer with 1, one with 2 */
+                           .key_length = 8,
+                           .value_length = 4,
+                           .size_bytes = 1000};
+    struct prediction p;
+
+    (void)state;
+    predict_text(&m, &(struct predict_start){100, 1}, &p);
+    assert_int_equal(p.cache_bytes, 100 * 3 * 12 * 2);
+    assert_int_equal(p.weight_bytes, 1000);
+    m.kv_heads = m.key_length = m.value_length = 0;
+    predict_text(&m, &(struct predict_start){100, 1}, &p);
+    assert_int_equal(p.cache_bytes, 100 * 8 * 32 * 2);
+    m.is_recurrent = true;
+    predict_text(&m, &(struct predict_start){100, 1}, &p);
+    assert_int_equal(p.cache_bytes, 0);
+}
+
+static void a_file_that_lies_does_not_wrap(void **state)
+{
+    struct model_peek m;
+    struct prediction p;
+
+    (void)state;
+    memset(&m, 0x7f, sizeof(m));
+    m.is_recurrent = m.has_unknown_type = false;
+    predict_text(&m, &(struct predict_start){1 << 20, 64}, &p);
+    assert_true(p.cache_bytes == UINT64_MAX && p.total_bytes == UINT64_MAX);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_the_file_says),
+        cmocka_unit_test(as_llama_server_says),
+        cmocka_unit_test(heads_of_their_own_size),
+        cmocka_unit_test(a_file_that_lies_does_not_wrap),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
