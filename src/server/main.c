@@ -308,6 +308,7 @@ static int make_parts(struct program *p, struct err *err)
     queue.log = s->log;
     queue.client = s->client;
     queue.db = s->db;
+    queue.home = p->config.home;
     queue.supervisor = s->supervisor;
     queue.store = s->store;
     s->queue = job_queue_new(&queue);

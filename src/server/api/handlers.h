@@ -43,7 +43,7 @@ handler_fn config_show, config_set;
 handler_fn text_chat, text_completions, text_tokenize, text_detokenize, text_embeddings,
     text_rerank;
 /* images.c */
-handler_fn images_generate, jobs_add;
+handler_fn images_generate, images_edit, jobs_add;
 /* jobs.c */
 handler_fn jobs_list, jobs_show, jobs_cancel, jobs_follow, queue_show;
 struct job_progress;

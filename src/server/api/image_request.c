@@ -217,31 +217,37 @@ static int take_delivery(const json_t *body, struct image_ask *ask, struct err *
     return 0;
 }
 
-int image_ask_parse(const char *data, size_t len, const struct image_limits *limits,
-                    struct image_ask *ret, struct err *err)
+int image_ask_from_body(const json_t *body, const struct image_limits *limits,
+                        struct image_ask *ret, struct err *err)
 {
     struct image_ask ask = {.request = IMAGE_REQUEST_DEFAULT};
-    json_t *body = body_parse(data, len, err);
     const char *model = NULL;
 
-    if (!body)
-        return -1;
     if (take_prompts(body, &ask.request, err) ||
         take_size(body, limits, &ask.request, err) ||
         take_sampler(body, &ask.request, err) ||
         take_sampling(body, &ask.request, err) ||
         take_numbers(body, limits, &ask.request, err) ||
-        take_delivery(body, &ask, err) || body_text(body, "model", 0, &model, err))
-        goto fail;
+        take_delivery(body, &ask, err) || body_text(body, "model", 0, &model, err)) {
+        image_ask_release(&ask);
+        return -1;
+    }
     ask.model = model && *model ? mem_strdup(model) : NULL;
-    json_decref(body);
     *ret = ask;
     return 0;
+}
 
-fail:
+int image_ask_parse(const char *data, size_t len, const struct image_limits *limits,
+                    struct image_ask *ret, struct err *err)
+{
+    json_t *body = body_parse(data, len, err);
+    int rc;
+
+    if (!body)
+        return -1;
+    rc = image_ask_from_body(body, limits, ret, err);
     json_decref(body);
-    image_ask_release(&ask);
-    return -1;
+    return rc;
 }
 
 void image_ask_release(struct image_ask *ask)

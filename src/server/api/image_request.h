@@ -5,6 +5,8 @@
 
 #include "server/queue/job.h"
 
+#include <jansson.h>
+
 #define IMAGE_SIDE_MIN 64
 #define IMAGE_PROMPT_MAX ((size_t)16 * 1024)
 
@@ -23,6 +25,9 @@ struct image_ask {
     bool stream;
 };
 
+/* The same from JSON that is read already. */
+int image_ask_from_body(const json_t *body, const struct image_limits *limits,
+                        struct image_ask *ret, struct err *err) MUST_CHECK;
 int image_ask_parse(const char *data, size_t len, const struct image_limits *limits,
                     struct image_ask *ret, struct err *err) MUST_CHECK;
 void image_ask_release(struct image_ask *ask);

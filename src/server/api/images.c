@@ -1,4 +1,5 @@
-/* POST /v1/images/generations, and POST /v1/jobs, which is the same without waiting. The request becomes a job
+/* POST /v1/images/generations, POST /v1/images/edits, which begins with a picture (edit_request.c; kept as a file, inputs.h), and POST /v1/jobs,
+ * which is the first without waiting. The request becomes a job
  * (image_request.c), its model's name a path (catalog), and from then on the queue calls: accepted, where the job is, each
  * picture, the end.
  *
@@ -21,9 +22,11 @@
 #include "base/base64.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "server/api/edit_request.h"
 #include "server/api/handlers.h"
 #include "server/api/image_request.h"
 #include "server/config/config.h"
+#include "server/queue/inputs.h"
 #include "server/queue/queue.h"
 #include "server/store/jobs.h"
 
@@ -37,6 +40,8 @@ struct drawing {
     struct http_exchange *x;
     struct image_ask ask;
     bool as_job;             /* POST /v1/jobs: answered when it is accepted */
+    bool is_edit;            /* begins with a picture */
+    bool is_keeping;         /* that is being written to disk */
     uint64_t body;           /* hash of the request's */
     struct job_watch *watch; /* NULL before it is in the queue */
     json_t *data;            /* the pictures of a whole answer */
@@ -48,6 +53,7 @@ struct drawing {
 
 static void drawing_free(struct drawing *d)
 {
+    inputs_drop(&d->ask.request); /* still here: no job has taken them over */
     image_ask_release(&d->ask);
     json_decref(d->data);
     free(d->model);
@@ -72,6 +78,8 @@ static void on_client_left(struct http_exchange *x, void *user,
     (void)x;
     (void)outcome;
     d->x = NULL;
+    if (d->is_keeping)
+        return; /* on_kept frees */
     if (d->watch) {
         struct job_watch *watch = d->watch;
 
@@ -166,7 +174,10 @@ static void stream_picture(struct drawing *d, const struct job_picture *p,
     char size[32];
 
     snprintf(size, sizeof(size), "%dx%d", p->width, p->height);
-    json_object_set_new(picture, "type", json_string("image_generation.completed"));
+    const char *event =
+        d->is_edit ? "image_edit.completed" : "image_generation.completed";
+
+    json_object_set_new(picture, "type", json_string(event));
     json_object_set_new(picture, "created_at", json_integer(clock_unix()));
     json_object_set_new(picture, "size", json_string(size));
     json_object_set_new(picture, "quality", json_string("auto"));
@@ -177,7 +188,7 @@ static void stream_picture(struct drawing *d, const struct job_picture *p,
         json_object_set_new(picture, "warning", json_string(p->save_error->message));
     if (!http_sse_started(d->x))
         http_sse_start(d->x);
-    http_sse_json(d->x, "image_generation.completed", picture);
+    http_sse_json(d->x, event, picture);
 }
 
 static void on_picture(void *user, const struct job_picture *p)
@@ -444,6 +455,50 @@ static void find_model(struct drawing *d)
     }
 }
 
+#define HASH_START UINT64_C(14695981039346656037) /* FNV-1a */
+
+static uint64_t hash(uint64_t so_far, const void *data, size_t len)
+{
+    const unsigned char *bytes = data;
+
+    for (size_t i = 0; i < len; i++)
+        so_far = (so_far ^ bytes[i]) * UINT64_C(1099511628211);
+    return so_far;
+}
+
+/* Of what a form says, not of the form: a library that sends it again draws another boundary. */
+static uint64_t hash_edit(const struct image_request *r, const struct edit_files *files)
+{
+    json_t *request = image_request_json(r);
+    char *text = json_dumps(request, JSON_COMPACT | JSON_SORT_KEYS);
+    const struct image_start *s = &r->start;
+    const double numbers[] = {s->strength, s->mask_blur, s->padding, s->is_cropped,
+                              s->only_masked};
+    uint64_t sum = hash(HASH_START, text, strlen(text));
+
+    sum = hash(sum, numbers, sizeof(numbers));
+    sum = hash(sum, files->image.data, files->image.len);
+    sum = hash(sum, files->mask.data, files->mask.len);
+    free(text);
+    json_decref(request);
+    return s->fill ? hash(sum, s->fill, strlen(s->fill)) : sum;
+}
+
+static void on_kept(void *user, const struct err *err, char *image, char *mask)
+{
+    struct drawing *d = user;
+
+    d->is_keeping = false;
+    d->ask.request.start.image = image;
+    d->ask.request.start.mask = mask;
+    if (!d->x)
+        drawing_free(d);
+    else if (err)
+        http_respond_err(drawing_over(d), err);
+    else
+        find_model(d);
+}
+
 static void on_body(struct http_exchange *x, void *user, const char *data, size_t len)
 {
     struct drawing *d = user;
@@ -455,23 +510,33 @@ static void on_body(struct http_exchange *x, void *user, const char *data, size_
     };
     struct err err = {0};
 
-    (void)x;
-    d->body = UINT64_C(14695981039346656037); /* FNV-1a */
-    for (size_t i = 0; i < len; i++)
-        d->body = (d->body ^ (unsigned char)data[i]) * UINT64_C(1099511628211);
-    if (image_ask_parse(data, len, &limits, &d->ask, &err))
+    struct edit_files files = {0};
+
+    if (d->is_edit ? edit_ask_parse(http_header(x, "Content-Type"), data, len, &limits,
+                                    &d->ask, &files, &err)
+                   : image_ask_parse(data, len, &limits, &d->ask, &err)) {
         http_respond_err(drawing_over(d), &err);
-    else
+    } else if (d->is_edit) {
+        d->body = hash_edit(&d->ask.request, &files);
+        d->is_keeping = true;
+        inputs_keep(d->api->server->loop, config->home, files.image, files.mask,
+                    on_kept, d);
+    } else {
+        d->body = hash(HASH_START, data, len);
         find_model(d);
+    }
 }
 
-static void begin(struct api *api, struct http_exchange *x, bool as_job)
+enum how { DRAW, DRAW_LATER, EDIT };
+
+static void begin(struct api *api, struct http_exchange *x, enum how how)
 {
     struct drawing *d = mem_zalloc(sizeof(*d));
 
     d->api = api;
     d->x = x;
-    d->as_job = as_job;
+    d->as_job = how == DRAW_LATER;
+    d->is_edit = how == EDIT;
     d->data = json_array();
     http_set_user(x, d, on_client_left);
     http_collect_body(x, 0, on_body);
@@ -480,11 +545,17 @@ static void begin(struct api *api, struct http_exchange *x, bool as_job)
 void images_generate(struct api *api, struct http_exchange *x, const char *arg)
 {
     (void)arg;
-    begin(api, x, false);
+    begin(api, x, DRAW);
 }
 
 void jobs_add(struct api *api, struct http_exchange *x, const char *arg)
 {
     (void)arg;
-    begin(api, x, true);
+    begin(api, x, DRAW_LATER);
+}
+
+void images_edit(struct api *api, struct http_exchange *x, const char *arg)
+{
+    (void)arg;
+    begin(api, x, EDIT);
 }

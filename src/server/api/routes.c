@@ -48,6 +48,8 @@ const struct route routes[] = {
 
     /* pictures */
     {"POST", "/v1/images/generations", SCOPE_INFER, images_generate, "draw pictures"},
+    {"POST", "/v1/images/edits", SCOPE_INFER, images_edit,
+     "change a picture, or the masked part of it"},
     {"POST", "/v1/jobs", SCOPE_INFER, jobs_add,
      "draw pictures without waiting for them"},
     {"GET", "/v1/jobs", SCOPE_INFER, jobs_list, "the jobs, newest first"},

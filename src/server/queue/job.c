@@ -35,6 +35,9 @@ void image_request_release(struct image_request *r)
     free(r->scheduler);
     free(r->dialect);
     free(r->rng);
+    free(r->start.image);
+    free(r->start.mask);
+    free(r->start.fill);
     *r = (struct image_request)IMAGE_REQUEST_DEFAULT;
 }
 
@@ -73,6 +76,26 @@ void image_request_put_sampling(json_t *o, const struct image_request *r)
         json_object_set_new(o, "ensd", json_integer(r->ensd));
 }
 
+void image_request_put_start(json_t *o, const struct image_request *r)
+{
+    const struct image_start *s = &r->start;
+    json_t *start;
+
+    if (!s->image)
+        return;
+    start = json_pack("{s:s, s:b, s:b}", "image", s->image, "crop", s->is_cropped,
+                      "only_masked", s->only_masked);
+    put_text(start, "mask", s->mask);
+    put_text(start, "fill", s->fill);
+    if (s->strength >= 0)
+        json_object_set_new(start, "strength", json_real(s->strength));
+    if (s->mask_blur >= 0)
+        json_object_set_new(start, "mask_blur", json_real(s->mask_blur));
+    if (s->padding >= 0)
+        json_object_set_new(start, "padding", json_integer(s->padding));
+    json_object_set_new(o, "start", start);
+}
+
 json_t *image_request_json(const struct image_request *r)
 {
     json_t *o =
@@ -83,6 +106,7 @@ json_t *image_request_json(const struct image_request *r)
     put_text(o, "negative_prompt", r->negative_prompt);
     put_text(o, "model", r->model_path);
     image_request_put_sampling(o, r);
+    image_request_put_start(o, r);
     return o;
 }
 
@@ -116,6 +140,25 @@ static void take_sampling(const json_t *o, struct image_request *r)
     }
 }
 
+static double take_real(const json_t *o, const char *key)
+{
+    const json_t *v = json_object_get(o, key);
+
+    return json_is_number(v) ? json_number_value(v) : -1;
+}
+
+static void take_start(const json_t *o, struct image_start *s)
+{
+    s->image = take_text(o, "image");
+    s->mask = take_text(o, "mask");
+    s->fill = take_text(o, "fill");
+    s->strength = take_real(o, "strength");
+    s->mask_blur = take_real(o, "mask_blur");
+    s->padding = (int)take_number(o, "padding", -1);
+    s->is_cropped = json_is_true(json_object_get(o, "crop"));
+    s->only_masked = json_is_true(json_object_get(o, "only_masked"));
+}
+
 int image_request_from_json(const json_t *o, struct image_request *ret, struct err *err)
 {
     struct image_request r = IMAGE_REQUEST_DEFAULT;
@@ -131,6 +174,8 @@ int image_request_from_json(const json_t *o, struct image_request *ret, struct e
     r.negative_prompt = take_text(o, "negative_prompt");
     r.model_path = take_text(o, "model");
     take_sampling(o, &r);
+    if (json_is_object(json_object_get(o, "start")))
+        take_start(json_object_get(o, "start"), &r.start);
     r.width = (int)take_number(o, "width", 0);
     r.height = (int)take_number(o, "height", 0);
     r.steps = (int)take_number(o, "steps", 0);

@@ -35,6 +35,16 @@ enum job_step {
 const char *job_step_word(enum job_step step);
 const char *job_step_label(enum job_step step);
 
+/* The picture to begin with. */
+struct image_start {
+    char *image,
+        *mask;  /* absolute paths of files that live as long as the job; NULL: none */
+    char *fill; /* the worker's word; NULL: original */
+    double strength, mask_blur; /* -1: the worker's */
+    int padding;                /* -1: the worker's */
+    bool is_cropped, only_masked;
+};
+
 /* What is to be drawn. Zero (or what the comment says) leaves the choice to the model. All text is UTF-8 and
  * owned by the struct. */
 struct image_request {
@@ -53,12 +63,17 @@ struct image_request {
     int count;        /* pictures, at least 1 */
     double cfg_scale; /* -1: the model's */
     int64_t seed;     /* of the first picture, the next ones count up; -1: random */
+    struct image_start start;
 };
 
 #define IMAGE_REQUEST_DEFAULT                                                          \
     {                                                                                  \
         .count = 1, .cfg_scale = -1, .seed = -1, .eta = -1, .s_churn = -1,             \
-        .s_tmin = -1, .s_tmax = -1, .s_noise = -1, .r = -1, .ensd = -1                 \
+        .s_tmin = -1, .s_tmax = -1, .s_noise = -1, .r = -1, .ensd = -1, .start = {     \
+            .strength = -1,                                                            \
+            .mask_blur = -1,                                                           \
+            .padding = -1                                                              \
+        }                                                                              \
     }
 
 void image_request_release(struct image_request *r);
@@ -69,6 +84,8 @@ int image_request_from_json(const json_t *o, struct image_request *ret,
 
 /* The words and numbers of the sampling that are given, under the names that the worker knows, too. */
 void image_request_put_sampling(json_t *o, const struct image_request *r);
+/* "start", as the worker takes it; nothing when there is none */
+void image_request_put_start(json_t *o, const struct image_request *r);
 
 /* A finished picture. Text and bytes are the queue's and good until the callback returns. */
 struct job_picture {

@@ -23,6 +23,7 @@
 #include "base/mem.h"
 #include "http/http.h"
 #include "server/log/log.h"
+#include "server/queue/inputs.h"
 #include "server/queue/run.h"
 #include "server/store/jobs.h"
 
@@ -459,6 +460,17 @@ static void restore_one(struct job_queue *q, const json_t *row)
     restore_pictures(job, json_object_get(row, "pictures"));
 }
 
+static bool is_input_wanted(void *user, const char *path)
+{
+    const struct job_queue *q = user;
+
+    for (const struct job *j = q->first; j; j = j->next)
+        if ((j->request.start.image && !strcmp(path, j->request.start.image)) ||
+            (j->request.start.mask && !strcmp(path, j->request.start.mask)))
+            return true;
+    return false;
+}
+
 static void on_unfinished(void *user, const struct err *err, json_t *jobs)
 {
     struct job_queue *q = user;
@@ -472,6 +484,7 @@ static void on_unfinished(void *user, const struct err *err, json_t *jobs)
         {
             restore_one(q, row);
         }
+        inputs_sweep(q->o.home, is_input_wanted, q);
         if (json_array_size(jobs))
             log_info(q->o.log,
                      "[Queue] %zu picture job(s) of before are taken up again",
@@ -551,6 +564,8 @@ void job_end(struct job *job, enum job_step how, const struct err *err)
     if ((job->is_stored || job->is_asked) && !job->is_fleeting &&
         !(q->closing && job->kept))
         store_end(job, how, err);
+    if (!(q->closing && job->kept))
+        inputs_drop(&job->request);
     if (job == q->first)
         tell_listener(q);
     while (*at != job)

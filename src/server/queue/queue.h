@@ -38,6 +38,7 @@ struct job_queue_options {
     struct supervisor *supervisor;
     struct store *store;
     struct db *db;
+    const char *home;      /* below it are the pictures that jobs begin with */
     size_t limit;          /* jobs waiting; one more is ERR_RATE_LIMIT */
     size_t client_limit;   /* of one client */
     unsigned age_bound_ms; /* how long a job may be overtaken */

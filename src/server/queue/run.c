@@ -540,6 +540,7 @@ static char *job_body(const struct job *job)
     if (r->cfg_scale >= 0)
         json_object_set_new(body, "cfg_scale", json_real(r->cfg_scale));
     image_request_put_sampling(body, r);
+    image_request_put_start(body, r);
     char *text = json_dumps(body, JSON_COMPACT);
 
     json_decref(body);
