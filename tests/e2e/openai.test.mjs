@@ -2,7 +2,7 @@
 // holds with llama-server and the painter too.
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import OpenAI from 'openai';
+import OpenAI, { toFile } from 'openai';
 import { readPng } from '../support/png.mjs';
 import { startReal } from './real.mjs';
 
@@ -60,6 +60,10 @@ test('the official client talks, streams and draws', async (t) => {
     const png = readPng(Buffer.from(base64, 'base64'));
     assert.deepEqual([png.width, png.height], [128, 128]);
     assert.match(png.texts.parameters, /^a red circle on a blue background\nSteps: 4, .*Seed: 11, Size: 128x128/);
+    const image = await toFile(Buffer.from(base64, 'base64'), 'circle.png', { type: 'image/png' });
+    const edited = (await client.images.edit({ ...ask, image, prompt: 'a blue circle', strength: 0.9 })).data[0].b64_json;
+    assert.match(readPng(Buffer.from(edited, 'base64')).texts.parameters, /^a blue circle[^]*Denoising strength: 0.9/);
+    assert.notEqual(edited, base64);
     const { url } = (await client.images.generate({ ...ask, response_format: 'url' })).data[0];
     assert.ok(Buffer.from(await (await fetch(url)).arrayBuffer()).equals(Buffer.from(base64, 'base64')));
     for await (const event of await client.images.generate({ ...ask, stream: true }))
