@@ -39,9 +39,7 @@ const gaps = (client, end) => [...client.heard, end].slice(1).map((at, i) => at 
 
 // How many are in the queue, both kinds together.
 async function inQueue(server) {
-  const queue = await server.get('/v1/queue');
-  if (!queue.ok) return (await (await server.get('/v1/progress')).json()).waiting;
-  const { images, text } = await queue.json();
+  const { images, text } = await (await server.get('/v1/queue')).json();
   return images.length + text.length;
 }
 
@@ -77,7 +75,7 @@ async function withServer(name, path, body) {
   const cleanUps = [];
   try {
     const server = await startServer({ after: (f) => cleanUps.push(f) }, {
-      args: ['--queue-limit', String(2 * CLIENTS), '--text-queue-limit', String(2 * CLIENTS), '--max-connections', String(4 * CLIENTS)],
+      args: ['--queue-limit', String(2 * CLIENTS), '--client-queue-limit', String(2 * CLIENTS), '--text-queue-limit', String(2 * CLIENTS), '--max-connections', String(4 * CLIENTS)],
       sd: { step_ms: 3_600_000, default_steps: 2 }, llm: { chat: 'slow', first_ms: 3_600_000 } });
     await measure(server, name, path, body);
   } finally {

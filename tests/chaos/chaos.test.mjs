@@ -145,7 +145,6 @@ async function serverDies({ world, story, chance, load }) {
   await load.end();
   await load.jobsEnd(60000);
   for (const [file, verdict] of world.integrity()) story.promise(verdict === 'ok', `${file} is sound, not: ${verdict}`);
-  if (!world.keepsJobs) return;
   story.promise(world.integrity().length > 0, 'there is a database to look at');
   story.promise(load.count.jobs > 0, 'there were jobs');
 }

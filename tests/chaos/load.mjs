@@ -29,7 +29,7 @@ export class Load {
     };
     start(texts, this.#text);
     start(pictures, this.#picture);
-    start(this.world.keepsJobs ? jobs : 0, this.#job);
+    start(jobs, this.#job);
   }
 
   async end() {
@@ -64,10 +64,9 @@ export class Load {
     return { server: between('server') > 0, kills: between(kind), own: between(kind, { own: true }) };
   }
 
-  // "This picture failed its worker twice" is a fair answer when it looks like that. A kill from outside does not, once
-  // jobs are kept.
+  // "This picture failed its worker twice" is a fair answer when it looks like that. A kill from outside does not.
   #failedTwice(excuse) {
-    return (this.world.keepsJobs ? excuse.own : excuse.kills) > 1;
+    return excuse.own > 1;
   }
 
   #broke(promise, n, answer, began) {
@@ -129,7 +128,6 @@ export class Load {
   // Every accepted job: done, with its pictures, or failed with a reason that chaos explains. Those whose client was cut
   // off while it waited are jobs, too, and none may stand still.
   async jobsEnd(timeoutMs) {
-    if (!this.world.keepsJobs) return;
     const end = performance.now() + timeoutMs;
     for (const [id, { n, began }] of this.jobs) {
       const answer = await this.#ended(id, end);
