@@ -1,7 +1,7 @@
 # System libraries by pkg-config. What an older Debian lacks comes from the private prefixes that
 # deps/fetch.sh unpacks (see deps/README.md): llhttp as a static library, oneDNN together with the C library
-# of its own release. Targets made here: mysti::uv jansson yaml png jpeg webp curl sqlite cmocka llhttp, and mysti::dnnl when
-# it is there. Programs that use mysti::dnnl are linked by mysti_link_dnnl().
+# of its own release. Targets made here: mysti::uv jansson yaml png jpeg webp curl sqlite cmocka llhttp, and mysti::dnnl and
+# mysti::ggml when they are there. Programs that use either are linked by mysti_link_prefix().
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 
@@ -54,13 +54,31 @@ if(NOT MYSTI_DNNL STREQUAL "OFF")
 endif()
 message(STATUS "oneDNN back end: ${MYSTI_HAVE_DNNL} ${DNNL_LIBRARY}")
 
-# A program on the prefix's oneDNN runs on the prefix's C library as a whole: interpreter and every library
+# ggml: its base library alone, which knows how every GGUF type is packed. Without it F32, F16, BF16 and Q8_0 are read.
+set(MYSTI_HAVE_GGML OFF)
+if(NOT MYSTI_GGML STREQUAL "OFF")
+  find_library(GGML_LIBRARY NAMES ggml-base HINTS ${stable_lib})
+  find_path(GGML_INCLUDE ggml.h HINTS ${MYSTI_STABLE}/usr/include)
+  if(GGML_LIBRARY AND GGML_INCLUDE)
+    set(MYSTI_HAVE_GGML ON)
+    add_library(mysti_ggml SHARED IMPORTED)
+    set_target_properties(mysti_ggml PROPERTIES IMPORTED_LOCATION ${GGML_LIBRARY}
+      INTERFACE_INCLUDE_DIRECTORIES ${GGML_INCLUDE})
+    add_library(mysti::ggml ALIAS mysti_ggml)
+  elseif(MYSTI_GGML STREQUAL "ON")
+    message(FATAL_ERROR "ggml was found neither on the system nor in ${MYSTI_STABLE}: run deps/fetch.sh")
+  endif()
+endif()
+message(STATUS "ggml's quantisations: ${MYSTI_HAVE_GGML} ${GGML_LIBRARY}")
+
+# A program on the prefix's oneDNN or ggml runs on the prefix's C library as a whole: interpreter and every library
 # from that one release, never two libcs in one process. DT_RPATH, not RUNPATH: only it reaches the
 # dependencies of dependencies.
 set(CMAKE_SKIP_BUILD_RPATH ON) # the one below is enough; CMake's own would warn about what it hides
-function(mysti_link_dnnl target)
-  string(FIND "${DNNL_LIBRARY}" "${MYSTI_STABLE}" in_prefix)
-  if(MYSTI_HAVE_DNNL AND in_prefix EQUAL 0)
+function(mysti_link_prefix target)
+  string(FIND "${DNNL_LIBRARY}" "${MYSTI_STABLE}" dnnl_at)
+  string(FIND "${GGML_LIBRARY}" "${MYSTI_STABLE}" ggml_at)
+  if((MYSTI_HAVE_DNNL AND dnnl_at EQUAL 0) OR (MYSTI_HAVE_GGML AND ggml_at EQUAL 0))
     target_link_options(${target} PRIVATE -Wl,--allow-shlib-undefined -Wl,--disable-new-dtags
       -Wl,-rpath,${stable_lib} -Wl,--dynamic-linker,${stable_lib}/ld-linux-x86-64.so.2)
   endif()

@@ -28,11 +28,13 @@ for arg in "$@"; do
 done
 
 suite_of() { case $1 in stable) echo trixie ;; testing) echo forky ;; esac; }
+# ggml is younger than Debian 13 and comes to it by way of its backports.
+backports_of() { case $1 in stable) echo trixie-backports ;; esac; }
 packages_of() {
     case $1 in
     # libuv, jansson and the picture formats again, so that a process on this prefix has all its libraries from one release
     stable) echo libdnnl-dev libllhttp-dev libuv1t64 libjansson4 libpng16-16t64 libjpeg62-turbo libwebp7 \
-        libgomp1 ;;
+        libgomp1 libggml-dev ;;
     testing) echo llama.cpp-tools libggml0 ;;
     esac
 }
@@ -62,7 +64,9 @@ fetch() {
     new=$root/$release.new
     mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
     : >"$state/status"
-    echo "deb [signed-by=$keyring arch=$arch] $mirror $suite main" >"$state/sources.list"
+    for part in $suite $(backports_of "$release"); do
+        echo "deb [signed-by=$keyring arch=$arch] $mirror $part main"
+    done >"$state/sources.list"
     set -- -o "Dir::Etc::sourcelist=$state/sources.list" -o Dir::Etc::sourceparts=- \
         -o Dir::Etc::preferencesparts=- -o "Dir::State::Lists=$state/lists" \
         -o "Dir::Cache=$state/cache" -o "Dir::State::status=$state/status" \
@@ -90,7 +94,8 @@ fetch() {
     rm -rf "$prefix.old"
     [ -e "$prefix" ] && mv "$prefix" "$prefix.old"
     mv "$new" "$prefix"
-    cp "$state/manifest" "$root/$release.manifest"
+    cp "$state/manifest" "$root/$release.manifest.new"
+    mv "$root/$release.manifest.new" "$root/$release.manifest"
     rm -rf "$prefix.old" "$state"/cache/archives/*.deb
 }
 

@@ -92,7 +92,8 @@ test('the server is killed: what was accepted is done after its restart, with th
   assert.deepEqual(sent(server).slice(1).map((r) => r.prompt), ['a', 'b', 'c']);
   assert.equal(sent(server)[1].seed, seed);
   assert.match(server.logText, /3 picture job\(s\) of before are taken up again/);
-  const sound = execFileSync('sqlite3', [join(server.home, 'mysti.db'), 'PRAGMA integrity_check'], { encoding: 'utf8' });
+  const check = 'import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute("PRAGMA integrity_check").fetchone()[0])';
+  const sound = execFileSync('python3', ['-c', check, join(server.home, 'mysti.db')], { encoding: 'utf8' });
   assert.equal(sound.trim(), 'ok');
 });
 

@@ -12,6 +12,7 @@
  * refused. Numbers are kept as text, as safetensors has them.
  *
  * Tensor types that we cannot read are kept without values (see weights.h). */
+#include "engine/files/ggml_types.h"
 #include "engine/files/reader.h"
 
 #include "base/mem.h"
@@ -180,7 +181,8 @@ static enum weight_type type_of(uint64_t ggml_type)
     case 30:
         return WEIGHT_BF16;
     default:
-        return WEIGHT_OTHER;
+        return ggml_block(ggml_type, &(struct ggml_block){0}) ? WEIGHT_OTHER
+                                                              : WEIGHT_GGML;
     }
 }
 
@@ -207,6 +209,7 @@ static int read_description(struct cursor *c, struct tensor_entry *entry,
     if (take_number(c, 4, &type, err) || take_number(c, 8, &entry->at, err))
         return -1;
     entry->type = type_of(type);
+    entry->ggml_type = (int)type;
     return 0;
 }
 

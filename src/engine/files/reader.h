@@ -27,6 +27,7 @@ struct tensor_entry {
     const char *name;
     size_t name_len;
     enum weight_type type;
+    int ggml_type; /* for WEIGHT_GGML */
     int rank;
     int64_t dim[4];
     uint64_t at; /* bytes from the beginning of the file */
@@ -40,8 +41,7 @@ void weights_file_add_meta(struct weights_file *file, const char *key, size_t ke
                            const char *value, size_t value_len);
 /* Bytes of a tensor of this type and shape; -1 on overflow or when rows do not divide
  * into blocks. */
-int weight_size(enum weight_type type, int rank, const int64_t *dim,
-                uint64_t *ret_bytes);
+int weight_size(const struct tensor_entry *entry, uint64_t *ret_bytes);
 
 int safetensors_read(struct weights_file *file, struct err *err) MUST_CHECK;
 int gguf_read(struct weights_file *file, struct err *err) MUST_CHECK;

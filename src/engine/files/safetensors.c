@@ -72,7 +72,7 @@ static int read_offsets(const json_t *offsets, uint64_t data_at,
                        "its data_offsets are not two rising numbers");
     length = (uint64_t)(json_integer_value(to) - json_integer_value(from));
     if (entry->type != WEIGHT_OTHER) {
-        if (weight_size(entry->type, entry->rank, entry->dim, &wanted))
+        if (weight_size(entry, &wanted))
             return err_set(err, ERR_BAD_FILE, "its shape is impossible");
         if (length != wanted)
             return err_set(err, ERR_BAD_FILE,

@@ -14,6 +14,7 @@
  *
  * Names are sorted once and found by bisection; two tensors of one name, or two that
  * share bytes, make the file refused. */
+#include "engine/files/ggml_types.h"
 #include "engine/files/reader.h"
 
 #include "base/mem.h"
@@ -21,6 +22,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -32,13 +34,6 @@
 
 /* ---- types and values ---- */
 
-const char *weight_type_name(enum weight_type type)
-{
-    static const char *const names[] = {"F32", "F16", "BF16", "Q8_0", "other"};
-
-    return names[type];
-}
-
 size_t weight_count(const struct weight *w)
 {
     size_t count = 1;
@@ -48,21 +43,42 @@ size_t weight_count(const struct weight *w)
     return count;
 }
 
-int weight_size(enum weight_type type, int rank, const int64_t *dim,
-                uint64_t *ret_bytes)
+const char *weight_types_read(void)
 {
-    uint64_t count = 1, row = rank ? (uint64_t)dim[rank - 1] : 1;
+    return ggml_block(0, &(struct ggml_block){0})
+               ? "F32, F16, BF16 and Q8_0; this build is without ggml, which reads "
+                 "GGUF's "
+                 "other quantisations,"
+               : "F32, F16, BF16 and every quantisation of ggml";
+}
 
-    for (int i = 0; i < rank; i++)
-        if (dim[i] < 0 || __builtin_mul_overflow(count, (uint64_t)dim[i], &count))
+/* How values of a type are packed: `values` of them in `bytes`. */
+static struct ggml_block block_of(enum weight_type type, int ggml_type)
+{
+    struct ggml_block block = {.values = 1, .bytes = 2};
+
+    if (type == WEIGHT_F32)
+        block.bytes = 4;
+    else if (type == WEIGHT_Q8_0)
+        block = (struct ggml_block){.values = Q8_BLOCK, .bytes = Q8_BYTES};
+    else if (type == WEIGHT_GGML && ggml_block((uint64_t)ggml_type, &block))
+        abort(); /* the reader asked before it said WEIGHT_GGML */
+    return block;
+}
+
+int weight_size(const struct tensor_entry *entry, uint64_t *ret_bytes)
+{
+    struct ggml_block block = block_of(entry->type, entry->ggml_type);
+    uint64_t count = 1, row = entry->rank ? (uint64_t)entry->dim[entry->rank - 1] : 1;
+
+    for (int i = 0; i < entry->rank; i++)
+        if (entry->dim[i] < 0 ||
+            __builtin_mul_overflow(count, (uint64_t)entry->dim[i], &count))
             return -1;
-    if (type == WEIGHT_Q8_0) {
-        if (row % Q8_BLOCK)
-            return -1;
-        return __builtin_mul_overflow(count / Q8_BLOCK, Q8_BYTES, ret_bytes) ? -1 : 0;
-    }
-    return __builtin_mul_overflow(count, type == WEIGHT_F32 ? 4U : 2U, ret_bytes) ? -1
-                                                                                  : 0;
+    if (row % block.values)
+        return -1;
+    return __builtin_mul_overflow(count / block.values, block.bytes, ret_bytes) ? -1
+                                                                                : 0;
 }
 
 static float float_from_bits(uint32_t bits)
@@ -123,6 +139,9 @@ void weight_to_f32(const struct weight *w, size_t first, size_t count,
     case WEIGHT_Q8_0:
         q8_to_f32(data, first, count, ret_values);
         break;
+    case WEIGHT_GGML:
+        ggml_to_f32(w->ggml_type, data, first, count, ret_values);
+        break;
     case WEIGHT_OTHER:
         memset(ret_values, 0, 4 * count);
         break;
@@ -164,7 +183,10 @@ static void *grow(void *list, size_t count, size_t *cap, size_t size)
 int weights_file_add(struct weights_file *file, const struct tensor_entry *entry,
                      struct err *err)
 {
-    struct weight w = {.type = entry->type, .rank = entry->rank, .dim = {1, 1, 1, 1}};
+    struct weight w = {.type = entry->type,
+                       .ggml_type = entry->ggml_type,
+                       .rank = entry->rank,
+                       .dim = {1, 1, 1, 1}};
     uint64_t bytes = 0;
     int shown = entry->name_len > MAX_NAME ? MAX_NAME : (int)entry->name_len;
 
@@ -175,7 +197,7 @@ int weights_file_add(struct weights_file *file, const struct tensor_entry *entry
                        entry->name_len);
     if (entry->type != WEIGHT_OTHER) {
         memcpy(w.dim, entry->dim, (size_t)entry->rank * sizeof(w.dim[0]));
-        if (weight_size(entry->type, entry->rank, entry->dim, &bytes))
+        if (weight_size(entry, &bytes))
             return err_set(err, ERR_BAD_FILE, "tensor %.*s has an impossible shape",
                            shown, entry->name);
         if (entry->at > file->size || bytes > file->size - entry->at)

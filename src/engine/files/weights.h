@@ -26,13 +26,16 @@ enum weight_type {
     WEIGHT_BF16,
     WEIGHT_Q8_0, /* blocks of 32 along the last dimension: an f16 scale, 32 signed bytes
                   */
-    WEIGHT_OTHER, /* known to the format, not to us (integers, other quantisations): no
+    WEIGHT_GGML, /* one of GGUF's other quantisations, read by ggml; only in a build with it
+                  */
+    WEIGHT_OTHER, /* known to the format, not to us (integers, anything newer): no
                      values to be had */
 };
 
 struct weight {
     const char *name;
     enum weight_type type;
+    int ggml_type; /* ggml's own number, for WEIGHT_GGML */
     int rank;
     int64_t dim[4]; /* as PyTorch has them, last fastest: linear [O, I], conv [O, I, KH,
                        KW]; unused are 1 */
@@ -63,10 +66,11 @@ size_t weight_count(const struct weight *w); /* elements */
 /* Elements [first, first + count) as f32. The type must not be WEIGHT_OTHER. */
 void weight_to_f32(const struct weight *w, size_t first, size_t count,
                    float *ret_values);
+/* What can be read, for a sentence. */
+const char *weight_types_read(void);
 /* Tells the kernel that this tensor's pages are not needed any more; nothing for a
  * weight that is not mapped. The values can still be read: then they come from disk
  * again. */
 void weight_forget(const struct weight *w);
-const char *weight_type_name(enum weight_type type);
 
 #endif

@@ -238,10 +238,8 @@ static int check_weight(struct graph *g, const struct weight *w, const char *nam
     if (weight_count(w) == 0)
         return graph_fail(g, "tensor %s is empty", w->name);
     if (w->type == WEIGHT_OTHER)
-        return graph_fail(g,
-                          "tensor %s is of a type that is not supported (F32, F16, "
-                          "BF16 and Q8_0 are)",
-                          w->name);
+        return graph_fail(g, "tensor %s is of a type that is not supported (%s are)",
+                          w->name, weight_types_read());
     return 0;
 }
 

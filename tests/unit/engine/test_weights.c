@@ -214,7 +214,8 @@ static struct buf good_gguf(void)
     put_number(&b, 0, 4);
     put_tensor(&b, "half", 2, (uint64_t[]){3, 2}, 1, 0);
     put_tensor(&b, "quantised", 2, (uint64_t[]){64, 1}, 8, 64);
-    put_tensor(&b, "k", 1, (uint64_t[]){256}, 12, 192);
+    put_tensor(&b, "k", 1, (uint64_t[]){256}, 24,
+               192); /* I8: integers are no weights */
     put_data(&b, 64, 64 + 68);
     return b;
 }

@@ -16,7 +16,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     COMPILE_OPTIONS "${dnnl_options};-march=x86-64-v4;-mavx512bf16;-mamx-tile;-mamx-bf16")
 endif()
 target_link_libraries(mysti_engine PUBLIC OpenMP::OpenMP_C)
-# Whatever program links the engine must run on the C library that oneDNN came with (see mysti_link_dnnl).
+# Whatever program links the engine must run on the C library that oneDNN came with (see mysti_link_prefix).
 string(FIND "${DNNL_LIBRARY}" "${MYSTI_STABLE}" dnnl_in_prefix)
 if(dnnl_in_prefix EQUAL 0)
   target_link_options(mysti_engine INTERFACE -Wl,--allow-shlib-undefined -Wl,--disable-new-dtags
