@@ -4,10 +4,12 @@
  * Cache: for each layer context * slots * (key heads * key length + value heads * value length) * 2 bytes (f16, llama.cpp's
  * standard). llama-server's log shows the same: "CPU KV buffer size".
  *
- * Compute buffers, from the widest moment of the graph of one batch of 512 tokens (llama.cpp's n_ubatch): the logits, or
+ * Compute buffers, from the widest moment of the graph of one batch of 512 tokens (llama.cpp's n_ubatch), or of
+ * a whole slot where a text must go through in one piece: the logits, or
  * gate and up of the feed-forward, f32, beside four rows as wide as the model; and the attention mask, f16, a row of all
  * tokens of a slot for each token of the batch (flash attention, llama.cpp's standard, never holds the scores).
- * Against "CPU compute buffer size" of the starter writer: 512 tokens 6.50 MiB for 6.77, 8192 tokens 14.00 for 14.27.
+ * Against "CPU compute buffer size" of the starter writer: 512 tokens 6.50 MiB for 6.77, 8192 tokens 14.00 for 14.27;
+ * 1024 in one piece, as llama-server gives vectors, 14.00 for 14.54.
  * The process itself takes a few MiB more.
  *
  * A recurrent model has no cache of tokens; its state is a few MiB and not counted apart.
@@ -63,13 +65,14 @@ static uint64_t cache_of(const struct model_peek *m, uint64_t tokens)
     return times(times(tokens, times(heads, both)), CACHE_VALUE_BYTES);
 }
 
-static uint64_t compute_of(const struct model_peek *m, uint64_t context)
+static uint64_t compute_of(const struct model_peek *m, uint64_t context, uint64_t batch)
 {
     uint64_t widest =
         plus(larger(m->vocabulary, times(2, m->feed_forward)), times(4, m->width));
-    uint64_t rows = times(widest, BATCH * sizeof(float));
+    uint64_t rows = times(widest, times(batch, sizeof(float)));
 
-    return plus(plus(rows, times(context, BATCH * CACHE_VALUE_BYTES)), PROCESS_BYTES);
+    return plus(plus(rows, times(context, times(batch, CACHE_VALUE_BYTES))),
+                PROCESS_BYTES);
 }
 
 void predict_text(const struct model_peek *m, const struct predict_start *start,
@@ -80,7 +83,7 @@ void predict_text(const struct model_peek *m, const struct predict_start *start,
     struct prediction p = {.weight_bytes = weights_of(m)};
 
     p.cache_bytes = cache_of(m, times(context, slots));
-    p.compute_bytes = compute_of(m, context);
+    p.compute_bytes = compute_of(m, context, start->in_one_piece ? context : BATCH);
     if (m->layers)
         p.layer_bytes = plus(m->layer_bytes, p.cache_bytes) / m->layers;
     p.total_bytes = plus(plus(p.weight_bytes, p.cache_bytes), p.compute_bytes);

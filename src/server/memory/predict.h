@@ -12,11 +12,13 @@
 
 #include "server/models/peek.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct predict_start {
     uint64_t context; /* tokens of a slot */
     uint64_t slots;
+    bool in_one_piece; /* embeddings and rerank: a batch is as large as a slot */
 };
 
 struct prediction {

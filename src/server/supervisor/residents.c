@@ -235,7 +235,8 @@ static int room_by_prediction(const struct supervisor *s,
         return -1;
     predict_text(&peek,
                  &(struct predict_start){.context = (uint64_t)o.context,
-                                         .slots = (uint64_t)o.slots},
+                                         .slots = (uint64_t)o.slots,
+                                         .in_one_piece = o.task != TASK_CHAT},
                  &p);
     if (memory_read("", &now) || p.total_bytes < now.available)
         return 0;
