@@ -88,7 +88,8 @@ class TestServer {
     for (const stream of [this.child.stdout, this.child.stderr])
       stream.setEncoding('utf8').on('data', (text) => (this.logText += text));
     this.child.on('exit', (code, signal) => (this.exit = { code, signal }));
-    this.startAgain = async () => {
+    this.startAgain = async () => { // a killed one's connections may break before its exit is told
+      await until('the server before has ended', () => this.exit);
       this.exit = null;
       this.start(bin, { args, env, fileLimitKiB, unprivileged, under });
       await this.answersHealth();
