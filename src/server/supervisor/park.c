@@ -344,8 +344,9 @@ static void on_idle_over(uv_timer_t *timer)
     struct err err = {0};
     char reason[96];
 
+    /* rounded: the loop's time may lie some milliseconds behind, and a timer of 1 s end after 0.998 s */
     snprintf(reason, sizeof(reason), "nobody used it for %" PRIu64 " s",
-             (clock_ms() - w->used_ms) / 1000);
+             (clock_ms() - w->used_ms + 500) / 1000);
     park.reason = reason;
     if (!w->pinned && supervisor_park(w->s, w->id, &park, &err))
         log_debug(w->s->log, "%s", err.message);
