@@ -277,6 +277,100 @@ static dnnl_status_t plain_layout(const struct packed *p, dnnl_memory_desc_t *re
                                             rank == 2 ? dnnl_ba : dnnl_abcd);
 }
 
+/* ---- layouts with padding ----
+ *
+ * On some processors (seen on AMD's family 26 with oneDNN 3.7) the reorder that is generated for a layout that pads
+ * writes zeros over values, and oneDNN offers no other one. So these are filled here. Where a value goes is a
+ * sum of one number for each of its coordinates, which are kept in a table per dimension. */
+struct places {
+    int rank;
+    dnnl_dims_t dims;
+    int64_t *at[DNNL_MAX_NDIMS]; /* in elements */
+};
+
+static bool pads(const_dnnl_memory_desc_t layout)
+{
+    const dnnl_dims_t *dims, *padded;
+    int rank;
+
+    dnnl_memory_desc_query(layout, dnnl_query_ndims_s32, &rank);
+    dnnl_memory_desc_query(layout, dnnl_query_dims, (void *)&dims);
+    dnnl_memory_desc_query(layout, dnnl_query_padded_dims, (void *)&padded);
+    return memcmp(*dims, *padded, (size_t)rank * sizeof((*dims)[0])) != 0;
+}
+
+/* A coordinate is divided by the blocks of its dimension, innermost first; what is left counts in strides. */
+static int64_t place_of(int64_t i, int d, int blocks, const dnnl_dim_t *sizes,
+                        const dnnl_dim_t *of, int64_t stride)
+{
+    int64_t place = 0, inner = 1;
+
+    for (int k = blocks - 1; k >= 0; k--) {
+        if (of[k] == d) {
+            place += i % sizes[k] * inner;
+            i /= sizes[k];
+        }
+        inner *= sizes[k];
+    }
+    return place + i * stride;
+}
+
+static void places_make(struct places *ret, const_dnnl_memory_desc_t layout)
+{
+    const dnnl_dims_t *dims, *strides, *sizes, *of;
+    int blocks;
+
+    dnnl_memory_desc_query(layout, dnnl_query_ndims_s32, &ret->rank);
+    dnnl_memory_desc_query(layout, dnnl_query_dims, (void *)&dims);
+    dnnl_memory_desc_query(layout, dnnl_query_strides, (void *)&strides);
+    dnnl_memory_desc_query(layout, dnnl_query_inner_nblks_s32, &blocks);
+    dnnl_memory_desc_query(layout, dnnl_query_inner_blks, (void *)&sizes);
+    dnnl_memory_desc_query(layout, dnnl_query_inner_idxs, (void *)&of);
+    memcpy(ret->dims, *dims, sizeof(ret->dims));
+    for (int d = 0; d < ret->rank; d++) {
+        ret->at[d] = mem_alloc((size_t)ret->dims[d] * sizeof(*ret->at[d]));
+        for (int64_t i = 0; i < ret->dims[d]; i++)
+            ret->at[d][i] = place_of(i, d, blocks, *sizes, *of, (*strides)[d]);
+    }
+}
+
+/* count values, step bytes apart in `from`, to their places beyond `base` */
+static void place_line(char *to, const char *from, const int64_t *at, int64_t count,
+                       int64_t base, size_t size, size_t step)
+{
+    for (int64_t i = 0; i < count; i++)
+        memcpy(to + (size_t)(base + at[i]) * size, from + (size_t)i * step, size);
+}
+
+/* plain: as plain_layout() says */
+static void fill_padded(const struct dnnl_backend *b, struct packed *p,
+                        const char *plain)
+{
+    struct places t = {0};
+    size_t size = elem_bytes(b->act);
+
+    places_make(&t, p->layout);
+    memset(p->data, 0, p->bytes);
+    if (t.rank == 2) {
+#pragma omp parallel for
+        for (int64_t o = 0; o < t.dims[1]; o++)
+            place_line(p->data, plain + (size_t)(o * t.dims[0]) * size, t.at[0],
+                       t.dims[0], t.at[1][o], size, size);
+    } else {
+        int64_t kernel = t.dims[2] * t.dims[3];
+
+#pragma omp parallel for
+        for (int64_t o = 0; o < t.dims[0]; o++)
+            for (int64_t k = 0; k < kernel; k++)
+                place_line(p->data, plain + (size_t)(o * t.dims[1] * kernel + k) * size,
+                           t.at[1], t.dims[1],
+                           t.at[0][o] + t.at[2][k / t.dims[3]] + t.at[3][k % t.dims[3]],
+                           size, (size_t)kernel * size);
+    }
+    for (int d = 0; d < t.rank; d++)
+        free(t.at[d]);
+}
+
 static int reorder(struct dnnl_backend *b, struct packed *p, void *plain,
                    struct err *err)
 {
@@ -350,6 +444,10 @@ static int pack_weights(struct dnnl_backend *b, struct packed *p,
         return err_set(err, ERR_NO_MEMORY, "oneDNN has no memory to describe tensor %s",
                        p->sources[0]->name);
     convert_rows(b, p, plain->rows, plain->row);
+    if (pads(p->layout)) {
+        fill_padded(b, p, plain->rows);
+        return 0;
+    }
     return reorder(b, p, plain->rows, err);
 }
 
