@@ -185,6 +185,9 @@ void http_sse_start(struct http_exchange *x);
 bool http_sse_started(const struct http_exchange *x);
 /* name may be NULL; data may have several lines. */
 void http_sse_event(struct http_exchange *x, const char *name, const char *data);
+/* id: what the client sends as Last-Event-ID when it comes back */
+void http_sse_event_with_id(struct http_exchange *x, const char *id, const char *name,
+                            const char *data);
 void http_sse_json(struct http_exchange *x, const char *name,
                    json_t *data); /* takes it */
 void http_sse_comment(struct http_exchange *x, const char *text);

@@ -48,10 +48,18 @@ static void send_scratch(struct http_exchange *x, struct buf *b)
 
 void http_sse_event(struct http_exchange *x, const char *name, const char *data)
 {
+    http_sse_event_with_id(x, NULL, name, data);
+}
+
+void http_sse_event_with_id(struct http_exchange *x, const char *id, const char *name,
+                            const char *data)
+{
     struct buf *b = &x->conn->server->scratch;
 
     if (exchange_is_over(x))
         return;
+    if (id)
+        add_lines(b, "id", id);
     if (name)
         add_lines(b, "event", name);
     add_lines(b, "data", data);

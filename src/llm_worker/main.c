@@ -72,7 +72,7 @@ static const struct flag {
      "threads; 0: one for a small model, else one per physical core [0]"},
     {"context", 0, 1 << 24, offsetof(struct request, context),
      "tokens of each slot; 0: 4096 [0]"},
-    {"slots", 1, 64, offsetof(struct request, slots), "requests at the same time [1]"},
+    {"slots", 1, 4096, offsetof(struct request, slots), "requests at the same time [1]"},
     {"gpu-layers", -1, 10000, offsetof(struct request, gpu_layers),
      "layers on the GPU; -1: as many as fit [-1]"},
 };

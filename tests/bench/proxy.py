@@ -29,6 +29,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CORES = sorted(os.sched_getaffinity(0))
+STREAMS = 1000
 PATH = "/v1/completions"
 BODY = '{"prompt":"a red circle on a blue background","max_tokens":1}'
 
@@ -171,7 +172,7 @@ class Bench:
         home.mkdir(exist_ok=True)
         gguf(home / "bench.gguf")
         return [self.o.server, "--listen-port", port, "--sd-port", 0, "--llm-port", 0, "--home", home, "--model-dir", home,
-                "--llm-model", home / "bench.gguf"]
+                "--llm-model", home / "bench.gguf", "--llm-slots", STREAMS]
 
     def start_server(self):
         port, home = free_port(), self.folder / "home"

@@ -187,6 +187,7 @@ export async function* sseEvents(res) {
       for (const line of text.slice(0, end).split('\n')) {
         if (line.startsWith(':')) event.comment = line.slice(1).trim();
         else if (line.startsWith('event:')) event.event = line.slice(6).trim();
+        else if (line.startsWith('id:')) event.id = line.slice(3).trim();
         else if (line.startsWith('data:')) event.data = (event.data ? `${event.data}\n` : '') + line.slice(5).trimStart();
       }
       yield event;

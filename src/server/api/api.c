@@ -29,6 +29,7 @@ struct api *api_new(struct server *server)
     api->gate = text_gate_new(server);
     if (config->public_dir && *config->public_dir)
         api->page = http_static_new(server->loop, config->public_dir);
+    api->watch = watch_new(api);
     return api;
 }
 
@@ -36,6 +37,7 @@ void api_free(struct api *api)
 {
     if (!api)
         return;
+    watch_free(api->watch);
     text_gate_free(api->gate);
     catalog_free(api->catalog);
     if (api->page)

@@ -12,12 +12,14 @@
 #include "server/supervisor/supervisor.h"
 
 struct text_gate;
+struct watch;
 
 struct api {
     struct server *server;
     struct catalog *catalog;
     struct text_gate *gate;
     struct http_static *page; /* NULL: there is none */
+    struct watch *watch;      /* tells /v1/events what the parts say */
     json_t *processor;        /* what cannot change, read once */
 };
 
@@ -46,6 +48,7 @@ handler_fn text_chat, text_completions, text_tokenize, text_detokenize, text_emb
 handler_fn images_generate, images_edit, jobs_add;
 /* jobs.c */
 handler_fn jobs_list, jobs_show, jobs_cancel, jobs_follow, queue_show;
+json_t *queue_json(struct api *api);
 struct job_progress;
 void jobs_respond_accepted(struct api *api, struct http_exchange *x,
                            const struct job_progress *now);
@@ -63,6 +66,12 @@ handler_fn models_list, models_list_text, models_load, models_load_text, models_
 /* workers.c */
 handler_fn workers_list, workers_show, workers_start, workers_stop, workers_restart,
     workers_park, workers_unpark;
+json_t *worker_json(struct api *api, int id);
+json_t *workers_json(struct api *api);
+/* watch.c */
+handler_fn events_follow;
+struct watch *watch_new(struct api *api);
+void watch_free(struct watch *w);
 
 /* ---- answers that come later (later.c) ----
  *

@@ -395,14 +395,18 @@ static void add_text(void *user, const struct text_place *p)
                   number_or_null(p->eta_ms)));
 }
 
-void queue_show(struct api *api, struct http_exchange *x, const char *arg)
+json_t *queue_json(struct api *api)
 {
     json_t *pictures = json_array();
     struct text_list text = {api, json_array()};
 
-    (void)arg;
     job_queue_each(api->server->queue, add_picture, pictures);
     text_gate_each(api->gate, add_text, &text);
-    http_respond_json(x, 200,
-                      json_pack("{s:o, s:o}", "images", pictures, "text", text.list));
+    return json_pack("{s:o, s:o}", "images", pictures, "text", text.list);
+}
+
+void queue_show(struct api *api, struct http_exchange *x, const char *arg)
+{
+    (void)arg;
+    http_respond_json(x, 200, queue_json(api));
 }

@@ -237,7 +237,7 @@ static int read_options(const json_t *body, struct worker_load_options *ret,
 
     if (body_whole(body, body_name(body, layer_names), -1, 1000, &layers, err) ||
         body_whole(body, body_name(body, context_names), 0, 1 << 24, &context, err) ||
-        body_whole(body, "slots", 0, 64, &slots, err) ||
+        body_whole(body, "slots", 0, 4096, &slots, err) ||
         body_whole(body, "idle_timeout", -1, 31536000, &idle, err) ||
         body_text(body, "task", 0, &task, err) ||
         (task && worker_task_from_name(task, &ret->task, err)))

@@ -9,6 +9,8 @@ const struct route routes[] = {
     {"GET", "/v1", SCOPE_PUBLIC, about_index, "this list"},
     {"GET", "/v1/system", SCOPE_ADMIN, about_system,
      "processor, memory as it is now, graphics cards"},
+    {"GET", "/v1/events", SCOPE_ADMIN, events_follow,
+     "everything that happens, as one stream of events"},
     {"GET", "/v1/config", SCOPE_ADMIN, config_show,
      "every option, its value, and where that comes from"},
     {"POST", "/v1/config", SCOPE_ADMIN, config_set, "change options while it runs"},

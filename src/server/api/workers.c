@@ -61,7 +61,7 @@ static void add_text_facts(json_t *worker, const struct worker_snapshot *w)
                         w->model ? options_json(&w->present) : json_null());
 }
 
-static json_t *worker_json(struct api *api, int id)
+json_t *worker_json(struct api *api, int id)
 {
     struct worker_snapshot w;
 
@@ -99,12 +99,11 @@ static int id_of(struct api *api, struct http_exchange *x, const char *name,
     return -1;
 }
 
-void workers_list(struct api *api, struct http_exchange *x, const char *arg)
+json_t *workers_json(struct api *api)
 {
     const struct supervisor *s = api->server->supervisor;
     json_t *all = json_object();
 
-    (void)arg;
     for (int id = 0; id < supervisor_count(s); id++) {
         struct worker_snapshot w;
 
@@ -113,7 +112,13 @@ void workers_list(struct api *api, struct http_exchange *x, const char *arg)
         supervisor_snapshot(s, id, &w);
         json_object_set_new(all, w.name, worker_json(api, id));
     }
-    http_respond_json(x, 200, all);
+    return all;
+}
+
+void workers_list(struct api *api, struct http_exchange *x, const char *arg)
+{
+    (void)arg;
+    http_respond_json(x, 200, workers_json(api));
 }
 
 void workers_show(struct api *api, struct http_exchange *x, const char *arg)

@@ -66,9 +66,11 @@ const struct option options[] = {
      "TOKENS",
      "context of each request; 0: what the model was trained for, at most 8192", NULL,
      OPTION_AT_LOAD},
-    {"llm-slots", NULL, OPTION_NUMBER, F(llm_slots), 1, 64, "2", NULL, "N",
-     "text requests answered at the same time, by each text model", NULL,
-     OPTION_AT_LOAD},
+    {"llm-slots", NULL, OPTION_NUMBER, F(llm_slots), 1, 4096, "2", NULL, "N",
+     "text requests answered at the same time, by each text model; llama-server takes "
+     "256 "
+     "at most, and parking saves the contexts of the first 64",
+     NULL, OPTION_AT_LOAD},
     {"llm-idle-timeout", NULL, OPTION_NUMBER, F(llm_idle_timeout_s), 0, 31536000, "0",
      NULL, "SECONDS",
      "a text model that nobody uses for so long leaves memory until the next request "

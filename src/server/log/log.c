@@ -26,6 +26,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -42,6 +43,8 @@ struct log {
     pthread_cond_t changed;
     struct buf pending;
     unsigned long dropped;
+    log_heard_fn *heard;
+    void *heard_data;
     bool closing;
     bool finished; /* the thread has written everything and ends */
 };
@@ -178,7 +181,8 @@ static void append_clean(struct buf *out, const char *text, size_t len)
         buf_printf(out, " ... [%zu bytes cut]", len - kept);
 }
 
-static void push(struct log *log, enum log_source source, const char *text, size_t len)
+static void push(struct log *log, enum log_level level, enum log_source source,
+                 const char *text, size_t len)
 {
     struct buf line = {0};
 
@@ -189,6 +193,12 @@ static void push(struct log *log, enum log_source source, const char *text, size
     buf_append(&line, "\n", 1);
 
     pthread_mutex_lock(&log->mutex);
+    if (log->heard) {
+        size_t prefix = strlen(prefixes[source]);
+
+        log->heard(log->heard_data, level, source, line.data + prefix,
+                   line.len - prefix - 1);
+    }
     if (!log->has_thread) {
         write_all(log->fd, line.data, line.len);
     } else if (log->pending.len + line.len > PENDING_MAX) {
@@ -219,7 +229,7 @@ static void push_format(struct log *log, enum log_level level, const char *forma
     n = vsnprintf(text, sizeof(text), format, ap);
     if (n < 0)
         return;
-    push(log, LOG_ORCHESTRATOR, text,
+    push(log, level, LOG_ORCHESTRATOR, text,
          (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1);
 }
 
@@ -240,5 +250,13 @@ DEFINE_LEVEL(log_debug, LOG_DEBUG)
 void log_line(struct log *log, enum log_source source, const char *line, size_t len)
 {
     if (log)
-        push(log, source, line, len);
+        push(log, LOG_INFO, source, line, len);
+}
+
+void log_listen(struct log *log, log_heard_fn *heard, void *data)
+{
+    pthread_mutex_lock(&log->mutex);
+    log->heard = heard;
+    log->heard_data = data;
+    pthread_mutex_unlock(&log->mutex);
 }

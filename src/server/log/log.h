@@ -40,6 +40,12 @@ void log_info(struct log *log, const char *format, ...)
 /* only with --verbose */
 void log_debug(struct log *log, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* Every line that is written is also handed to `heard`: clean, without prefix and newline, from whichever thread
+ * wrote it, so it must be short and must not log. A worker's lines count as LOG_INFO. NULL ends it: once this has
+ * returned, nobody is in `heard`. */
+typedef void log_heard_fn(void *data, enum log_level level, enum log_source source,
+                          const char *text, size_t len);
+void log_listen(struct log *log, log_heard_fn *heard, void *data);
 /* one line of a worker, as it is (control characters are made visible) */
 void log_line(struct log *log, enum log_source source, const char *line, size_t len);
 

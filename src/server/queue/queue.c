@@ -160,36 +160,6 @@ void job_progress_get(const struct job *job, struct job_progress *ret)
     memcpy(ret->detail, job->detail, sizeof(ret->detail));
 }
 
-static void tell_client(struct job *job)
-{
-    struct job_progress now;
-
-    if (job->ended || !job->is_stored)
-        return;
-    job_progress_get(job, &now);
-    job->told_ms = clock_ms();
-    for (struct job_watch *w = job->watches, *next; w; w = next) {
-        next = w->next;
-        if (w->on.on_change)
-            w->on.on_change(w->user, &now);
-    }
-}
-
-static void tell_listener(struct job_queue *q)
-{
-    if (q->changed)
-        q->changed(q->changed_user);
-}
-
-void job_changed(struct job *job)
-{
-    struct job_queue *q = job->queue;
-
-    tell_client(job);
-    if (job == q->first)
-        tell_listener(q);
-}
-
 /* Those who wait hear of it every second; a long step must not look like a dead connection either. */
 static void on_tick(uv_timer_t *timer)
 {
@@ -201,7 +171,7 @@ static void on_tick(uv_timer_t *timer)
     for (struct job *j = q->first; j; j = j->next)
         if (j->step == JOB_WAITING || j->step == JOB_PREPARING ||
             clock_ms() - j->told_ms >= KEEP_ALIVE_MS)
-            tell_client(j);
+            job_tell(j);
     if (!q->first)
         uv_timer_stop(q->tick);
 }
@@ -214,7 +184,7 @@ void queue_renumber(struct job_queue *q)
         if (j->position == position)
             continue;
         j->position = position;
-        tell_client(j);
+        job_tell(j);
     }
 }
 
@@ -364,12 +334,13 @@ static void on_added(void *user, const struct err *err, const char *existing,
             if (w->on.on_accepted)
                 w->on.on_accepted(w->user);
         }
+        job_told(job, NULL);
         if (job != q->first)
             log_info(q->o.log, "[Queue] %s: waiting, position %d", job->id,
                      job->position);
         run_next(q);
         if (job != q->first)
-            tell_listener(q);
+            queue_tell(q);
     }
     job_queue_unref(q);
 }
@@ -490,7 +461,7 @@ static void on_unfinished(void *user, const struct err *err, json_t *jobs)
                      "[Queue] %zu picture job(s) of before are taken up again",
                      json_array_size(jobs));
         run_next(q);
-        tell_listener(q);
+        queue_tell(q);
     }
     job_queue_unref(q);
 }
@@ -556,6 +527,8 @@ void job_end(struct job *job, enum job_step how, const struct err *err)
                  (double)(clock_ms() - job->begun_ms) / 1000, job_step_word(how));
     }
     job->step = how;
+    if (!q->closing)
+        job_told(job, err);
     if (how == JOB_FAILED)
         log_error(q->o.log, "Picture %s failed: %s", job->id, err->message);
     else
@@ -567,7 +540,7 @@ void job_end(struct job *job, enum job_step how, const struct err *err)
     if (!(q->closing && job->kept))
         inputs_drop(&job->request);
     if (job == q->first)
-        tell_listener(q);
+        queue_tell(q);
     while (*at != job)
         at = &(*at)->next;
     *at = job->next;
@@ -577,7 +550,7 @@ void job_end(struct job *job, enum job_step how, const struct err *err)
     if (q->closing)
         return;
     queue_renumber(q);
-    tell_listener(q);
+    queue_tell(q);
     run_next(q);
 }
 
@@ -666,30 +639,4 @@ void job_queue_cancel_all(struct job_queue *q, json_t *ret_ids)
         json_array_insert_new(ret_ids, 0, json_string(last->id));
         job_cancel(last);
     }
-}
-
-char *job_queue_progress_text(const struct job_queue *q)
-{
-    struct job_progress p = {.eta_ms = -1};
-    bool idle = !q->first;
-
-    if (!idle)
-        job_progress_get(q->first, &p);
-    json_t *eta = p.eta_ms < 0 ? json_null() : json_integer(p.eta_ms);
-    json_t *state = json_pack(
-        "{s:i, s:i, s:f, s:s, s:s, s:i, s:i, s:s?, s:o, s:I}", "step", p.sample_step,
-        "steps", p.sample_steps, "time", (double)p.time_ms / 1000.0, "phase",
-        idle ? "idle" : job_step_word(p.step), "label",
-        idle ? "Idle" : job_step_label(p.step), "image", p.image, "images", p.images,
-        "job", p.id, "eta_ms", eta, "waiting", (json_int_t)job_queue_waiting(q));
-    char *text = json_dumps(state, JSON_COMPACT | JSON_REAL_PRECISION(6));
-
-    json_decref(state);
-    return text;
-}
-
-void job_queue_listen(struct job_queue *q, void (*changed)(void *user), void *user)
-{
-    q->changed = changed;
-    q->changed_user = user;
 }

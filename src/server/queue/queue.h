@@ -108,6 +108,11 @@ void job_queue_cancel_all(struct job_queue *q, json_t *ret_ids);
 
 /* The state as clients see it (docs/openapi.yaml, Progress): of the running job, or idle. JSON text; free() it. */
 char *job_queue_progress_text(const struct job_queue *q);
+/* Each job when it is accepted, with each step, and at its end (err: why it failed or was cancelled, else NULL). One who
+ * follows; NULL: none. */
+typedef void job_told_fn(void *user, const struct job_progress *now,
+                         const struct err *err);
+void job_queue_follow(struct job_queue *q, job_told_fn *told, void *user);
 /* After every change of that state. One listener. */
 void job_queue_listen(struct job_queue *q, void (*changed)(void *user), void *user);
 

@@ -102,6 +102,8 @@ struct job_queue {
     uv_timer_t *tick; /* while there are jobs: once a second */
     void (*changed)(void *user);
     void *changed_user;
+    job_told_fn *told;
+    void *told_user;
     void (*on_closed)(void *user);
     void *closed_user;
     uint64_t serial;
@@ -134,6 +136,11 @@ void job_hand_out(struct job *job);
 /* queue.c, for run.c: */
 /* A picture of this job took so long: what the estimates are made of. */
 void job_measured(struct job *job, uint64_t ms);
+/* tell.c: this job's clients; who follows all jobs (err: why it failed); who listens to the running one. job_changed is
+ * all three. */
+void job_tell(struct job *job);
+void job_told(struct job *job, const struct err *err);
+void queue_tell(struct job_queue *q);
 void job_changed(struct job *job);
 /* Ends the job for its client and takes it out of the queue. err NULL: it went well. */
 void job_end(struct job *job, enum job_step how, const struct err *err);
