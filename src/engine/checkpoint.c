@@ -30,9 +30,24 @@ static struct graph *encode_graph(const struct checkpoint *c,
 {
     struct graph *g = graph_new("encode");
     struct build b = {g, c->file, used};
-    int ids = graph_input(g, "ids", TENSOR_I32, shape2(size->batch, c->clip.positions));
+    int ids =
+        graph_input(g, "ids", TENSOR_I32,
+                    shape2((int64_t)size->batch * size->chunks, c->clip.positions));
 
-    unet_build_context(c->unet, &b, clip_build(&c->clip, &b, ids));
+    graph_output(g, "hidden", TENSOR_F32, clip_build(&c->clip, &b, ids));
+    return g;
+}
+
+static struct graph *context_graph(const struct checkpoint *c,
+                                   const struct picture_size *size, bool *used)
+{
+    struct graph *g = graph_new("context");
+    struct build b = {g, c->file, used};
+    int hidden = graph_input(
+        g, "hidden", TENSOR_F32,
+        shape3(size->batch, size->chunks * c->clip.positions, c->clip.width));
+
+    unet_build_context(c->unet, &b, hidden);
     return g;
 }
 
@@ -44,7 +59,7 @@ static struct graph *step_graph(const struct checkpoint *c,
     struct unet_size unet_size = {.batch = size->batch,
                                   .high = size->height / c->vae.scale,
                                   .wide = size->width / c->vae.scale,
-                                  .tokens = c->clip.positions};
+                                  .tokens = size->chunks * c->clip.positions};
 
     unet_build_step(c->unet, &b, &unet_size);
     return g;
@@ -75,6 +90,12 @@ struct graph *checkpoint_encode_graph(const struct checkpoint *c,
                                       const struct picture_size *size)
 {
     return encode_graph(c, size, NULL);
+}
+
+struct graph *checkpoint_context_graph(const struct checkpoint *c,
+                                       const struct picture_size *size)
+{
+    return context_graph(c, size, NULL);
 }
 
 struct graph *checkpoint_step_graph(const struct checkpoint *c,
@@ -235,7 +256,7 @@ static int check_step_graph(const struct checkpoint *c, const struct picture_siz
 
 static int check_networks(struct checkpoint *c, bool *used, struct err *err)
 {
-    struct picture_size size = {c->defaults.width, c->defaults.height, 2, 0};
+    struct picture_size size = {c->defaults.width, c->defaults.height, 2, 0, 1};
 
     if (c->clip.positions != TOKENIZER_CONTEXT)
         return err_set(err, ERR_BAD_FILE,
@@ -250,6 +271,7 @@ static int check_networks(struct checkpoint *c, bool *used, struct err *err)
                        "its default size %dx%d is not made of multiples of %d",
                        c->defaults.width, c->defaults.height, c->vae.scale);
     if (check_graph(encode_graph(c, &size, used), err) ||
+        check_graph(context_graph(c, &size, used), err) ||
         check_step_graph(c, &size, used, err) ||
         check_graph(decode_graph(c, &size, used), err))
         return -1;

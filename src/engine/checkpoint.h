@@ -37,11 +37,15 @@ struct picture_size {
     int width, height; /* pixels, multiples of the VAE's scale */
     int batch;         /* 2: with and without the prompt, 1: with it alone */
     int starts;        /* 1: from a picture, so that the encoder is needed */
+    int chunks;        /* of each prompt, at least 1 */
 };
 
-/* "ids" [batch, positions] i32 -> the U-Net's context outputs */
+/* "ids" [batch chunks, positions] i32 -> "hidden" [batch chunks, positions, width] f32 */
 struct graph *checkpoint_encode_graph(const struct checkpoint *c,
                                       const struct picture_size *size);
+/* "hidden" [batch, chunks positions, width] f32 -> the U-Net's context outputs */
+struct graph *checkpoint_context_graph(const struct checkpoint *c,
+                                       const struct picture_size *size);
 /* see unet_build_step */
 struct graph *checkpoint_step_graph(const struct checkpoint *c,
                                     const struct picture_size *size);

@@ -1,11 +1,11 @@
 /* engine: opening, loading, checking and estimating. Drawing itself is generate.c.
  *
  * A loaded model is a checkpoint (the mapped file and what was read from its names), a
- * store of packed weights, and the stages (encode, step, decode) compiled for the size
+ * store of packed weights, and the stages (encode, context, step, decode) compiled for the size
  * that was asked for last. Loading compiles for the model's default size and packs
  * everything, so that the first picture does not pay for it and a file that cannot be
  * packed is refused at once; the mapped pages are given back afterwards. Another size
- * compiles the three graphs again and finds its weights in the store.
+ * compiles the graphs again and finds its weights in the store.
  *
  * Memory: resident is the store. A job adds one block (job_memory: the arena of the
  * largest stage and the buffers between the stages), mapped when the job starts and
@@ -110,6 +110,7 @@ int model_compile(struct engine_model *model, const struct picture_size *size,
     stages = mem_zalloc(sizeof(*stages));
     stages->size = *size;
     stages->graphs[STAGE_ENCODE] = checkpoint_encode_graph(model->checkpoint, size);
+    stages->graphs[STAGE_CONTEXT] = checkpoint_context_graph(model->checkpoint, size);
     stages->graphs[STAGE_STEP] = checkpoint_step_graph(model->checkpoint, size);
     stages->graphs[STAGE_DECODE] = checkpoint_decode_graph(model->checkpoint, size);
     if (size->starts)
@@ -165,7 +166,7 @@ int engine_model_load(struct engine_model **ret_model, struct engine *engine,
         goto fail;
     model->store = engine->backend->ops->store_new(engine->backend);
     size = (struct picture_size){model->checkpoint->defaults.width,
-                                 model->checkpoint->defaults.height, 2, 0};
+                                 model->checkpoint->defaults.height, 2, 0, 1};
     if (model_compile(model, &size, err) || model_pack(model, events, err)) {
         err_wrap(err, "%s", path);
         goto fail;
@@ -392,6 +393,43 @@ static int understand_start(const struct engine_model *model,
     return 0;
 }
 
+/* Both prompts are as long as the least common multiple: attending to something twice is the same as once, and so neither
+ * changes the other. */
+static int understand_prompts(const struct engine_job *job, struct plan_of_job *plan,
+                              struct err *err)
+{
+    int chunks[2] = {1, 1}, common;
+
+    plan->syntax = plan->dialect == DIALECT_COMFY ? PROMPT_COMFY : PROMPT_A1111;
+    for (int i = 0; i < plan->size.batch; i++) {
+        struct prompt p;
+
+        if (prompt_read(&p, job_prompt(job, i), plan->syntax, err)) {
+            if (i == 1)
+                snprintf(err->param, sizeof(err->param), "negative_prompt");
+            return -1;
+        }
+        chunks[i] = p.count;
+        prompt_release(&p);
+    }
+    common = chunks[0];
+    while (common % chunks[1])
+        common += chunks[0];
+    if (common > PROMPT_CHUNKS_MAX)
+        return err_set_param(err, ERR_INVALID, "prompt",
+                             "the prompt has %d chunks of 75 tokens and the negative "
+                             "one %d, which are drawn "
+                             "with as %d; at most %d are possible: shorten one of them",
+                             chunks[0], chunks[1], common, PROMPT_CHUNKS_MAX);
+    plan->size.chunks = common;
+    return 0;
+}
+
+const char *job_prompt(const struct engine_job *job, int i)
+{
+    return i == 0 ? job->prompt : job->negative_prompt ? job->negative_prompt : "";
+}
+
 int job_understand(const struct engine_model *model, const struct engine_job *job,
                    struct plan_of_job *ret_plan, struct err *err)
 {
@@ -413,10 +451,10 @@ int job_understand(const struct engine_model *model, const struct engine_job *jo
     if (understand_sampling(job, &plan, err))
         return -1;
     /* at 1 the part without the prompt cancels out */
-    plan.size = (struct picture_size){job->width, job->height, 2, 0};
+    plan.size = (struct picture_size){job->width, job->height, 2, 0, 1};
     if (fabs(plan.guidance - 1) < 1e-9 && !sampler_wants_uncond(plan.sampler))
         plan.size.batch = 1;
-    if (understand_start(model, job, &plan, err))
+    if (understand_prompts(job, &plan, err) || understand_start(model, job, &plan, err))
         return -1;
     *ret_plan = plan;
     return 0;
@@ -447,7 +485,8 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
     const struct stages *stages = model->stages;
     const struct picture_size *size = &stages->size;
     size_t act = model->engine->backend->act_bytes;
-    size_t batch = (size_t)size->batch, tokens = (size_t)c->clip.positions;
+    size_t batch = (size_t)size->batch;
+    size_t tokens = (size_t)size->chunks * (size_t)c->clip.positions;
     size_t pixels = (size_t)size->width * (size_t)size->height, arena = 0;
     size_t latent = pixels / (size_t)(c->vae.scale * c->vae.scale) *
                     (size_t)c->vae.latent_channels * sizeof(float);
@@ -458,6 +497,7 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
             arena = stages->programs[i]->arena_bytes;
     m.arena = take(&m.total, arena);
     m.ids = take(&m.total, batch * tokens * sizeof(int32_t));
+    m.hidden = take(&m.total, batch * tokens * (size_t)c->clip.width * sizeof(float));
     m.contexts = mem_alloc((size_t)(m.context_count + 1) * sizeof(*m.contexts));
     for (int i = 0; i < m.context_count; i++)
         m.contexts[i] = take(&m.total, batch * tokens * act *

@@ -99,7 +99,8 @@ struct engine_start {
 };
 
 struct engine_job {
-    const char *prompt;          /* UTF-8; "" is a prompt, NULL is none */
+    const char *prompt;          /* UTF-8, with weights and BREAK (text/prompt.h); "" is
+                                    a prompt, NULL is none */
     const char *negative_prompt; /* NULL: "" */
     int width, height; /* multiples of 8 (more where the model halves more often) */
     int steps;
@@ -155,7 +156,6 @@ struct engine_image {
     const char *parameters; /* A1111's text, also inside the PNG */
     const void *png;
     size_t png_bytes;
-    unsigned dropped_tokens; /* of the prompt: more than fit into the text encoder */
 };
 
 /* What is there after a step, a pixel for each latent pixel. Lives only during the call. */

@@ -1,7 +1,7 @@
 /* generate: one job from prompt to PNG.
  *
- * encode: both prompts through the text encoder and the U-Net's keys and values, once
- * per job. Then per picture: noise, the sampler's walk along the sigmas (each step one
+ * encode: both prompts, chunk by chunk, through the text encoder; what they weigh; and the
+ * U-Net's keys and values, once per job. Then per picture: noise, the sampler's walk along the sigmas (each step one
  * U-Net run over the batch of "with the prompt" and "with the negative prompt"),
  * decode, PNG.
  *
@@ -21,7 +21,7 @@
 #include "engine/image/png.h"
 #include "engine/model.h"
 #include "engine/start.h"
-#include "engine/text/tokenizer.h"
+#include "engine/text/prompt.h"
 
 #include <math.h>
 #include <string.h>
@@ -39,7 +39,6 @@ struct run {
     struct schedule schedule;
     double *sigmas;         /* [levels + 1], the whole schedule */
     unsigned levels, first; /* the walk begins at sigmas[first] */
-    unsigned dropped_tokens;
     int image;
     struct start *start; /* NULL: from noise alone */
 };
@@ -77,38 +76,101 @@ static int run_stage(struct run *run, enum stage stage, void *const *inputs,
 
 /* ---- encode ---- */
 
-static int put_ids(const char *text, int32_t *ret_ids, unsigned *ret_dropped,
-                   struct err *err)
+/* The ids of each chunk of a prompt, again and again until there are enough. */
+static void put_ids(const struct prompt *prompt, int chunks, int32_t *ids)
 {
-    struct tokens tokens;
+    for (int i = 0; i < chunks; i++)
+        memcpy(ids + (size_t)i * TOKENIZER_CONTEXT,
+               prompt->chunks[i % prompt->count].ids, sizeof(prompt->chunks[0].ids));
+}
 
-    if (tokenizer_encode(text, strlen(text), &tokens, err))
+static size_t hidden_of_chunk(const struct run *run)
+{
+    return (size_t)TOKENIZER_CONTEXT * (size_t)run->model->checkpoint->clip.width;
+}
+
+static void weigh(struct run *run, const struct prompt *prompt, float *hidden,
+                  const float *empty)
+{
+    for (int i = 0; i < run->plan.size.chunks; i++)
+        prompt_weigh(&prompt->chunks[i % prompt->count], run->plan.syntax,
+                     hidden + (size_t)i * hidden_of_chunk(run),
+                     run->model->checkpoint->clip.width, empty);
+}
+
+static bool is_weighted(const struct prompt *prompt)
+{
+    for (int i = 0; i < prompt->count; i++)
+        if (prompt->chunks[i].is_weighted)
+            return true;
+    return false;
+}
+
+/* What the text encoder makes of a chunk without text; NULL: not needed, or err. */
+static float *encode_nothing(struct run *run, struct err *err)
+{
+    int rows = run->plan.size.batch * run->plan.size.chunks;
+    int32_t *ids = at(run, run->memory.ids);
+    float *hidden = at(run, run->memory.hidden), *empty;
+    struct prompt nothing;
+
+    if (prompt_read(&nothing, "", run->plan.syntax, err))
+        return NULL;
+    put_ids(&nothing, rows, ids);
+    prompt_release(&nothing);
+    if (run_stage(run, STAGE_ENCODE, (void *[]){ids}, (void *[]){hidden}, err))
+        return NULL;
+    empty = mem_alloc(hidden_of_chunk(run) * sizeof(*empty));
+    memcpy(empty, hidden, hidden_of_chunk(run) * sizeof(*empty));
+    return empty;
+}
+
+/* prompts -> ids -> hidden, weighed -> keys and values */
+static int encode_prompts(struct run *run, const struct prompt *prompts, float *empty,
+                          struct err *err)
+{
+    const struct picture_size *size = &run->plan.size;
+    int32_t *ids = at(run, run->memory.ids);
+    float *hidden = at(run, run->memory.hidden);
+    void **outputs;
+    int result;
+
+    for (int b = 0; b < size->batch; b++)
+        put_ids(&prompts[b], size->chunks,
+                ids + (size_t)b * (size_t)size->chunks * TOKENIZER_CONTEXT);
+    if (run_stage(run, STAGE_ENCODE, (void *[]){ids}, (void *[]){hidden}, err))
         return -1;
-    memcpy(ret_ids, tokens.ids, sizeof(tokens.ids));
-    *ret_dropped = tokens.dropped;
-    return 0;
+    for (int b = 0; b < size->batch; b++)
+        weigh(run, &prompts[b],
+              hidden + (size_t)b * (size_t)size->chunks * hidden_of_chunk(run), empty);
+    outputs = mem_alloc((size_t)(run->memory.context_count + 1) * sizeof(*outputs));
+    for (int i = 0; i < run->memory.context_count; i++)
+        outputs[i] = at(run, run->memory.contexts[i]);
+    result = run_stage(run, STAGE_CONTEXT, (void *[]){hidden}, outputs, err);
+    free(outputs);
+    return result;
 }
 
 static int encode(struct run *run, struct err *err)
 {
-    const struct engine_job *job = run->job;
-    int32_t *ids = at(run, run->memory.ids);
-    void **outputs;
-    unsigned dropped;
-    int result;
+    struct prompt prompts[2] = {{0}};
+    float *empty = NULL;
+    bool weighted = false;
+    int result = 0;
 
     tell_phase(run, ENGINE_PHASE_ENCODE);
-    if (put_ids(job->prompt, ids, &run->dropped_tokens, err))
-        return -1;
-    if (run->plan.size.batch == 2 &&
-        put_ids(job->negative_prompt ? job->negative_prompt : "",
-                ids + TOKENIZER_CONTEXT, &dropped, err))
-        return -1;
-    outputs = mem_alloc((size_t)(run->memory.context_count + 1) * sizeof(*outputs));
-    for (int i = 0; i < run->memory.context_count; i++)
-        outputs[i] = at(run, run->memory.contexts[i]);
-    result = run_stage(run, STAGE_ENCODE, (void *[]){ids}, outputs, err);
-    free(outputs);
+    for (int b = 0; b < run->plan.size.batch && !result; b++) {
+        result =
+            prompt_read(&prompts[b], job_prompt(run->job, b), run->plan.syntax, err);
+        weighted |= !result && is_weighted(&prompts[b]);
+    }
+    if (!result && weighted && run->plan.syntax == PROMPT_COMFY)
+        result = (empty = encode_nothing(run, err)) ? 0 : -1;
+    if (!result)
+        result = encode_prompts(run, prompts, empty, err);
+    free(empty);
+    prompt_release(&prompts[0]);
+    prompt_release(&prompts[1]);
     return result;
 }
 
@@ -412,8 +474,7 @@ static int deliver(struct run *run, int64_t seed, struct err *err)
                                  .seed = seed,
                                  .width = run->job->width,
                                  .height = run->job->height,
-                                 .rgb = at(run, run->memory.rgb),
-                                 .dropped_tokens = run->dropped_tokens};
+                                 .rgb = at(run, run->memory.rgb)};
     struct image whole = {0};
     int result;
 

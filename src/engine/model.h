@@ -6,12 +6,20 @@
 #include "engine/engine.h"
 #include "engine/graph/backend.h"
 #include "engine/preview.h"
+#include "engine/text/prompt.h"
 
 struct engine {
     struct backend *backend;
 };
 
-enum stage { STAGE_ENCODE, STAGE_STEP, STAGE_DECODE, STAGE_START, STAGE_COUNT };
+enum stage {
+    STAGE_ENCODE,
+    STAGE_CONTEXT,
+    STAGE_STEP,
+    STAGE_DECODE,
+    STAGE_START,
+    STAGE_COUNT
+};
 
 /* The graphs of one picture size, compiled. STAGE_START, a picture to its latent, only
  * for jobs that start from one; else NULL. */
@@ -44,6 +52,7 @@ struct plan_of_job {
     enum noise_kind rng;
     enum dialect dialect;
     struct sampler_options options;
+    enum prompt_syntax syntax;
     double guidance; /* the scale, as the sampler wants it */
     int levels;      /* steps of the whole schedule */
     int walked;      /* of them the last so many are walked */
@@ -52,11 +61,15 @@ struct plan_of_job {
 int job_understand(const struct engine_model *model, const struct engine_job *job,
                    struct plan_of_job *ret_plan, struct err *err) MUST_CHECK;
 
+/* 0: the prompt, 1: the negative one */
+const char *job_prompt(const struct engine_job *job, int i);
+
 /* Everything that a running job keeps in memory beside the packed weights, as offsets
  * into one block. */
 struct job_memory {
     size_t arena;     /* all stages' */
-    size_t ids;       /* [batch, positions] i32 */
+    size_t ids;       /* [batch chunks, positions] i32 */
+    size_t hidden;    /* [batch chunks, positions, width] f32 */
     size_t *contexts; /* per cross-attention, activation type; context_count of them */
     int context_count;
     size_t latents;    /* [batch, H, W, C] f32: what the U-Net reads */

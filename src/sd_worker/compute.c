@@ -264,13 +264,11 @@ static bool on_image(void *user, const struct engine_image *image, struct err *e
     struct run *run = user;
 
     (void)err;
-    run->task->dropped_tokens = image->dropped_tokens;
     post_line(run->c,
-              json_pack("{s:s, s:i, s:I, s:i, s:i, s:s, s:i, s:I}", "event", "image",
+              json_pack("{s:s, s:i, s:I, s:i, s:i, s:s, s:I}", "event", "image",
                         "index", image->index, "seed", (json_int_t)image->seed, "width",
                         image->width, "height", image->height, "parameters",
-                        image->parameters, "dropped_tokens", (int)image->dropped_tokens,
-                        "bytes", (json_int_t)image->png_bytes),
+                        image->parameters, "bytes", (json_int_t)image->png_bytes),
               image->png, image->png_bytes);
     return true;
 }

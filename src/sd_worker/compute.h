@@ -31,7 +31,6 @@ struct task {
     struct err err;
     char *facts; /* load: JSON text of what was loaded; NULL otherwise */
     struct engine_estimate estimate;
-    unsigned dropped_tokens; /* generate: of the prompt, more than the model reads */
     double elapsed_ms;
 };
 

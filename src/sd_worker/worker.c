@@ -167,9 +167,6 @@ static void on_done(void *user, struct task *task)
             say("job ended after %.0f ms: %s", task->elapsed_ms, task->err.message);
         else
             say("job done in %.0f ms", task->elapsed_ms);
-        if (task->dropped_tokens)
-            say("the prompt is too long: its last %u tokens were not used",
-                task->dropped_tokens);
         break;
     case TASK_ESTIMATE:
         break;

@@ -132,8 +132,10 @@ test('the same seed draws the same picture, count counts seeds up, a job says wh
     'ünï 猫\nNegative prompt: c\nSteps: 2, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 1.5, Seed: 5, Size: 128x64');
   const random = [await worker.draw({ prompt: 'a' }), await worker.draw({ prompt: 'a', seed: -1 })];
   assert.notEqual(random[0].images[0].head.seed, random[1].images[0].head.seed);
-  const wordy = await worker.draw({ prompt: 'a '.repeat(100) });
-  assert.equal(wordy.images[0].head.dropped_tokens, 25);
+  const wordy = await Promise.all(['b', 'c'].map((end) => worker.draw({ prompt: `${'a '.repeat(100)} ${end}`, seed: 7 })));
+  assert.ok(!pixels(wordy[0].images[0]).equals(pixels(wordy[1].images[0])), 'the 101st token counts');
+  const heavy = await worker.draw({ prompt: '(a:1.3)', seed: 7 });
+  assert.ok(!pixels(heavy.images[0]).equals(pixels(one.images[0])));
 });
 
 test('a job may start from a picture: what the mask leaves alone stays, wrong files get a sentence', async (t) => {

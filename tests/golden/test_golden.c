@@ -22,7 +22,7 @@
 #include "engine/graph/backend.h"
 #include "engine/image/png.h"
 #include "engine/text/clip.h"
-#include "engine/text/tokenizer.h"
+#include "engine/text/prompt.h"
 #include "engine/unet/unet.c"
 #include "engine/vae/vae.h"
 
@@ -145,11 +145,12 @@ static void test_tokens(void **state)
     struct err err = {0};
 
     for (int i = 0; i < 2; i++) {
-        struct tokens tokens;
+        struct prompt p;
 
-        check(tokenizer_encode(prompts[i], strlen(prompts[i]), &tokens, &err), &err);
-        assert_memory_equal(tokens.ids, ids + TOKENIZER_CONTEXT * i,
-                            sizeof(tokens.ids));
+        check(prompt_read(&p, prompts[i], PROMPT_A1111, &err), &err);
+        assert_memory_equal(p.chunks[0].ids, ids + TOKENIZER_CONTEXT * i,
+                            sizeof(p.chunks[0].ids));
+        prompt_release(&p);
     }
     free(ids);
 }

@@ -221,22 +221,3 @@ int tokenizer_ids(const char *text, size_t len, int32_t *ret_ids, size_t capacit
     *ret_count = out.count;
     return 0;
 }
-
-int tokenizer_encode(const char *text, size_t len, struct tokens *ret, struct err *err)
-{
-    enum { ROOM = TOKENIZER_CONTEXT - 2 };
-    struct tokens t = {0};
-    size_t count = 0;
-
-    if (tokenizer_ids(text, len, t.ids + 1, ROOM, &count, err))
-        return -1;
-    size_t kept = count < ROOM ? count : ROOM;
-    t.ids[0] = TOKENIZER_BOS;
-    for (size_t i = kept + 1; i < TOKENIZER_CONTEXT; i++)
-        t.ids[i] = TOKENIZER_EOS;
-    t.used = (unsigned)kept + 2;
-    t.eos = (unsigned)kept + 1;
-    t.dropped = (unsigned)(count - kept);
-    *ret = t;
-    return 0;
-}

@@ -1,0 +1,48 @@
+/* Any bytes as a prompt, in both syntaxes: refused with a sentence, or whole chunks of ids of the vocabulary. */
+#include "engine/text/prompt.h"
+
+#include "fuzz.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void check(const char *text, enum prompt_syntax syntax)
+{
+    struct prompt p;
+    struct err err = {0};
+
+    if (prompt_read(&p, text, syntax, &err)) {
+        if (err.code != ERR_INVALID && err.code != ERR_TOO_LARGE)
+            abort();
+        return;
+    }
+    if (p.count < 1 || p.count > PROMPT_CHUNKS_MAX)
+        abort();
+    for (int c = 0; c < p.count; c++) {
+        const struct prompt_chunk *chunk = &p.chunks[c];
+
+        if (chunk->ids[0] != TOKENIZER_BOS ||
+            chunk->ids[TOKENIZER_CONTEXT - 1] != TOKENIZER_EOS)
+            abort();
+        for (int i = 0; i < TOKENIZER_CONTEXT; i++)
+            if (chunk->ids[i] < 0 || chunk->ids[i] >= TOKENIZER_VOCABULARY ||
+                isnan(chunk->weights[i]))
+                abort();
+    }
+    prompt_release(&p);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char *text = malloc(size + 1);
+
+    if (!text)
+        return 0;
+    memcpy(text, data, size);
+    text[size] = '\0';
+    check(text, PROMPT_A1111);
+    check(text, PROMPT_COMFY);
+    free(text);
+    return 0;
+}
