@@ -27,7 +27,7 @@
 struct draw {
     const char *server, *out, *size, *negative, *sampler, *scheduler, *dialect, *rng,
         *model;
-    int64_t steps, seed, count;
+    int64_t steps, seed, count, clip_skip;
     double cfg, eta;
     bool quiet, progress;
     char *prompt;
@@ -165,6 +165,8 @@ static json_t *request(const struct draw *d)
             json_object_set_new(body, texts[i].key, json_string(texts[i].value));
     if (d->steps)
         json_object_set_new(body, "steps", json_integer(d->steps));
+    if (d->clip_skip)
+        json_object_set_new(body, "clip_skip", json_integer(d->clip_skip));
     if (d->seed >= 0)
         json_object_set_new(body, "seed", json_integer(d->seed));
     if (d->cfg >= 0)
@@ -276,6 +278,14 @@ static const struct args_option options[] = {
      .at = offsetof(struct draw, dialect),
      .value = "NAME",
      .help = "whose habits where they differ: a1111 or comfy"},
+    {.name = "clip-skip",
+     .kind = ARGS_INT,
+     .at = offsetof(struct draw, clip_skip),
+     .value = "N",
+     .min = 1,
+     .max = 100,
+     .help =
+         "end the text encoder N - 1 layers early; models of drawings often want 2"},
     {.name = "rng",
      .kind = ARGS_STRING,
      .at = offsetof(struct draw, rng),
@@ -313,9 +323,10 @@ static const struct args_option options[] = {
 static const struct args_command command = {
     .name = "draw",
     .summary = "Draws a picture of PROMPT and writes it as PNG, its settings inside.",
-    .details =
-        "What is not given is the model's own choice. Ctrl-C cancels the job.\n\n"
-        "  mysti draw \"a red circle on a blue background\" -o circle.png\n",
+    .details = "What is not given is the model's own choice. (x:1.3) in PROMPT counts "
+               "more, (x:0.7)\n"
+               "less. Ctrl-C cancels the job.\n\n"
+               "  mysti draw \"a red circle on a blue background\" -o circle.png\n",
     .options = options,
     .operand = ARGS_WORDS,
     .operand_name = "PROMPT",

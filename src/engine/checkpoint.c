@@ -34,7 +34,7 @@ static struct graph *encode_graph(const struct checkpoint *c,
         graph_input(g, "ids", TENSOR_I32,
                     shape2((int64_t)size->batch * size->chunks, c->clip.positions));
 
-    graph_output(g, "hidden", TENSOR_F32, clip_build(&c->clip, &b, ids));
+    graph_output(g, "hidden", TENSOR_F32, clip_build(&c->clip, &b, ids, size->skipped));
     return g;
 }
 
@@ -256,7 +256,10 @@ static int check_step_graph(const struct checkpoint *c, const struct picture_siz
 
 static int check_networks(struct checkpoint *c, bool *used, struct err *err)
 {
-    struct picture_size size = {c->defaults.width, c->defaults.height, 2, 0, 1};
+    struct picture_size size = {.width = c->defaults.width,
+                                .height = c->defaults.height,
+                                .batch = 2,
+                                .chunks = 1};
 
     if (c->clip.positions != TOKENIZER_CONTEXT)
         return err_set(err, ERR_BAD_FILE,

@@ -38,6 +38,7 @@ struct picture_size {
     int batch;         /* 2: with and without the prompt, 1: with it alone */
     int starts;        /* 1: from a picture, so that the encoder is needed */
     int chunks;        /* of each prompt, at least 1 */
+    int skipped;       /* layers at the text encoder's end that are left out */
 };
 
 /* "ids" [batch chunks, positions] i32 -> "hidden" [batch chunks, positions, width] f32 */

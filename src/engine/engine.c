@@ -165,8 +165,10 @@ int engine_model_load(struct engine_model **ret_model, struct engine *engine,
     if (checkpoint_open(&model->checkpoint, path, err))
         goto fail;
     model->store = engine->backend->ops->store_new(engine->backend);
-    size = (struct picture_size){model->checkpoint->defaults.width,
-                                 model->checkpoint->defaults.height, 2, 0, 1};
+    size = (struct picture_size){.width = model->checkpoint->defaults.width,
+                                 .height = model->checkpoint->defaults.height,
+                                 .batch = 2,
+                                 .chunks = 1};
     if (model_compile(model, &size, err) || model_pack(model, events, err)) {
         err_wrap(err, "%s", path);
         goto fail;
@@ -393,6 +395,18 @@ static int understand_start(const struct engine_model *model,
     return 0;
 }
 
+static int understand_clip_skip(const struct engine_model *model,
+                                const struct engine_job *job, struct plan_of_job *plan,
+                                struct err *err)
+{
+    int skip = job->clip_skip ? job->clip_skip : 1;
+
+    if (check_range("clip_skip", skip, 1, model->checkpoint->clip.layers, err))
+        return -1;
+    plan->size.skipped = skip - 1;
+    return 0;
+}
+
 /* Both prompts are as long as the least common multiple: attending to something twice is the same as once, and so neither
  * changes the other. */
 static int understand_prompts(const struct engine_job *job, struct plan_of_job *plan,
@@ -451,10 +465,12 @@ int job_understand(const struct engine_model *model, const struct engine_job *jo
     if (understand_sampling(job, &plan, err))
         return -1;
     /* at 1 the part without the prompt cancels out */
-    plan.size = (struct picture_size){job->width, job->height, 2, 0, 1};
+    plan.size = (struct picture_size){
+        .width = job->width, .height = job->height, .batch = 2, .chunks = 1};
     if (fabs(plan.guidance - 1) < 1e-9 && !sampler_wants_uncond(plan.sampler))
         plan.size.batch = 1;
-    if (understand_prompts(job, &plan, err) || understand_start(model, job, &plan, err))
+    if (understand_clip_skip(model, job, &plan, err) ||
+        understand_prompts(job, &plan, err) || understand_start(model, job, &plan, err))
         return -1;
     *ret_plan = plan;
     return 0;

@@ -120,6 +120,7 @@ struct engine_job {
     double s_noise; /* all fresh noise is multiplied by it */
     double r;       /* dpmpp_sde: where the second look is, above 0 to 1 */
     int64_t ensd;   /* added to the seed for the noise of the steps */
+    int clip_skip; /* the text encoder ends with its last layer but clip_skip - 1; 0 is 1 */
     struct engine_start start;
 };
 

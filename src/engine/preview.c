@@ -64,7 +64,8 @@ static float *encode(const struct engine_model *model, float *picture)
     const struct backend_ops *ops = model->engine->backend->ops;
     const struct checkpoint *c = model->checkpoint;
     int side = PATCHES * c->vae.scale;
-    const struct picture_size size = {side, side, 1, 1, 1};
+    const struct picture_size size = {
+        .width = side, .height = side, .batch = 1, .starts = 1, .chunks = 1};
     struct graph *graph = checkpoint_start_graph(c, &size);
     struct weight_store *store = ops->store_new(model->engine->backend);
     size_t bytes = (size_t)PATCHES * PATCHES * 2 * (size_t)c->vae.latent_channels * 4;

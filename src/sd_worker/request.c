@@ -101,7 +101,8 @@ static int take_fields(struct request *r, const json_t *o, struct err *err)
         take_scale(o, "s_tmin", &r->s_tmin, err) ||
         take_scale(o, "s_tmax", &r->s_tmax, err) ||
         take_scale(o, "s_noise", &r->s_noise, err) || take_scale(o, "r", &r->r, err) ||
-        take_integer(o, "ensd", 0, INT64_MAX, &r->ensd, err))
+        take_integer(o, "ensd", 0, INT64_MAX, &r->ensd, err) ||
+        take_integer(o, "clip_skip", 1, 1000, &r->clip_skip, err))
         return -1;
     if (take_int(o, "width", &r->width, err) ||
         take_int(o, "height", &r->height, err) ||
@@ -206,6 +207,7 @@ static void sampling_job(const struct request *r, struct engine_job *job)
     take_over(&job->r, r->r);
     if (r->ensd >= 0)
         job->ensd = r->ensd;
+    job->clip_skip = (int)r->clip_skip;
 }
 
 void request_job(const struct request *r, const struct engine_model *model,

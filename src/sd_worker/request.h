@@ -12,7 +12,7 @@ struct request {
     char *scheduler;
     char *rng, *dialect;
     double eta, s_churn, s_tmin, s_tmax, s_noise, r;
-    int64_t ensd;
+    int64_t ensd, clip_skip;
     int width, height, steps, count;
     double cfg_scale;
     int64_t seed;

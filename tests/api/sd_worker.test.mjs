@@ -132,8 +132,12 @@ test('the same seed draws the same picture, count counts seeds up, a job says wh
     'ünï 猫\nNegative prompt: c\nSteps: 2, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 1.5, Seed: 5, Size: 128x64');
   const random = [await worker.draw({ prompt: 'a' }), await worker.draw({ prompt: 'a', seed: -1 })];
   assert.notEqual(random[0].images[0].head.seed, random[1].images[0].head.seed);
-  const wordy = await Promise.all(['b', 'c'].map((end) => worker.draw({ prompt: `${'a '.repeat(100)} ${end}`, seed: 7 })));
-  assert.ok(!pixels(wordy[0].images[0]).equals(pixels(wordy[1].images[0])), 'the 101st token counts');
+  const wordy = await worker.draw({ prompt: `${'a '.repeat(100)} b`, seed: 7 });
+  const wordier = await worker.draw({ prompt: `${'a '.repeat(100)} c`, seed: 7 });
+  assert.ok(!pixels(wordy.images[0]).equals(pixels(wordier.images[0])), 'the 101st token counts');
+  const skipped = await worker.draw({ prompt: 'a', seed: 7, clip_skip: 2 });
+  assert.ok(!pixels(skipped.images[0]).equals(pixels(one.images[0])));
+  assert.match(skipped.images[0].head.parameters, /, Clip skip: 2,/);
   const heavy = await worker.draw({ prompt: '(a:1.3)', seed: 7 });
   assert.ok(!pixels(heavy.images[0]).equals(pixels(one.images[0])));
 });
@@ -195,7 +199,7 @@ test('a wrong job is refused with its field, and nothing starts', async (t) => {
     [{ prompt: 'x', steps: 1e30 }, 'steps', /whole/], [{ prompt: 'x', steps: 2.5 }, 'steps', /whole/],
     [{ prompt: 'x', count: -3 }, 'count', /range/], [{ prompt: 'x', cfg_scale: 'a' }, 'cfg_scale', /number/],
     [{ prompt: 'x', cfg_scale: -1 }, 'cfg_scale', /number/], [{ prompt: 'x', seed: 'a' }, 'seed', /whole/],
-    [{ prompt: 'x', sampler: 'dpm_fast' }, 'sampler', /euler, euler_a, heun/], [{ prompt: 'x', dialect: 'latin' }, 'dialect', /a1111 and comfy/],
+    [{ prompt: 'x', sampler: 'dpm_fast' }, 'sampler', /euler, euler_a, heun/], [{ prompt: 'x', clip_skip: 99 }, 'clip_skip', /clip_skip is 99, 1 to \d+ are possible/], [{ prompt: 'x', dialect: 'latin' }, 'dialect', /a1111 and comfy/],
     [{ prompt: 'x', eta: 'much' }, 'eta', /number/], [{ prompt: 'x', s_noise: 11 }, 's_noise', /0 to 10/],
     [{ prompt: 'x', scheduler: 'bong_tangent' }, 'scheduler', /normal, simple, karras/], [{ prompt: 'x', rng: 'dice' }, 'rng', /nv/],
   ];

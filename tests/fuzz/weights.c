@@ -50,7 +50,8 @@ static void read_model(const struct weights_file *file)
     if (clip_open(&clip, file, 0, NULL) == 0) {
         b.graph = graph_new("text");
         clip_build(&clip, &b,
-                   graph_input(b.graph, "ids", TENSOR_I32, shape2(1, clip.positions)));
+                   graph_input(b.graph, "ids", TENSOR_I32, shape2(1, clip.positions)),
+                   0);
         plan_and_free(b.graph);
     }
     if (vae_open(&vae, file, NULL) == 0) {

@@ -161,8 +161,8 @@ static int add_text(const struct setup *s, struct build *b)
     struct err err = {0};
 
     check(clip_open(&clip, s->file, s->text_heads, &err), &err);
-    return clip_build(&clip, b,
-                      graph_input(b->graph, "ids", TENSOR_I32, shape2(2, 77)));
+    return clip_build(&clip, b, graph_input(b->graph, "ids", TENSOR_I32, shape2(2, 77)),
+                      0);
 }
 
 static void test_text(void **state)

@@ -16,12 +16,14 @@ function tensors() {
   const text = 'cond_stage_model.transformer.text_model';
   out[`${text}.embeddings.token_embedding.weight`] = [49408, CONTEXT];
   out[`${text}.embeddings.position_embedding.weight`] = [77, CONTEXT];
-  const layer = `${text}.encoder.layers.0`;
-  for (const n of ['q', 'k', 'v', 'out']) linear(`${layer}.self_attn.${n}_proj`, CONTEXT, CONTEXT);
-  linear(`${layer}.mlp.fc1`, 4 * CONTEXT, CONTEXT);
-  linear(`${layer}.mlp.fc2`, CONTEXT, 4 * CONTEXT);
-  norm(`${layer}.layer_norm1`, CONTEXT);
-  norm(`${layer}.layer_norm2`, CONTEXT);
+  for (const i of [0, 1]) {
+    const layer = `${text}.encoder.layers.${i}`;
+    for (const n of ['q', 'k', 'v', 'out']) linear(`${layer}.self_attn.${n}_proj`, CONTEXT, CONTEXT);
+    linear(`${layer}.mlp.fc1`, 4 * CONTEXT, CONTEXT);
+    linear(`${layer}.mlp.fc2`, CONTEXT, 4 * CONTEXT);
+    norm(`${layer}.layer_norm1`, CONTEXT);
+    norm(`${layer}.layer_norm2`, CONTEXT);
+  }
   norm(`${text}.final_layer_norm`, CONTEXT);
 
   const unet = 'model.diffusion_model';

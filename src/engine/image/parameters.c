@@ -29,6 +29,8 @@ void parameters_format(const struct parameters *p, struct buf *ret_text)
                p->cfg_scale, p->seed, p->width, p->height);
     optional_field(ret_text, "Model hash", p->model_hash);
     optional_field(ret_text, "Model", p->model);
+    if (p->clip_skip > 1)
+        buf_printf(ret_text, ", Clip skip: %d", p->clip_skip);
     if (p->has_start)
         buf_printf(ret_text, ", Denoising strength: %g", p->strength);
     if (p->has_mask)

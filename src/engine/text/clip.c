@@ -68,7 +68,7 @@ static int layer(const struct clip *clip, struct build *b, int x, const char *na
     return graph_add(g, x, build_linear(b, h, NAME("%s.mlp.fc2", name)));
 }
 
-int clip_build(const struct clip *clip, struct build *b, int ids)
+int clip_build(const struct clip *clip, struct build *b, int ids, int skipped)
 {
     const char *prefix = clip->prefix;
     int x =
@@ -76,7 +76,7 @@ int clip_build(const struct clip *clip, struct build *b, int ids)
                         build_find(b, prefix, "embeddings.token_embedding.weight"),
                         build_find(b, prefix, "embeddings.position_embedding.weight"));
 
-    for (int i = 0; i < clip->layers; i++)
+    for (int i = 0; i < clip->layers - skipped; i++)
         x = layer(clip, b, x, NAME("%sencoder.layers.%d", prefix, i));
     return build_layer_norm(b, x, NAME("%sfinal_layer_norm", prefix));
 }

@@ -18,8 +18,8 @@ struct clip {
 /* heads 0: one per 64 channels */
 int clip_open(struct clip *ret_clip, const struct weights_file *file, int heads,
               struct err *err) MUST_CHECK;
-/* ids [N, positions] i32 -> [N, positions, width], the last layer's output after the
- * final norm */
-int clip_build(const struct clip *clip, struct build *b, int ids);
+/* ids [N, positions] i32 -> [N, positions, width], the output of the last layer but
+ * `skipped` after the final norm */
+int clip_build(const struct clip *clip, struct build *b, int ids, int skipped);
 
 #endif

@@ -169,7 +169,8 @@ static int take_sampling(const json_t *body, struct image_request *r, struct err
         body_number(body, "s_tmax", 0, 1000, &r->s_tmax, err) ||
         body_number(body, "s_noise", 0, 10, &r->s_noise, err) ||
         body_number(body, "r", 0.01, 1, &r->r, err) ||
-        body_whole(body, "ensd", 0, UINT32_MAX, &r->ensd, err))
+        body_whole(body, "ensd", 0, UINT32_MAX, &r->ensd, err) ||
+        body_whole(body, "clip_skip", 1, 100, &r->clip_skip, err))
         return -1;
     return 0;
 }

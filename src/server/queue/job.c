@@ -74,6 +74,8 @@ void image_request_put_sampling(json_t *o, const struct image_request *r)
     }
     if (r->ensd >= 0)
         json_object_set_new(o, "ensd", json_integer(r->ensd));
+    if (r->clip_skip >= 0)
+        json_object_set_new(o, "clip_skip", json_integer(r->clip_skip));
 }
 
 void image_request_put_start(json_t *o, const struct image_request *r)
@@ -131,6 +133,7 @@ static void take_sampling(const json_t *o, struct image_request *r)
     r->dialect = take_text(o, "dialect");
     r->rng = take_text(o, "rng");
     r->ensd = take_number(o, "ensd", -1);
+    r->clip_skip = take_number(o, "clip_skip", -1);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         const json_t *v = json_object_get(o, numbers[i].name);
         double value = json_number_value(v);

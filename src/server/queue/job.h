@@ -57,6 +57,7 @@ struct image_request {
     char *rng;             /* "nv", "cpu"; NULL: nv */
     double eta, s_churn, s_tmin, s_tmax, s_noise, r; /* -1: the sampler's own */
     int64_t ensd;                                    /* -1: none */
+    int64_t clip_skip;                               /* -1: none */
     int width; /* pixels, a multiple of 8; 0: the model's */
     int height;
     int steps;        /* 0: the model's */
@@ -69,7 +70,8 @@ struct image_request {
 #define IMAGE_REQUEST_DEFAULT                                                          \
     {                                                                                  \
         .count = 1, .cfg_scale = -1, .seed = -1, .eta = -1, .s_churn = -1,             \
-        .s_tmin = -1, .s_tmax = -1, .s_noise = -1, .r = -1, .ensd = -1, .start = {     \
+        .s_tmin = -1, .s_tmax = -1, .s_noise = -1, .r = -1, .ensd = -1,                \
+        .clip_skip = -1, .start = {                                                    \
             .strength = -1,                                                            \
             .mask_blur = -1,                                                           \
             .padding = -1                                                              \

@@ -152,7 +152,7 @@ static void test_whole_model(void **state)
         struct build b = {graph_new("encode"), file, NULL};
         int ids = graph_input(b.graph, "ids", TENSOR_I32, shape2(2, 77));
 
-        unet_build_context(unet, &b, clip_build(&clip, &b, ids));
+        unet_build_context(unet, &b, clip_build(&clip, &b, ids, 0));
         check_graph(b.graph, act_bytes, fusing);
         b.graph = graph_new("step");
         unet_build_step(unet, &b, &(struct unet_size){2, 16, 15, 77});

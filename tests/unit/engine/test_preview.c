@@ -75,7 +75,8 @@ static void they_are_learned_from_the_encoder(void **state)
 {
     struct engine_model *model;
     struct preview known = {.is_known = true, .channels = 4};
-    struct picture_size size = {64, 64, 1, 1, 1};
+    struct picture_size size = {
+        .width = 64, .height = 64, .batch = 1, .starts = 1, .chunks = 1};
     struct program *program = NULL;
     float *picture = aligned_alloc(64, 64 * 64 * 3 * 4), *moments;
     float latents[64 * 4], colours[64 * 3];
