@@ -55,6 +55,8 @@ void jobs_respond_accepted(struct api *api, struct http_exchange *x,
 /* The job as it is on disk, now or a moment later. */
 void jobs_respond_one(struct api *api, struct http_exchange *x, const char *id,
                       int status);
+/* memory.c */
+handler_fn memory_show;
 /* samplers.c */
 handler_fn samplers_list;
 /* pictures.c */
@@ -65,7 +67,7 @@ handler_fn models_list, models_list_text, models_load, models_load_text, models_
     models_unload_text;
 /* workers.c */
 handler_fn workers_list, workers_show, workers_start, workers_stop, workers_restart,
-    workers_park, workers_unpark;
+    workers_park, workers_unpark, workers_pin;
 json_t *worker_json(struct api *api, int id);
 json_t *workers_json(struct api *api);
 /* watch.c */

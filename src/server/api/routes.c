@@ -26,6 +26,10 @@ const struct route routes[] = {
      "a text model leaves memory with its context, until it is wanted"},
     {"POST", "/v1/workers/{name}/unpark", SCOPE_ADMIN, workers_unpark,
      "and comes back"},
+    {"POST", "/v1/workers/{name}/pin", SCOPE_ADMIN, workers_pin,
+     "its model is not moved by itself"},
+    {"GET", "/v1/memory", SCOPE_ADMIN, memory_show,
+     "who has how much memory, foreseen and measured"},
 
     /* models */
     {"GET", "/v1/models", SCOPE_INFER, models_list,

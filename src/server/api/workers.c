@@ -233,6 +233,27 @@ void workers_unpark(struct api *api, struct http_exchange *x, const char *arg)
     with_body(api, x, arg, BODY_OPTIONAL, unpark);
 }
 
+static void pin(struct api *api, struct http_exchange *x, const char *arg,
+                const json_t *body)
+{
+    struct err err = {0};
+    bool pinned = true;
+    int id;
+
+    if (id_of(api, x, arg, &id))
+        return;
+    if (body_bool(body, "pinned", &pinned, &err) ||
+        supervisor_pin(api->server->supervisor, id, pinned, &err))
+        http_respond_err(x, &err);
+    else
+        http_respond_json(x, 200, worker_json(api, id));
+}
+
+void workers_pin(struct api *api, struct http_exchange *x, const char *arg)
+{
+    with_body(api, x, arg, BODY_OPTIONAL, pin);
+}
+
 void workers_start(struct api *api, struct http_exchange *x, const char *arg)
 {
     with_body(api, x, arg, BODY_OPTIONAL, start);

@@ -167,6 +167,33 @@ uint64_t memory_of_process(const char *root, int pid)
     return resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* "RssAnon:\t  1234 kB" */
+static uint64_t status_bytes(const char *status, const char *field)
+{
+    const char *at = strstr(status, field);
+    unsigned long long kb = 0;
+
+    if (!at || sscanf(at + strlen(field), ": %llu kB", &kb) != 1)
+        return 0;
+    return (uint64_t)kb * 1024;
+}
+
+int memory_use_of_process(const char *root, int pid, struct memory_use *ret)
+{
+    char path[48];
+    struct buf b = {0};
+
+    snprintf(path, sizeof(path), "/proc/%d/status", pid);
+    const char *status = read_text(&b, root, path);
+
+    *ret = (struct memory_use){.resident = status_bytes(status, "\nVmRSS"),
+                               .anonymous = status_bytes(status, "\nRssAnon"),
+                               .file = status_bytes(status, "\nRssFile"),
+                               .swapped = status_bytes(status, "\nVmSwap")};
+    buf_release(&b);
+    return ret->resident ? 0 : -1;
+}
+
 uint64_t memory_cpu_ms_of_process(const char *root, int pid)
 {
     char path[48];

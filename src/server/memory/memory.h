@@ -18,6 +18,15 @@ struct memory_now {
 int memory_read(const char *root, struct memory_now *ret);
 /* Resident bytes of a process, 0 when there is none. */
 uint64_t memory_of_process(const char *root, int pid);
+/* Bytes of a process, from /proc/PID/status. */
+struct memory_use {
+    uint64_t resident; /* anonymous + file + shared */
+    uint64_t anonymous;
+    uint64_t file; /* pages of files: a mapped model */
+    uint64_t swapped;
+};
+/* -1: there is no such process. */
+int memory_use_of_process(const char *root, int pid, struct memory_use *ret);
 /* Processor time that a process has used so far, 0 when there is none. */
 uint64_t memory_cpu_ms_of_process(const char *root, int pid);
 /* docs/openapi.yaml, System.processor and System.gpus. New references. */

@@ -68,6 +68,7 @@ static int read_wish(const json_t *entry, struct wish *ret)
 {
     struct worker_load_options o = WORKER_LOAD_OPTIONS_DEFAULT;
     const char *path, *task = "auto";
+    int pinned = 0;
     struct err ignored;
 
     if (!entry) /* not in the record: nobody has decided */
@@ -76,12 +77,13 @@ static int read_wish(const json_t *entry, struct wish *ret)
         wish_set(ret, NULL, NULL);
         return 0;
     }
-    if (json_unpack((json_t *)(uintptr_t)entry, "{s:s, s?i, s?i, s?i, s?s, s?i}",
+    if (json_unpack((json_t *)(uintptr_t)entry, "{s:s, s?i, s?i, s?i, s?s, s?i, s?b}",
                     "model", &path, "gpu_layers", &o.gpu_layers, "context", &o.context,
-                    "slots", &o.slots, "task", &task, "idle_timeout",
-                    &o.idle_timeout_s) ||
+                    "slots", &o.slots, "task", &task, "idle_timeout", &o.idle_timeout_s,
+                    "pinned", &pinned) ||
         worker_task_from_name(task, &o.task, &ignored) || path[0] != '/')
         return -1;
+    o.is_pinned = pinned;
     wish_set(ret, path, &o);
     return 0;
 }
@@ -158,10 +160,11 @@ static json_t *wish_json(const struct wish *w)
 {
     if (!w->path)
         return json_null();
-    return json_pack("{s:s, s:i, s:i, s:i, s:s, s:i}", "model", w->path, "gpu_layers",
-                     w->options.gpu_layers, "context", w->options.context, "slots",
-                     w->options.slots, "task", worker_task_name(w->options.task),
-                     "idle_timeout", w->options.idle_timeout_s);
+    return json_pack("{s:s, s:i, s:i, s:i, s:s, s:i, s:b}", "model", w->path,
+                     "gpu_layers", w->options.gpu_layers, "context", w->options.context,
+                     "slots", w->options.slots, "task",
+                     worker_task_name(w->options.task), "idle_timeout",
+                     w->options.idle_timeout_s, "pinned", w->options.is_pinned);
 }
 
 static char *record_text(const struct desired_wishes *wishes)

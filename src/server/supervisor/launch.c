@@ -241,8 +241,11 @@ int worker_launch(struct worker *w, const struct wish *target, struct err *err)
     int rc = -1;
 
     process_random_token(w->token);
-    if (w->kind == WORKER_LLM)
+    if (w->kind == WORKER_LLM) {
         w->present = launch_options(w->s->config, target);
+        w->is_predicted = !supervisor_predict(w->s, target->path, &target->options,
+                                              &w->predicted, NULL);
+    }
     if (choose_port(w, err))
         goto out;
     add(&arguments, mem_strdup(w->profile->program));

@@ -348,7 +348,7 @@ static void on_idle_over(uv_timer_t *timer)
     snprintf(reason, sizeof(reason), "nobody used it for %" PRIu64 " s",
              (clock_ms() - w->used_ms + 500) / 1000);
     park.reason = reason;
-    if (!w->pinned && supervisor_park(w->s, w->id, &park, &err))
+    if (!w->wanted.options.is_pinned && supervisor_park(w->s, w->id, &park, &err))
         log_debug(w->s->log, "%s", err.message);
 }
 

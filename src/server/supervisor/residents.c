@@ -218,34 +218,43 @@ void residents_choose_wanted(struct supervisor *s)
 
 /* ---- which worker takes a model ---- */
 
-/* Weights, context and buffers of the model as it would be started, against what is available. */
-static int room_by_prediction(const struct supervisor *s,
-                              const struct supervisor_load *load, struct err *err)
+int supervisor_predict(const struct supervisor *s, const char *path,
+                       const struct worker_load_options *options,
+                       struct prediction *ret, struct err *err)
 {
-    struct memory_now now;
     struct model_peek peek;
-    struct prediction p;
     struct wish target = {0};
     struct worker_load_options o;
 
-    wish_set(&target, load->path, &load->options);
+    wish_set(&target, path, options);
     o = launch_options(s->config, &target);
     wish_release(&target);
-    if (model_peek(load->path, &peek, err))
+    if (model_peek(path, &peek, err))
         return -1;
     predict_text(&peek,
                  &(struct predict_start){.context = (uint64_t)o.context,
                                          .slots = (uint64_t)o.slots,
                                          .in_one_piece = o.task != TASK_CHAT},
-                 &p);
+                 ret);
+    return 0;
+}
+
+/* Weights, context and buffers of the model as it would be started, against what is available. */
+static int room_by_prediction(const struct supervisor *s,
+                              const struct supervisor_load *load, struct err *err)
+{
+    struct memory_now now;
+    struct prediction p;
+
+    if (supervisor_predict(s, load->path, &load->options, &p, err))
+        return -1;
     if (memory_read("", &now) || p.total_bytes < now.available)
         return 0;
     return err_set(err, ERR_NO_MEMORY,
                    "%s needs %" PRIu64 " MiB (%" PRIu64 " for its weights, %" PRIu64
-                   " for %d times %d tokens of context), and %" PRIu64
-                   " MiB of memory are free",
+                   " for its context), and %" PRIu64 " MiB of memory are free",
                    load->path, p.total_bytes >> 20, p.weight_bytes >> 20,
-                   p.cache_bytes >> 20, o.slots, o.context, now.available >> 20);
+                   p.cache_bytes >> 20, now.available >> 20);
 }
 
 static bool has_room(struct supervisor *s, const struct supervisor_load *load)
@@ -269,7 +278,8 @@ static struct worker *a_free_one(struct supervisor *s)
     if (s->worker_count < WORKERS_MAX)
         return worker_new(s, WORKER_LLM);
     for (int id = WORKER_LLM; id < s->worker_count; id++) /* the ids are all in use */
-        if (s->workers[id]->state == WORKER_PARKED && !s->workers[id]->pinned &&
+        if (s->workers[id]->state == WORKER_PARKED &&
+            !s->workers[id]->wanted.options.is_pinned &&
             (!best || s->workers[id]->used_ms < best->used_ms))
             best = s->workers[id];
     return best;
@@ -283,7 +293,7 @@ static bool is_resident(const struct worker *w)
 
 static bool may_give_way(const struct worker *w, const struct supervisor_load *load)
 {
-    if (w->pinned)
+    if (w->wanted.options.is_pinned)
         return false;
     return load->force == SUPERVISOR_FORCE || (!w->next.known && w->running == 0);
 }
@@ -311,7 +321,7 @@ static struct worker *a_victim(struct supervisor *s, const struct supervisor_loa
 
         if (!is_resident(w))
             continue;
-        all_pinned = all_pinned && w->pinned;
+        all_pinned = all_pinned && w->wanted.options.is_pinned;
         if (may_give_way(w, load) && is_better_victim(w, best, load))
             best = w;
     }
@@ -364,7 +374,7 @@ static struct worker *place(struct supervisor *s, const struct supervisor_load *
     if (residents == 0 && worker_is_free(s->workers[s->default_text]))
         return s->workers[s->default_text]; /* nobody could give way: let it try */
     if (s->config->llm_resident == 1 && is_resident(s->workers[s->default_text]) &&
-        !(s->workers[s->default_text]->pinned && load->keeps_default))
+        !(s->workers[s->default_text]->wanted.options.is_pinned && load->keeps_default))
         return s->workers[s->default_text]; /* which has the sentences for all cases */
     if (residents < s->config->llm_resident && has_room(s, load))
         return a_free_one(s);
@@ -398,10 +408,17 @@ void supervisor_set_room(struct supervisor *s, supervisor_room_fn *room, void *d
     s->room_data = data;
 }
 
-void supervisor_pin(struct supervisor *s, int id, bool pinned)
+int supervisor_pin(struct supervisor *s, int id, bool pinned, struct err *err)
 {
-    s->workers[id]->pinned = pinned;
-    supervisor_changed(s->workers[id]);
+    struct worker *w = s->workers[id];
+
+    if (!w->wanted.path)
+        return err_set(err, ERR_CONFLICT, "%s has no model that could be pinned",
+                       w->name);
+    w->wanted.options.is_pinned = pinned;
+    supervisor_store(w);
+    supervisor_changed(w);
+    return 0;
 }
 
 /* ---- questions ---- */

@@ -24,6 +24,8 @@
 
 #include "base/err.h"
 
+#include "server/memory/predict.h"
+
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -88,6 +90,7 @@ struct worker_load_options {
     int slots;      /* 0: as configured */
     enum worker_task task;
     int idle_timeout_s; /* parked after that long without work; 0: never, -1: as configured */
+    bool is_pinned; /* never chosen to give way, nor parked because nobody uses it */
 };
 #define WORKER_LOAD_OPTIONS_DEFAULT                                                    \
     {                                                                                  \
@@ -151,6 +154,8 @@ struct worker_snapshot {
     uint64_t saved_bytes;
     struct worker_load_options wish;    /* as asked for with `wanted` */
     struct worker_load_options present; /* what `model` was really started with */
+    const struct prediction *predicted; /* text: what it was expected to take; NULL: not
+                                           known, or no process */
     const json_t
         *details; /* the worker's own answer to its last load (sd), or NULL; borrowed */
 };
@@ -224,8 +229,13 @@ int supervisor_load_text(struct supervisor *s, const struct supervisor_load *loa
                          int *ret_id, struct err *err) MUST_CHECK;
 int supervisor_unload(struct supervisor *s, int id, enum supervisor_force force,
                       supervisor_done_fn *done, void *data, struct err *err) MUST_CHECK;
-/* A pinned worker is never chosen to give way. */
-void supervisor_pin(struct supervisor *s, int id, bool pinned);
+/* Pins what this worker has or is getting; it is kept with the model. ERR_CONFLICT when that is nothing. */
+int supervisor_pin(struct supervisor *s, int id, bool pinned,
+                   struct err *err) MUST_CHECK;
+/* What a text model would take if it were loaded so. Reads the file's head. */
+int supervisor_predict(const struct supervisor *s, const char *path,
+                       const struct worker_load_options *options,
+                       struct prediction *ret, struct err *err) MUST_CHECK;
 /* Is there room for one more text model beside those that are resident? Asked before one
  * is started; the answer is the sentence that is logged when not. Without it, room is
  * what memory/predict.h says against the available memory. */

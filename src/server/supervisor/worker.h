@@ -104,10 +104,11 @@ struct worker {
 
     struct wish wanted; /* what it should have; kept over its death */
     struct wish next; /* known: somebody asks for this now; wanted when it is loaded */
-    struct wish stored;                 /* as on disk */
+    struct wish stored;          /* as on disk */
+    struct prediction predicted; /* of what it was started with; with is_predicted */
+    bool is_predicted;
     struct worker_load_options present; /* what the process was started with */
-    bool pinned;
-    bool becomes_default; /* once `next` is loaded */
+    bool becomes_default;               /* once `next` is loaded */
     uint64_t used_ms;
     char *loaded; /* NULL: nothing */
     json_t *details;

@@ -1,0 +1,56 @@
+// Who has how much memory, and pinning.
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import test from 'node:test';
+import { checkSchema } from '../support/openapi.mjs';
+import { writeGguf } from '../support/models.mjs';
+import { startServer, until } from '../support/server.mjs';
+
+const messages = [{ role: 'user', content: 'hi' }];
+
+test('each resident with what was foreseen and what is measured', async (t) => {
+  const server = await startServer(t);
+  const { status, json } = await server.getJson('/v1/memory');
+  assert.equal(status, 200);
+  checkSchema('Memory', json);
+  assert.ok(json.ram.available > 0 && json.ram.available <= json.ram.total);
+  assert.ok(json.server.resident > 0 && json.server.anonymous <= json.server.resident);
+  const text = json.residents.find((r) => r.type === 'text');
+  assert.equal(text.model, 'starter-writer.gguf');
+  assert.equal(text.predicted.total, text.predicted.weights + text.predicted.cache + text.predicted.compute);
+  assert.ok(text.measured.anonymous > 0);
+  const image = json.residents.find((r) => r.type === 'image');
+  assert.equal(image.worker, 'sd');
+  assert.ok(image.measured.resident > 0);
+
+  await server.postJson('/v1/workers/sd/stop');
+  const after = (await server.getJson('/v1/memory')).json.residents.find((r) => r.type === 'image');
+  assert.equal(after.measured, null);
+});
+
+test('a pinned model does not give way, and stays pinned over a restart of the server', async (t) => {
+  const server = await startServer(t, { args: ['--llm-resident', '1'], prepare: (s) => writeGguf(join(s.models, 'a.gguf')) });
+  const pinned = await server.postJson('/v1/workers/llm/pin');
+  assert.equal(pinned.status, 200);
+  assert.equal(pinned.json.pinned, true);
+  const refused = await server.postJson('/v1/chat/completions', { messages, model: 'a' });
+  assert.equal(refused.status, 503);
+  assert.match(refused.json.error.message, /pinned/);
+
+  server.child.kill('SIGTERM');
+  await server.startAgain();
+  await until('it is back', async () => (await server.worker('llm')).state === 'ready');
+  assert.equal((await server.worker('llm')).pinned, true);
+  assert.equal((await server.postJson('/v1/workers/llm/pin', { pinned: false })).json.pinned, false);
+  assert.equal((await server.postJson('/v1/chat/completions', { messages, model: 'a' })).status, 200);
+});
+
+test('what cannot be pinned is told so', async (t) => {
+  const server = await startServer(t);
+  assert.equal((await server.postJson('/v1/workers/llm/pin', { pinned: 'yes' })).status, 400);
+  assert.equal((await server.postJson('/v1/workers/nobody/pin')).status, 404);
+  await server.postJson('/v1/models/unload');
+  const { status, json } = await server.postJson('/v1/workers/sd/pin');
+  assert.equal(status, 409);
+  assert.match(json.error.message, /no model that could be pinned/);
+});
