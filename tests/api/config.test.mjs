@@ -68,9 +68,9 @@ test('SIGHUP reads the file again; what was set by request stays; a bad file cha
   assert.equal((await option(server, 'queue-limit')).value, 7);
   assert.equal((await option(server, 'llm-context')).value, 512);
   assert.equal((await option(server, 'listen-ip')).value, '127.0.0.1');
-  assert.match(server.logText, /Configuration: changed: max-steps\n/);
-  assert.match(server.logText, /Configuration: counts with the next load: llm-context\n/);
-  assert.match(server.logText, /Configuration: counts after a restart: listen-ip\n/);
+  await server.logged(/Configuration: changed: max-steps\n/);
+  await server.logged(/Configuration: counts with the next load: llm-context\n/);
+  await server.logged(/Configuration: counts after a restart: listen-ip\n/);
   writeFileSync(join(server.root, 'mysti.yaml'), 'max-steps: 60\nmax-image-side: wide\n');
   server.child.kill('SIGHUP');
   await until('it was refused', () => /The configuration stays as it is: .*max-image-side/.test(server.logText));

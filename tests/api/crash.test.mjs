@@ -22,7 +22,7 @@ for (const how of ['crash', 'crash_mid']) {
     const [one, two] = jobs(server);
     assert.deepEqual(one, two, 'the second run is the same job, seed included');
     assert.equal(json.data[0].seed, one.seed);
-    assert.match(server.logText, /Detected SD Worker failure. Restarting.../);
+    await server.logged(/Detected SD Worker failure. Restarting.../);
     await until('restored', () => /SD model restored successfully\./.test(server.logText));
   });
 }

@@ -53,9 +53,9 @@ test('its events: waiting with position, acquired, progress, pictures, and the e
   assert.equal(one.at(-1).json.pictures.length, 1);
   const late = await events(server, first.id);
   assert.deepEqual(late.map((e) => e.event), ['done']);
-  assert.match(server.logText, /\[Queue\] job-\S+: acquired after/);
-  assert.match(server.logText, /\[Queue\] job-\S+: released after \d/);
-  assert.match(server.logText, /\[Queue\] Initialized with max concurrent requests: 1/);
+  await server.logged(/\[Queue\] job-\S+: acquired after/);
+  await server.logged(/\[Queue\] job-\S+: released after \d/);
+  await server.logged(/\[Queue\] Initialized with max concurrent requests: 1/);
 });
 
 test('cancelling: running, waiting, ended, unknown', async (t) => {
@@ -91,7 +91,7 @@ test('the server is killed: what was accepted is done after its restart, with th
   assert.deepEqual(jobs.map((j) => [j.state, j.pictures.length]), [['done', 1], ['done', 2], ['done', 1]]);
   assert.deepEqual(sent(server).slice(1).map((r) => r.prompt), ['a', 'b', 'c']);
   assert.equal(sent(server)[1].seed, seed);
-  assert.match(server.logText, /3 picture job\(s\) of before are taken up again/);
+  await server.logged(/3 picture job\(s\) of before are taken up again/);
   const check = 'import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute("PRAGMA integrity_check").fetchone()[0])';
   const sound = execFileSync('python3', ['-c', check, join(server.home, 'mysti.db')], { encoding: 'utf8' });
   assert.equal(sound.trim(), 'ok');
@@ -199,7 +199,7 @@ test('a database that is damaged is set aside, and the server works', async (t) 
   const server = await startServer(t, { prepare: (s) => writeFileSync(join(s.home, 'mysti.db'), 'this is no database, but long enough to be taken for one '.repeat(50)) });
   const done = await ended(server, (await add(server, { prompt: 'a' })).json.id);
   assert.equal(done.state, 'done');
-  assert.match(server.logText, /is damaged, or not Mysti's/);
+  await server.logged(/is damaged, or not Mysti's/);
   const aside = readdirSync(server.home).find((f) => f.startsWith('mysti.db.damaged-'));
   assert.match(readFileSync(join(server.home, aside), 'utf8'), /this is no database/);
 });

@@ -45,6 +45,17 @@ test('a pinned model does not give way, and stays pinned over a restart of the s
   assert.equal((await server.postJson('/v1/chat/completions', { messages, model: 'a' })).status, 200);
 });
 
+test('a model can be pinned while it is being loaded', async (t) => {
+  const server = await startServer(t, { llm: { load_ms: 400 }, prepare: (s) => writeGguf(join(s.models, 'a.gguf')) });
+  const loading = server.postJson('/v1/llm/load', { model: 'a.gguf' });
+  const worker = await until('it is being loaded', async () => Object.values((await server.getJson('/v1/workers')).json)
+    .find((w) => w.wanted === 'a.gguf' && w.state !== 'ready'));
+  assert.equal((await server.postJson(`/v1/workers/${worker.name}/pin`)).json.pinned, true);
+  assert.equal((await loading).status, 200);
+  const loaded = Object.values((await server.getJson('/v1/workers')).json).find((w) => w.model === 'a.gguf');
+  assert.equal(loaded.pinned, true);
+});
+
 test('what cannot be pinned is told so', async (t) => {
   const server = await startServer(t);
   assert.equal((await server.postJson('/v1/workers/llm/pin', { pinned: 'yes' })).status, 400);

@@ -39,8 +39,8 @@ test('load makes a model the active one; unload leaves none', async (t) => {
   assert.deepEqual(writer.json, { status: 'success', model: 'chat/writer-b.gguf', type: 'llm' });
   const { json } = await server.getJson('/v1/models');
   assert.deepEqual(ids({ data: json.data.filter((m) => m.active) }), ['chat/writer-b.gguf', 'stable-diffusion/painter-b.safetensors']);
-  assert.match(server.logText, /Saved SD model state/);
-  assert.match(server.logText, /Saved LLM model state/);
+  await server.logged(/Saved SD model state/);
+  await server.logged(/Saved LLM model state/);
 
   assert.deepEqual((await server.postJson('/v1/models/unload')).json, { status: 'success', model: 'stable-diffusion/painter-b.safetensors' });
   assert.deepEqual((await server.postJson('/v1/llm/unload')).json, { status: 'success', model: 'chat/writer-b.gguf' });

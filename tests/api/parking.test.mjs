@@ -31,7 +31,7 @@ test('parked: the process is gone, its context is in files that others cannot re
   assert.equal(slots(server, 'restore').length, 2);
   const order = server.requests('llm').map((r) => r.url);
   assert.ok(order.findIndex((u) => u.endsWith('action=restore')) < order.indexOf('/v1/chat/completions'), 'before the request');
-  assert.match(server.logText, /Restored the context of starter-writer.gguf: 47 tokens in 2 slots/);
+  await server.logged(/Restored the context of starter-writer.gguf: 47 tokens in 2 slots/);
 });
 
 test('what runs ends first', async (t) => {
@@ -64,7 +64,7 @@ test('one that comes back with less than was saved is not believed', async (t) =
   const server = await startServer(t, { llm: { restore: 'short' } });
   await park(server);
   assert.equal((await server.postJson('/v1/workers/llm/unpark')).json.saved_context.tokens, 0);
-  assert.match(server.logText, /The context of slot 0 did not come back/);
+  await server.logged(/The context of slot 0 did not come back/);
   assert.equal((await server.postJson('/v1/chat/completions', { messages })).status, 200);
 });
 
@@ -75,7 +75,7 @@ test('where it does not help nothing is saved, and that is said', async (t) => {
   await server.postJson('/v1/llm/load', { model: 'window' });
   await park(server);
   assert.deepEqual(slots(server, 'save'), []);
-  assert.match(server.logText, /The context of window.gguf is not saved: its attention has a sliding window/);
+  await server.logged(/The context of window.gguf is not saved: its attention has a sliding window/);
   assert.equal((await server.postJson('/v1/chat/completions', { messages })).status, 200);
 });
 

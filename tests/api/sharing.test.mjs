@@ -71,7 +71,7 @@ test('a policy that is changed while the server runs reaches the picture worker 
   await until('the picture worker is told', () => heard(server).length);
   assert.deepEqual(heard(server), [quiet('image-first')]);
   assert.equal((await server.getJson('/v1/system')).json.sharing, 'image-first');
-  assert.match(server.logText, /Sharing: image-first from now on; the text worker takes its new place when it is restarted/);
+  await server.logged(/Sharing: image-first from now on; the text worker takes its new place when it is restarted/);
   await server.postJson('/v1/workers/llm/restart');
   const last = server.records('llm').filter((r) => r.event === 'start').at(-1).options;
   assert.equal(last[last.indexOf('--sharing') + 1], 'image-first');

@@ -36,7 +36,7 @@ test('sockets of the service manager are served on, and it is told what happens'
   const server = await startService(t, ['--sockets', '2']);
   assert.equal((await fetch(`http://127.0.0.1:${server.ports[0]}/health`)).status, 200);
   assert.equal((await fetch(`http://[::1]:${server.ports[1]}/health`)).status, 200);
-  assert.match(server.logText, new RegExp(`Starting Orchestrator on port ${server.ports[0]}\\.\\.\\. \\(2 sockets from systemd`));
+  await server.logged(new RegExp(`Starting Orchestrator on port ${server.ports[0]}\\.\\.\\. \\(2 sockets from systemd`));
   await until('it serves', () => notices(server).some((n) => n.startsWith('STATUS=Serving on port')));
   assert.equal(notices(server)[0], 'READY=1\nSTATUS=Loading models');
   const { pid } = told(server).find((l) => l.pid);

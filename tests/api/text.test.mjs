@@ -86,7 +86,7 @@ test('a worker that dies before its first byte is asked again', async (t) => {
   assert.equal(status, 200);
   assert.equal(json.choices[0].message.content, words.join(''));
   assert.equal(server.requests('llm', '/v1/chat/completions').length, 2);
-  assert.match(server.logText, /Detected LLM Worker failure. Restarting.../);
+  await server.logged(/Detected LLM Worker failure. Restarting.../);
 });
 
 for (const first_ms of [0, 800]) // before and after the server's own 200 to a client that waits

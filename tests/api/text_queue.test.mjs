@@ -40,8 +40,8 @@ test('ten requests against two slots all succeed, in order, never more than two 
   for (const { status } of await Promise.all(await lineUp(server, tags))) assert.equal(status, 200);
   assert.deepEqual(begun(server).map((r) => r.tag), tags);
   assert.equal(Math.max(...begun(server).map((r) => r.busy)), 2);
-  assert.match(server.logText, /\[Queue\] Initialized with max concurrent requests: 2/);
-  assert.match(server.logText, /\[Queue\] Text request \S+ released after/);
+  await server.logged(/\[Queue\] Initialized with max concurrent requests: 2/);
+  await server.logged(/\[Queue\] Text request \S+ released after/);
 });
 
 test('a model that was loaded with four slots answers four at once', async (t) => {

@@ -18,8 +18,8 @@ test('a worker shows its process, its age and its last lines', async (t) => {
   const { json: sd } = await server.getJson('/v1/workers/sd');
   assert.equal(sd.name, 'sd');
   assert.ok(sd.log.some((line) => line.includes('fake sd worker is listening')), sd.log.join('\n'));
-  assert.match(server.logText, /\[SD\] fake sd worker is listening/);
-  assert.match(server.logText, /\[LLM\] fake llm worker is listening/);
+  await server.logged(/\[SD\] fake sd worker is listening/);
+  await server.logged(/\[LLM\] fake llm worker is listening/);
   const unknown = await server.getJson('/v1/workers/gpu');
   assert.equal(unknown.status, 404);
   assert.match(unknown.json.error.message, /they are 'sd' and 'llm'/);
@@ -71,6 +71,6 @@ test('a worker that is killed comes back by itself, with its model, and says wha
   assert.equal(back.restarts, 1);
   assert.match(back.last_exit, /signal 9/);
   assert.equal(back.model, 'starter-writer.gguf');
-  assert.match(server.logText, /Detected LLM Worker failure. Restarting.../);
+  await server.logged(/Detected LLM Worker failure. Restarting.../);
   await until('restored', () => /LLM model restored successfully\./.test(server.logText));
 });

@@ -96,6 +96,11 @@ class TestServer {
     };
   }
 
+  /* A line may arrive a moment after the answer to the request that caused it: it goes through a thread and a pipe. */
+  async logged(pattern) {
+    await until(`the log says ${pattern}`, () => pattern.test(this.logText));
+  }
+
   async answersHealth() {
     await until('the server answers /health', async () => {
       if (this.exit) throw new Error(`the server ended with ${JSON.stringify(this.exit)}:\n${this.logText}`);

@@ -411,12 +411,14 @@ void supervisor_set_room(struct supervisor *s, supervisor_room_fn *room, void *d
 int supervisor_pin(struct supervisor *s, int id, bool pinned, struct err *err)
 {
     struct worker *w = s->workers[id];
+    struct wish *target = w->next.known ? &w->next : &w->wanted;
 
-    if (!w->wanted.path)
+    if (!target->path)
         return err_set(err, ERR_CONFLICT, "%s has no model that could be pinned",
                        w->name);
-    w->wanted.options.is_pinned = pinned;
-    supervisor_store(w);
+    target->options.is_pinned = pinned;
+    if (target == &w->wanted) /* else it is stored once it is loaded */
+        supervisor_store(w);
     supervisor_changed(w);
     return 0;
 }
