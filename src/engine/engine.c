@@ -419,7 +419,7 @@ static int understand_prompts(const struct engine_job *job, struct plan_of_job *
         struct prompt p;
 
         if (prompt_read(&p, job_prompt(job, i), plan->syntax, err)) {
-            if (i == 1)
+            if (i == 1 && err)
                 snprintf(err->param, sizeof(err->param), "negative_prompt");
             return -1;
         }
