@@ -33,6 +33,36 @@ int str_to_int(const char *s, const char *what, int64_t min, int64_t max,
     return 0;
 }
 
+int str_to_size(const char *s, const char *what, int64_t min, int64_t max,
+                int64_t *ret_value, struct err *err)
+{
+    static const char units[] = "KMGT";
+    char digits[32];
+    size_t n = strlen(s);
+    const char *unit = n ? strchr(units, s[n - 1] & ~0x20) : NULL;
+    int shift = 0;
+    int64_t v = 0;
+
+    if (unit && *unit) {
+        shift = 10 * (int)(unit - units + 1);
+        n--;
+    }
+    if (n == 0 || n >= sizeof(digits) || strspn(s, "0123456789") != n)
+        return err_set(err, ERR_INVALID,
+                       "%s must be a size like 65536, 64K or 2M, not \"%.60s\"", what,
+                       s);
+    memcpy(digits, s, n);
+    digits[n] = '\0';
+    if (str_to_int(digits, what, 0, INT64_MAX >> shift, &v, err))
+        return -1;
+    if (v << shift < min || v << shift > max)
+        return err_set(err, ERR_INVALID,
+                       "%s must be from %lld to %lld bytes, not %.60s", what,
+                       (long long)min, (long long)max, s);
+    *ret_value = v << shift;
+    return 0;
+}
+
 /* Levenshtein's distance, case ignored, on names of at most 63 characters. */
 static size_t distance(const char *a, const char *b)
 {

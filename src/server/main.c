@@ -24,6 +24,7 @@
 #include "server/events/events.h"
 #include "server/keys/keys.h"
 #include "server/log/log.h"
+#include "server/memory/devices.h"
 #include "server/queue/queue.h"
 #include "server/server.h"
 #include "server/sharing/sharing.h"
@@ -115,6 +116,7 @@ static void on_queue_closed(void *user)
     store_free(p->server.store);
     sharing_watch_free(p->server.sharing);
     supervisor_free(p->server.supervisor);
+    devices_close(p->server.devices);
     db_close(p->server.db, on_db_closed, p);
 }
 
@@ -297,6 +299,10 @@ static int make_parts(struct program *p, struct err *err)
     char *database = file_join(p->config.home, "mysti.db");
 
     s->client = workers.client;
+    if (devices_open(&s->devices, p->config.simulated_devices.items,
+                     p->config.simulated_devices.count, err))
+        return -1;
+    workers.devices = s->devices;
     if (supervisor_new(&workers, &s->supervisor, err))
         return -1;
     s->sharing =

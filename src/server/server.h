@@ -9,6 +9,7 @@
 
 struct config;
 struct db;
+struct devices;
 struct events;
 struct http_client;
 struct http_server;
@@ -29,6 +30,7 @@ struct server {
     const struct keys *keys; /* empty: none are asked for */
     struct http_server *http;
     struct http_client *client; /* connections to the workers */
+    struct devices *devices;
     struct supervisor *supervisor;
     struct sharing_watch *sharing;
     struct store *store;

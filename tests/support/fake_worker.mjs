@@ -14,7 +14,7 @@
 //   load      ok | crash | hang | out_of_memory | bad_file             load_ms
 //   generate  ok | crash | crash_mid (killed from outside) | fault | fault_mid (SIGSEGV) | crash_second (in the second picture) | stall | garbage | out_of_memory | error_mid | truncate | unauthorized
 //             think (computes for think_ms without a word)
-//             step_ms, picture_bytes (extra bytes in the picture)
+//             step_ms, picture_bytes (extra bytes in the picture), resident_bytes (of the model), needs_bytes (of a picture)
 //   save, restore (of a slot's context)  ok | anything else fails; slot_tokens: how many each slot holds
 //             (fault: by SIGSEGV; crash: killed from outside)
 //   chat      ok | fault | no_memory | crash | crash_head (after the head of a stream) | crash_mid | stall | garbage | error | slow  tokens, token_ms, first_ms
@@ -86,7 +86,7 @@ function readBody(req) {
 const sd = { state: 'empty', model: null, error: null, cancelled: false };
 
 const sdFacts = () => ({
-  model: sd.model, family: 'sd1', parameters: 1000, resident_bytes: 4096, default_width: 128,
+  model: sd.model, family: 'sd1', parameters: 1000, resident_bytes: plan('resident_bytes', 4096), default_width: 128,
   default_height: 128, default_steps: plan('default_steps', 4), default_cfg_scale: 5, default_sampler: 'euler',
   default_scheduler: 'normal', prediction: 'eps',
 });
@@ -210,7 +210,7 @@ async function sdRoute(req, res, body) {
       Object.assign(sd, { state: 'empty', model: null });
       return sendJson(res, 200, {});
     case 'POST /internal/estimate':
-      return sendJson(res, 200, { peak_bytes: 1 << 20, resident_bytes: 4096 });
+      return sendJson(res, 200, { peak_bytes: plan('resident_bytes', 4096) + plan('needs_bytes', 1 << 20), resident_bytes: plan('resident_bytes', 4096) });
     case 'POST /internal/cancel': {
       const running = sd.state === 'busy';
       sd.cancelled = running;

@@ -1,6 +1,6 @@
 // Model files that are just real enough to be recognised: what the server reads of a file before it hands it to a
 // worker (the head), and nothing behind it.
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 
 function write(path, bytes) {
@@ -28,13 +28,19 @@ const u64 = (n) => {
 };
 
 // A GGUF with the metadata key general.architecture, further numbers (u32) as they are given, and the named tensors,
-// each one F32.
-export function writeGguf(path, { architecture = 'llama', numbers = {}, tensors = ['token_embd.weight'] } = {}) {
+// each one F32. bytes: of all tensors together; the file has a hole where they are, so it takes no room on the disk.
+export function writeGguf(path, { architecture = 'llama', numbers = {}, tensors = ['token_embd.weight'], bytes } = {}) {
+  const each = bytes ? Math.floor(bytes / tensors.length / 32) * 32 : 4;
   const parts = [Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(1 + Object.keys(numbers).length),
     ggufString('general.architecture'), u32(8), ggufString(architecture)];
   for (const [key, value] of Object.entries(numbers)) parts.push(ggufString(key), u32(4), u32(value));
-  tensors.forEach((name, i) => parts.push(ggufString(name), u32(1), u64(1), u32(0), u64(i * 32)));
+  tensors.forEach((name, i) => parts.push(ggufString(name), u32(1), u64(each / 4), u32(0), u64(i * Math.max(each, 32))));
   const head = Buffer.concat(parts);
+  if (bytes) {
+    const start = Math.ceil(head.length / 32) * 32;
+    truncateSync(write(path, head), start + each * tensors.length);
+    return path;
+  }
   return write(path, Buffer.concat([head, Buffer.alloc((32 - (head.length % 32)) % 32 + tensors.length * 32)]));
 }
 

@@ -6,6 +6,7 @@
  * and the reason are under `workers`. */
 #include "base/clock.h"
 #include "server/api/handlers.h"
+#include "server/memory/devices.h"
 #include "server/memory/memory.h"
 #include "server/sharing/sharing.h"
 
@@ -116,7 +117,7 @@ void about_system(struct api *api, struct http_exchange *x, const char *arg)
                                 "version", MYSTI_VERSION, "processor", api->processor,
                                 "memory", "total", (json_int_t)now.total, "available",
                                 (json_int_t)now.available, "limit", limit, "used_by",
-                                used_json(api->server), "gpus", memory_gpus_json(""),
+                                used_json(api->server), "gpus", devices_gpus_json(api->server->devices, ""),
                                 "sharing",
                                 sharing_word(sharing_watch_get(api->server->sharing))));
 }

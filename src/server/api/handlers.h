@@ -56,7 +56,8 @@ void jobs_respond_accepted(struct api *api, struct http_exchange *x,
 void jobs_respond_one(struct api *api, struct http_exchange *x, const char *id,
                       int status);
 /* memory.c */
-handler_fn memory_show;
+handler_fn memory_show, memory_plan, memory_leave;
+json_t *move_json(struct api *api, const struct supervisor_move *m);
 /* samplers.c */
 handler_fn samplers_list;
 /* pictures.c */
@@ -65,6 +66,9 @@ handler_fn pictures_cancel, pictures_progress, pictures_stream, pictures_history
 /* models.c */
 handler_fn models_list, models_list_text, models_load, models_load_text, models_unload,
     models_unload_text;
+/* what a load of a text model may say */
+int models_read_options(const json_t *body, struct worker_load_options *ret,
+                        struct err *err) MUST_CHECK;
 /* workers.c */
 handler_fn workers_list, workers_show, workers_start, workers_stop, workers_restart,
     workers_park, workers_unpark, workers_pin;

@@ -226,7 +226,7 @@ static void on_found(void *user)
 }
 
 /* The predecessors' names for llama.cpp's settings are taken as well. */
-static int read_options(const json_t *body, struct worker_load_options *ret,
+int models_read_options(const json_t *body, struct worker_load_options *ret,
                         struct err *err)
 {
     static const char *const layer_names[] = {"gpu_layers", "n_gpu_layers", NULL};
@@ -259,7 +259,7 @@ static void load(struct api *api, struct http_exchange *x, const json_t *body,
     struct err err = {0};
 
     if (body_text(body, body_name(body, names), 4096, &name, &err) ||
-        read_options(body, &options, &err) || read_force(x, body, &force, &err)) {
+        models_read_options(body, &options, &err) || read_force(x, body, &force, &err)) {
         http_respond_err(x, &err);
         return;
     }

@@ -23,13 +23,17 @@ const struct route routes[] = {
     {"POST", "/v1/workers/{name}/restart", SCOPE_ADMIN, workers_restart,
      "restart a worker"},
     {"POST", "/v1/workers/{name}/park", SCOPE_ADMIN, workers_park,
-     "a text model leaves memory with its context, until it is wanted"},
+     "a model leaves memory, a text model with its context, until it is wanted"},
     {"POST", "/v1/workers/{name}/unpark", SCOPE_ADMIN, workers_unpark,
      "and comes back"},
     {"POST", "/v1/workers/{name}/pin", SCOPE_ADMIN, workers_pin,
      "its model is not moved by itself"},
     {"GET", "/v1/memory", SCOPE_ADMIN, memory_show,
      "who has how much memory, foreseen and measured"},
+    {"POST", "/v1/memory/plan", SCOPE_ADMIN, memory_plan,
+     "what would happen if this were loaded"},
+    {"POST", "/v1/memory/leave", SCOPE_ADMIN, memory_leave,
+     "yes or no to what waits for leave"},
 
     /* models */
     {"GET", "/v1/models", SCOPE_INFER, models_list,

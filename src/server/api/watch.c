@@ -157,6 +157,14 @@ static void on_job(void *user, const struct job_progress *now, const struct err 
     mark(w);
 }
 
+static void on_move(void *data, const struct supervisor_move *move)
+{
+    struct watch *w = data;
+
+    feed_add(w->feed, FEED_MOVE, move_json(w->api, move));
+    mark(w);
+}
+
 /* ---- the route ---- */
 
 static json_t *snapshot(void *user)
@@ -209,6 +217,7 @@ struct watch *watch_new(struct api *api)
     uv_unref((uv_handle_t *)&w->look);
     uv_unref((uv_handle_t *)&w->pace);
     supervisor_listen(server->supervisor, on_worker, w);
+    supervisor_on_move(server->supervisor, on_move, w);
     job_queue_follow(server->queue, on_job, w);
     return w;
 }

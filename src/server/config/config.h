@@ -84,12 +84,17 @@ struct config {
     int64_t llm_idle_timeout_s; /* a text model that nobody uses is parked; 0: never */
     int64_t kv_limit;           /* bytes of saved contexts */
     int64_t kv_files;           /* how many of them */
-    int64_t llm_resident;   /* text models in memory at the same time */
-    int64_t llm_gpu_layers; /* -1: as many as fit */
-    char *llama_server;     /* "": found by mysti_llm_worker */
-    int64_t sd_threads;     /* 0: physical cores */
-    char *sd_backend;       /* auto, dnnl, ref */
-    char *sharing;          /* a word of base/sharing.h */
+    int64_t llm_resident;       /* text models in memory at the same time */
+    int64_t llm_gpu_layers;     /* -1: as many as fit */
+    char *llama_server;         /* "": found by mysti_llm_worker */
+    int64_t sd_threads;         /* 0: physical cores */
+    char *sd_backend;           /* auto, dnnl, ref */
+    char *sharing;              /* a word of base/sharing.h */
+
+    char *memory_policy;    /* automatic, ask, manual */
+    int64_t memory_margin;  /* bytes kept free on each device */
+    int64_t memory_quiet_s; /* before something that gave way comes back */
+    struct config_list simulated_devices; /* "ram=8G", "card=4G" */
 
     int64_t first_byte_timeout_s; /* how long a worker's answer may take to begin */
     int64_t head_timeout_s;       /* a client's request head */

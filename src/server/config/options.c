@@ -107,6 +107,25 @@ const struct option options[] = {
      "text-first, equal or image-first; neither ever stands still",
      "Sharing", OPTION_LIVE},
 
+    {"memory-policy", NULL, OPTION_CHOICE, F(memory_policy), 0, 0, "automatic",
+     "automatic|ask|manual", "POLICY",
+     "what happens when something does not fit: models give way by themselves "
+     "(automatic), after somebody agreed (ask: POST /v1/memory/leave), or never "
+     "(manual)",
+     "Memory", OPTION_LIVE},
+    {"memory-margin", NULL, OPTION_SIZE, F(memory_margin), 0, INT64_C(1) << 50, "256M",
+     NULL, "BYTES", "kept free on each device", NULL, OPTION_LIVE},
+    {"memory-quiet", NULL, OPTION_NUMBER, F(memory_quiet_s), 0, 86400, "30", NULL,
+     "SECONDS",
+     "what gave way comes back by itself when there is room and nothing worked for so "
+     "long",
+     NULL, OPTION_LIVE},
+    {"simulate-device", NULL, OPTION_LIST, F(simulated_devices), 0, 0, "", NULL,
+     "NAME=BYTES",
+     "plan as if the machine had this: ram=8G for its memory, any other name for a "
+     "graphics card; repeatable",
+     NULL, OPTION_AT_START},
+
     {"first-byte-timeout", NULL, OPTION_NUMBER, F(first_byte_timeout_s), 1, 86400,
      "300", NULL, "SECONDS", "how long a worker's answer may take to begin", "Limits",
      OPTION_LIVE},
@@ -182,36 +201,6 @@ int option_unknown(const char *name, const char *as, struct err *err)
         return err_set(err, ERR_INVALID, "unknown option %.80s; did you mean %s%s?", as,
                        as[0] == '-' ? "--" : "", near);
     return err_set(err, ERR_INVALID, "unknown option %.80s; --help lists them all", as);
-}
-
-static int set_size(const char *value, const struct option *o, const char *as,
-                    int64_t *field, struct err *err)
-{
-    static const char units[] = "KMG";
-    char digits[32];
-    size_t n = strlen(value);
-    const char *unit = n ? strchr(units, value[n - 1] & ~0x20) : NULL;
-    int shift = 0;
-    int64_t v;
-
-    if (unit && *unit) {
-        shift = 10 * (int)(unit - units + 1);
-        n--;
-    }
-    if (n == 0 || n >= sizeof(digits) || strspn(value, "0123456789") != n)
-        return err_set(err, ERR_INVALID,
-                       "%s must be a size like 65536, 64K or 2M, not \"%.60s\"", as,
-                       value);
-    memcpy(digits, value, n);
-    digits[n] = '\0';
-    if (str_to_int(digits, as, 0, INT64_MAX >> shift, &v, err))
-        return -1;
-    if (v << shift < o->min || v << shift > o->max)
-        return err_set(err, ERR_INVALID,
-                       "%s must be from %" PRId64 " to %" PRId64 " bytes, not %.60s",
-                       as, o->min, o->max, value);
-    *field = v << shift;
-    return 0;
 }
 
 static int set_choice(const char *value, const struct option *o, const char *as,
@@ -302,7 +291,7 @@ static int set_value(struct config *c, const struct option *o, const char *value
     case OPTION_NUMBER:
         return str_to_int(value, as, o->min, o->max, field, err);
     case OPTION_SIZE:
-        return set_size(value, o, as, field, err);
+        return str_to_size(value, as, o->min, o->max, field, err);
     case OPTION_SWITCH:
         return set_switch(value, as, field, err);
     case OPTION_LIST:

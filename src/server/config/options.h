@@ -11,7 +11,7 @@ enum option_type {
     OPTION_MODEL,  /* a path or a name, made one by config_resolve(), or "none" */
     OPTION_CHOICE, /* one of the words in `choices` */
     OPTION_NUMBER,
-    OPTION_SIZE, /* bytes; K, M and G are 1024, 1024^2, 1024^3 */
+    OPTION_SIZE, /* bytes; K, M, G and T are 1024, 1024^2 ... */
     OPTION_SWITCH,
     OPTION_LIST, /* repeatable, or separated by commas; a sequence in the file */
 };

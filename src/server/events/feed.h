@@ -28,6 +28,7 @@ struct uv_loop_s;
     X(JOB, "job")       /* a picture job: where it is, how it ended */                 \
     X(QUEUE, "queue")   /* how many run and wait */                                    \
     X(MEMORY, "memory") /* while somebody listens */                                   \
+    X(MOVE, "move")     /* somebody gave way for memory, or came back */               \
     X(LOG, "log")
 
 enum feed_topic {

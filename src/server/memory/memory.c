@@ -4,9 +4,6 @@
  * "Available" is the smaller of what the machine and what the control group leave: inside a container with a
  * limit, MemAvailable alone would promise memory that the kernel then refuses by killing. Both generations of control
  * groups are read; limits of parent groups count too, so the path is walked upwards.
- *
- * Graphics cards: the amdgpu driver says how much memory it has, NVIDIA's says its name only (its memory needs
- * NVML, which comes with the ledger of device memory); what is not said is null, never a guess.
  */
 #include "server/memory/memory.h"
 
@@ -15,7 +12,6 @@
 #include "base/mem.h"
 #include "base/str.h"
 
-#include <dirent.h>
 #include <inttypes.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -310,81 +306,4 @@ json_t *memory_processor_json(const char *root)
 
     buf_release(&b);
     return processor;
-}
-
-/* ---- graphics cards ---- */
-
-static json_t *number_or_null(bool known, uint64_t n)
-{
-    return known ? json_integer((json_int_t)n) : json_null();
-}
-
-static void add_gpu(json_t *gpus, const char *name, const char *vendor, json_t *total,
-                    json_t *available)
-{
-    json_array_append_new(gpus, json_pack("{s:s, s:s, s:o, s:o}", "name", name,
-                                          "vendor", vendor, "memory_total", total,
-                                          "memory_free", available));
-}
-
-static void add_drm_card(const char *root, const char *card, json_t *gpus)
-{
-    char path[160], name[64];
-    uint64_t vendor = 0, device = 0, total = 0, used = 0;
-
-    snprintf(path, sizeof(path), "/sys/class/drm/%s/device/vendor", card);
-    if (!read_number(root, path, &vendor))
-        return;
-    snprintf(path, sizeof(path), "/sys/class/drm/%s/device/device", card);
-    (void)read_number(root, path, &device);
-    if (vendor != 0x1002 && vendor != 0x8086)
-        return; /* NVIDIA's come from its own list; displays of servers are no help */
-    snprintf(path, sizeof(path), "/sys/class/drm/%s/device/mem_info_vram_total", card);
-    bool known = read_number(root, path, &total);
-
-    snprintf(path, sizeof(path), "/sys/class/drm/%s/device/mem_info_vram_used", card);
-    bool used_known = known && read_number(root, path, &used) && used <= total;
-
-    snprintf(name, sizeof(name), "%s graphics %04" PRIx64,
-             vendor == 0x1002 ? "AMD" : "Intel", device);
-    add_gpu(gpus, name, vendor == 0x1002 ? "AMD" : "Intel",
-            number_or_null(known, total), number_or_null(used_known, total - used));
-}
-
-static void add_nvidia_card(const char *root, const char *card, json_t *gpus)
-{
-    struct buf b = {0};
-    char name[96];
-    char *path = mem_printf("/proc/driver/nvidia/gpus/%s/information", card);
-
-    cpuinfo_value(read_text(&b, root, path), "Model", name, sizeof(name));
-    if (name[0] && str_is_utf8(name, strlen(name)))
-        add_gpu(gpus, name, "NVIDIA", json_null(), json_null());
-    buf_release(&b);
-    free(path);
-}
-
-static void each_entry(const char *root, const char *folder, const char *prefix,
-                       void (*add)(const char *root, const char *name, json_t *gpus),
-                       json_t *gpus)
-{
-    char *path = mem_printf("%s%s", root, folder);
-    DIR *dir = opendir(path);
-
-    free(path);
-    for (struct dirent *d; dir && (d = readdir(dir));)
-        if (d->d_name[0] != '.' && str_has_prefix(d->d_name, prefix) &&
-            strlen(d->d_name) < 32 && !strchr(d->d_name, '-'))
-            add(root, d->d_name, gpus);
-    if (dir)
-        closedir(dir);
-}
-
-json_t *memory_gpus_json(const char *root)
-{
-    json_t *gpus = json_array();
-
-    each_entry(root, "/proc/driver/nvidia/gpus", "", add_nvidia_card, gpus);
-    each_entry(root, "/sys/class/drm", "card", add_drm_card, gpus);
-    return gpus;
 }

@@ -29,8 +29,7 @@ struct memory_use {
 int memory_use_of_process(const char *root, int pid, struct memory_use *ret);
 /* Processor time that a process has used so far, 0 when there is none. */
 uint64_t memory_cpu_ms_of_process(const char *root, int pid);
-/* docs/openapi.yaml, System.processor and System.gpus. New references. */
+/* docs/openapi.yaml, System.processor. A new reference. */
 json_t *memory_processor_json(const char *root);
-json_t *memory_gpus_json(const char *root);
 
 #endif

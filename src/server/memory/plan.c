@@ -215,6 +215,20 @@ static int next_to_give(const struct attempt *a, const struct rung *rung)
     return best;
 }
 
+/* Who was asked first may turn out to be too small to matter beside the one that was asked last. */
+static void spare_the_needless(struct plan *p, uint64_t surplus)
+{
+    int kept = 0;
+
+    for (int i = 0; i < p->count; i++) {
+        if (p->moves[i].kind == PLAN_PARK && p->moves[i].bytes <= surplus)
+            surplus -= p->moves[i].bytes;
+        else
+            p->moves[kept++] = p->moves[i];
+    }
+    p->count = kept;
+}
+
 /* true: there is room, and the plan has the moves that make it */
 static bool try_with(const struct plan_ledger *ledger, const struct plan_want *want,
                      uint64_t bytes, struct plan *ret)
@@ -229,9 +243,12 @@ static bool try_with(const struct plan_ledger *ledger, const struct plan_want *w
             plan_apply(&a.ledger, &ret->moves[ret->count - 1]);
         }
     }
-    if (missing(&a))
+    if (missing(&a)) {
         ret->count = 0;
-    return !missing(&a);
+        return false;
+    }
+    spare_the_needless(ret, usable(&a.ledger, want->device) - bytes);
+    return true;
 }
 
 static void refuse(const struct plan_ledger *l, const struct plan_want *w,

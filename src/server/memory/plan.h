@@ -46,6 +46,7 @@ struct plan_device {
     char name[32];
     uint64_t total;
     uint64_t free; /* observed, so that foreign processes count */
+    bool is_simulated;
 };
 
 struct plan_resident {

@@ -84,6 +84,7 @@ void predict_text(const struct model_peek *m, const struct predict_start *start,
 
     p.cache_bytes = cache_of(m, times(context, slots));
     p.compute_bytes = compute_of(m, context, start->in_one_piece ? context : BATCH);
+    p.layers = m->layers;
     if (m->layers)
         p.layer_bytes = plus(m->layer_bytes, p.cache_bytes) / m->layers;
     p.total_bytes = plus(plus(p.weight_bytes, p.cache_bytes), p.compute_bytes);

@@ -28,6 +28,7 @@ struct prediction {
     uint64_t compute_bytes; /* buffers of one batch, and the process itself */
     uint64_t
         layer_bytes; /* of weight_bytes and cache_bytes: of one layer, on the average */
+    uint64_t layers; /* 0: not known */
     uint64_t total_bytes;
 };
 

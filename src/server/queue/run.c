@@ -1,6 +1,7 @@
 /* The way of the first job:
  *
- *   begin -> (another model was asked for: supervisor_load) -> supervisor_when_ready -> send -> stream of events
+ *   begin -> (another model was asked for: supervisor_load) -> supervisor_when_ready -> room for it (room.c)
+ *         -> send -> stream of events
  *         -> the store saves each picture -> on_picture, in order -> on_end
  *
  * What can go wrong, and what then happens:
@@ -44,7 +45,6 @@
 
 static void prepare(struct job_queue *q);
 static void wait_for_worker(struct job_queue *q);
-static void send_job(struct job_queue *q);
 
 static void set_step(struct job *job, enum job_step step)
 {
@@ -54,7 +54,7 @@ static void set_step(struct job *job, enum job_step step)
     job_changed(job);
 }
 
-static void fail(struct job_queue *q, const struct err *err)
+void run_fail(struct job_queue *q, const struct err *err)
 {
     job_end(q->run.job, JOB_FAILED, err);
 }
@@ -69,6 +69,7 @@ static void drop_call(struct job_queue *q)
     if (r->stage == RUN_SENT) {
         http_call_cancel(r->call);
         supervisor_work_end(q->o.supervisor, WORKER_SD, r->generation);
+        run_leave_room(q);
         r->stage = RUN_WAITING;
     }
     r->call = NULL;
@@ -86,6 +87,7 @@ void run_drop(struct job_queue *q)
     if (r->stage == RUN_WAITING && r->wait)
         supervisor_wait_cancel(r->wait);
     drop_call(q);
+    run_leave_room(q);
     r->wait = NULL;
     r->job = NULL;
     r->stage = RUN_IDLE;
@@ -106,7 +108,7 @@ static void on_loaded(void *user, const struct err *err)
 
     if (r->stage == RUN_LOADING && !strcmp(r->job->id, l->job)) {
         if (err)
-            fail(q, err);
+            run_fail(q, err);
         else
             wait_for_worker(q);
     }
@@ -135,7 +137,7 @@ static void start_load(struct job_queue *q, const char *path)
     if (err.code == ERR_CONFLICT && ++r->conflicts < CONFLICTS_MAX)
         wait_for_worker(q);
     else
-        fail(q, &err);
+        run_fail(q, &err);
 }
 
 /* The same process is there still: then it talked nonsense. */
@@ -170,7 +172,7 @@ static bool judge_loss(struct job_queue *q)
         "the picture worker failed twice at this picture (%s): it may be too large for "
         "this machine, or the model's file damaged",
         job->broken_why.message);
-    fail(q, &err);
+    run_fail(q, &err);
     return false;
 }
 
@@ -182,7 +184,7 @@ static void on_ready(void *user, const struct err *err)
     if (!judge_loss(q))
         return;
     if (err)
-        fail(q, err);
+        run_fail(q, err);
     else
         prepare(q);
 }
@@ -190,6 +192,7 @@ static void on_ready(void *user, const struct err *err)
 static void wait_for_worker(struct job_queue *q)
 {
     q->run.stage = RUN_WAITING;
+    supervisor_summon(q->o.supervisor, WORKER_SD);
     q->run.wait = supervisor_when_ready(q->o.supervisor, WORKER_SD, on_ready, q);
 }
 
@@ -206,7 +209,7 @@ static void prepare(struct job_queue *q)
     else if (!supervisor_is_ready(q->o.supervisor, WORKER_SD))
         wait_for_worker(q);
     else
-        send_job(q);
+        run_ask_room(q);
 }
 
 /* ---- the pictures ---- */
@@ -402,6 +405,12 @@ static void on_ask_again(uv_timer_t *timer)
         prepare(q);
 }
 
+void run_ask_again(struct job_queue *q)
+{
+    q->run.stage = RUN_BUSY;
+    uv_timer_start(q->silence, on_ask_again, ASK_AGAIN_MS, 0);
+}
+
 /* The answer was no 200: what the worker says about it. */
 static void worker_refused(struct job_queue *q)
 {
@@ -421,13 +430,12 @@ static void worker_refused(struct job_queue *q)
     json_decref(answer);
     if (status == 409) {
         drop_call(q);
-        r->stage = RUN_BUSY;
-        uv_timer_start(q->silence, on_ask_again, ASK_AGAIN_MS, 0);
+        run_ask_again(q);
     } else if (status == 401 || err.code == ERR_UNAVAILABLE) {
         worker_failed(
             q, &err); /* not the process, or not the model, that we took it for */
     } else {
-        fail(q, &err);
+        run_fail(q, &err);
     }
 }
 
@@ -453,7 +461,7 @@ static void on_silence(uv_timer_t *timer)
     drop_call(q);
     (void)!supervisor_restart(q->o.supervisor, WORKER_SD, SUPERVISOR_FORCE, NULL, NULL,
                               NULL);
-    fail(q, &err);
+    run_fail(q, &err);
 }
 
 static void heard(struct job_queue *q)
@@ -484,7 +492,7 @@ static void on_data(void *user, const char *data, size_t len)
             buf_append(&r->answer, data, len);
     } else if (worker_stream_feed(&r->stream, data, len, &err)) {
         if (err.code == ERR_NO_MEMORY)
-            fail(q, &err);
+            run_fail(q, &err);
         else
             worker_failed(q, &err);
     }
@@ -501,7 +509,7 @@ static void on_end(void *user)
     if (r->status != 200) {
         worker_refused(q);
     } else if (r->said_error.code) {
-        fail(q, &r->said_error);
+        run_fail(q, &r->said_error);
     } else if (!r->said_done || job->received < job->request.count) {
         err_set(&err, ERR_BAD_GATEWAY, "the picture worker stopped before it was done");
         worker_failed(q, &err);
@@ -522,7 +530,7 @@ static void on_error(void *user, enum http_failure failure, const struct err *er
 }
 
 /* The job as the worker wants it: what the request leaves open is left out. */
-static char *job_body(const struct job *job)
+char *run_job_body(const struct job *job)
 {
     const struct image_request *r = &job->request;
     json_t *body = json_pack("{s:s, s:I, s:i}", "prompt", r->prompt, "seed",
@@ -547,7 +555,7 @@ static char *job_body(const struct job *job)
     return text;
 }
 
-static void send_job(struct job_queue *q)
+void run_send(struct job_queue *q)
 {
     static const struct http_call_handlers handlers = {
         .on_head = on_head, .on_data = on_data, .on_end = on_end, .on_error = on_error};
@@ -556,7 +564,7 @@ static void send_job(struct job_queue *q)
 
     supervisor_snapshot(q->o.supervisor, WORKER_SD, &worker);
     snprintf(r->authorization, sizeof(r->authorization), "Bearer %s", worker.token);
-    r->body = job_body(r->job);
+    r->body = run_job_body(r->job);
     r->status = 0;
     r->said_done = false;
     r->said_error.code = ERR_NONE;

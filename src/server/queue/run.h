@@ -69,6 +69,8 @@ enum run_stage {
     RUN_IDLE,    /* no job */
     RUN_LOADING, /* supervisor_load is under way for the job's model */
     RUN_WAITING, /* for the worker to be ready */
+    RUN_ASKING,  /* the worker works out how much memory the job needs */
+    RUN_ROOM,    /* for that memory */
     RUN_BUSY,    /* the worker is still at something else: asked again in a moment */
     RUN_SENT,    /* the worker has the job */
     RUN_SAVING,  /* the worker is done, the store is not */
@@ -78,6 +80,7 @@ struct run {
     enum run_stage stage;
     struct job *job;
     struct supervisor_wait *wait;
+    struct http_fetch *question; /* RUN_ASKING */
     struct http_call *call;
     char *body;
     char authorization[192];
@@ -129,6 +132,18 @@ int pick_next(const struct pick_job *jobs, int count, const char *loaded,
 void run_next(struct job_queue *q);
 /* Lets go of the running job (the worker's connection is closed, which stops the worker). The job itself stays. */
 void run_drop(struct job_queue *q);
+
+/* room.c: asks the worker what the running job needs and the supervisor for that much, then goes on with
+ * run_send(), or run_fail(). */
+void run_ask_room(struct job_queue *q);
+/* Takes the questions back, gives the room back. */
+void run_leave_room(struct job_queue *q);
+/* run.c, for room.c */
+char *run_job_body(const struct job *job);
+void run_send(struct job_queue *q);
+void run_fail(struct job_queue *q, const struct err *err);
+/* The worker could not be asked: its end, or its being busy, is dealt with as that of a sent job is. */
+void run_ask_again(struct job_queue *q);
 
 /* Hands out what is saved, in order, to each watch. */
 void job_hand_out(struct job *job);

@@ -243,8 +243,8 @@ int worker_launch(struct worker *w, const struct wish *target, struct err *err)
     process_random_token(w->token);
     if (w->kind == WORKER_LLM) {
         w->present = launch_options(w->s->config, target);
-        w->is_predicted = !supervisor_predict(w->s, target->path, &target->options,
-                                              &w->predicted, NULL);
+        if (w->granted_layers >= 0)
+            w->present.gpu_layers = w->granted_layers;
     }
     if (choose_port(w, err))
         goto out;

@@ -369,6 +369,15 @@ void park_idle_end(struct worker *w)
 
 /* ---- asked for ---- */
 
+/* A picture is never cut: its worker is parked between two of them, or not. */
+static bool may_park(const struct worker *w)
+{
+    if (w->state == WORKER_PARKED)
+        return true;
+    return w->loaded && (w->state == WORKER_READY ||
+                         (w->state == WORKER_BUSY && w->kind == WORKER_LLM));
+}
+
 int supervisor_park(struct supervisor *s, int id, const struct supervisor_park *park,
                     struct err *err)
 {
@@ -376,13 +385,12 @@ int supervisor_park(struct supervisor *s, int id, const struct supervisor_park *
 
     if (s->shutting_down)
         return err_set(err, ERR_UNAVAILABLE, "the server is being stopped");
-    if (w->kind != WORKER_LLM)
-        return err_set(err, ERR_UNSUPPORTED, "only text models can be parked");
-    if (w->state != WORKER_READY && w->state != WORKER_BUSY &&
-        w->state != WORKER_PARKED)
-        return err_set(err, ERR_CONFLICT,
-                       "the text worker %s is %s: it cannot be parked now", w->name,
-                       worker_state_name(w->state));
+    if (!may_park(w))
+        return err_set(
+            err, ERR_CONFLICT, "the %s worker %s %s%s: it cannot be parked now",
+            w->profile->what, w->name, w->loaded ? "is " : "has no model, it is ",
+            worker_state_name(w->state));
+    w->gave_way = false;
     snprintf(w->park_reason, sizeof(w->park_reason), "%s", park->reason);
     w->park_until = park->until;
     w->park_wait_ms = park->wait_ms ? park->wait_ms : PARK_WAIT_MS;
@@ -410,8 +418,10 @@ void supervisor_summon(struct supervisor *s, int id)
 
     if (w->state != WORKER_PARKED || w->park_until != PARK_UNTIL_WANTED)
         return;
-    if (residents_make_room(w, &err))
-        log_debug(s->log, "%s", err.message); /* looked at again with the next change */
-    else
+    if (residents_may_return(w, &err))
         worker_event(w, EV_START);
+    else if (err.code == ERR_NO_MEMORY)
+        supervisor_settle(w, WAIT_READY, &err);
+    else
+        log_debug(s->log, "%s", err.message); /* looked at again with the next change */
 }

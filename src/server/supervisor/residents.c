@@ -2,10 +2,10 @@
  * of it is on disk.
  *
  * A text worker is one process with one model, so "beside the others" means a worker of its own: the first free one, or a
- * new one. Where that is not allowed (--llm-resident) or there is no room, the model takes the place of the one that was used
+ * new one. Where that is not allowed (--llm-resident), the model takes the place of the one that was used
  * least recently, in that worker, by the same path as ever: the old process ends, the new one starts, and the old
  * model returns when the new one fails. To end one worker and to start another would have been simpler here and would have
- * lost that.
+ * lost that. Where there is not enough memory, others are parked for it (room.c).
  *
  * Never chosen to give way: what is pinned, what works (unless forced), what is just being loaded. The default is
  * chosen last when the load comes from a request that names its model: who names none did not ask for a change.
@@ -15,12 +15,9 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "server/config/config.h"
-#include "server/memory/memory.h"
 #include "server/memory/predict.h"
 #include "server/models/peek.h"
 #include "server/supervisor/worker.h"
-
-#include <inttypes.h>
 
 static const char *const starter_names[WORKER_KINDS][3] = {
     [WORKER_SD] = {"starter-painter.safetensors", "starter-painter.gguf", NULL},
@@ -239,35 +236,6 @@ int supervisor_predict(const struct supervisor *s, const char *path,
     return 0;
 }
 
-/* Weights, context and buffers of the model as it would be started, against what is available. */
-static int room_by_prediction(const struct supervisor *s,
-                              const struct supervisor_load *load, struct err *err)
-{
-    struct memory_now now;
-    struct prediction p;
-
-    if (supervisor_predict(s, load->path, &load->options, &p, err))
-        return -1;
-    if (memory_read("", &now) || p.total_bytes < now.available)
-        return 0;
-    return err_set(err, ERR_NO_MEMORY,
-                   "%s needs %" PRIu64 " MiB (%" PRIu64 " for its weights, %" PRIu64
-                   " for its context), and %" PRIu64 " MiB of memory are free",
-                   load->path, p.total_bytes >> 20, p.weight_bytes >> 20,
-                   p.cache_bytes >> 20, now.available >> 20);
-}
-
-static bool has_room(struct supervisor *s, const struct supervisor_load *load)
-{
-    struct err why = {0};
-    int rc =
-        s->room ? s->room(s->room_data, load, &why) : room_by_prediction(s, load, &why);
-
-    if (rc)
-        log_info(s->log, "No room for one more text model: %s", why.message);
-    return rc == 0;
-}
-
 static struct worker *a_free_one(struct supervisor *s)
 {
     struct worker *best = NULL;
@@ -343,20 +311,24 @@ static struct worker *a_victim(struct supervisor *s, const struct supervisor_loa
     return best;
 }
 
-int residents_make_room(struct worker *w, struct err *err)
+static int count_residents(const struct supervisor *s)
+{
+    int count = 0;
+
+    for (int id = WORKER_LLM; id < s->worker_count; id++)
+        count += is_resident(s->workers[id]);
+    return count;
+}
+
+/* One too many: the victim is parked, and leaves room in the count and in memory. */
+static int park_one_for(struct worker *w, struct err *err)
 {
     struct supervisor *s = w->s;
     const struct supervisor_load load = {.path = w->wanted.path, .keeps_default = true};
     struct supervisor_park park = {.until = PARK_UNTIL_WANTED};
-    struct worker *victim;
+    struct worker *victim = a_victim(s, &load, err);
     char reason[160];
-    int residents = 0;
 
-    for (int id = WORKER_LLM; id < s->worker_count; id++)
-        residents += is_resident(s->workers[id]);
-    if (residents == 0 || (residents < s->config->llm_resident && has_room(s, &load)))
-        return 0;
-    victim = a_victim(s, &load, err);
     if (!victim)
         return -1;
     snprintf(reason, sizeof(reason), "%.100s was wanted", file_name(w->wanted.path));
@@ -364,23 +336,48 @@ int residents_make_room(struct worker *w, struct err *err)
     return supervisor_park(s, victim->id, &park, err);
 }
 
+bool residents_may_return(struct worker *w, struct err *err)
+{
+    struct supervisor *s = w->s;
+    struct room_ask ask;
+
+    if (w->kind != WORKER_LLM)
+        return true; /* it asks for room when it loads its model */
+    if (count_residents(s) >= s->config->llm_resident)
+        return !park_one_for(w, err);
+    if (room_ask_of(s, w->wanted.path, &w->wanted.options, &ask, err))
+        return true; /* its start will say what is wrong */
+    ask.worker = w;
+    ask.keeps_default = true;
+    return !room_would_admit(s, &ask, err);
+}
+
+/* Memory, as far as it can be made: the worker waits for it when it starts. */
+static bool may_have_room(struct supervisor *s, const struct supervisor_load *load,
+                          struct err *err)
+{
+    struct room_ask ask;
+
+    if (room_ask_of(s, load->path, &load->options, &ask, err))
+        return false;
+    ask.is_forced = load->force == SUPERVISOR_FORCE;
+    ask.keeps_default = load->keeps_default;
+    return !room_would_admit(s, &ask, err);
+}
+
 static struct worker *place(struct supervisor *s, const struct supervisor_load *load,
                             struct err *err)
 {
-    int residents = 0;
+    int residents = count_residents(s);
 
-    for (int id = WORKER_LLM; id < s->worker_count; id++)
-        residents += is_resident(s->workers[id]);
     if (residents == 0 && worker_is_free(s->workers[s->default_text]))
-        return s->workers[s->default_text]; /* nobody could give way: let it try */
+        return s->workers[s->default_text];
     if (s->config->llm_resident == 1 && is_resident(s->workers[s->default_text]) &&
         !(s->workers[s->default_text]->wanted.options.is_pinned && load->keeps_default))
         return s->workers[s->default_text]; /* which has the sentences for all cases */
-    if (residents < s->config->llm_resident && has_room(s, load))
-        return a_free_one(s);
-    if (residents == 0)
-        return a_free_one(s);
-    return a_victim(s, load, err);
+    if (residents > 0 && residents >= s->config->llm_resident)
+        return a_victim(s, load, err);
+    return may_have_room(s, load, err) ? a_free_one(s) : NULL;
 }
 
 int supervisor_load_text(struct supervisor *s, const struct supervisor_load *load,
@@ -400,12 +397,6 @@ int supervisor_load_text(struct supervisor *s, const struct supervisor_load *loa
         return -1;
     *ret_id = w->id;
     return supervisor_load(s, w->id, load, err);
-}
-
-void supervisor_set_room(struct supervisor *s, supervisor_room_fn *room, void *data)
-{
-    s->room = room;
-    s->room_data = data;
 }
 
 int supervisor_pin(struct supervisor *s, int id, bool pinned, struct err *err)

@@ -17,6 +17,9 @@
  * not send) is no failure of the worker. While ready or busy it is replaced at once; while it loads, after a
  * second, because the kernel's out-of-memory killer looks the same and must not be fed in a loop.
  *
+ * Before memory is taken it is asked for (room.c): a text worker before its process starts, the picture worker before its
+ * model is read. Where others have to give way first, the worker is "waiting" until they have.
+ *
  * `wanted` outlives processes; `next` is what somebody asks for now and becomes `wanted` only once it is loaded. So a
  * failed load can never be what comes back after a crash.
  *
@@ -31,15 +34,9 @@
 #include <inttypes.h>
 #include <signal.h>
 
-#define START_LIMIT_MS 30000 /* from exec to listening */
-#define STOP_LIMIT_MS 3000   /* from SIGTERM to SIGKILL */
-#define BUSY_AGAIN_MS 100    /* a picture worker that is busy with itself */
-#define BUSY_LIMIT_MS 60000
+#define STOP_LIMIT_MS 3000 /* from SIGTERM to SIGKILL */
 #define RESPAWN_MS 100
 #define RESPAWN_LOADING_MS 1000
-#define BACK_OFF_FIRST_MS 1000
-#define BACK_OFF_MAX_MS 30000
-#define FAILED_AFTER 3
 #define CRASHES_MAX 3        /* of its own fault with one model */
 #define CRASH_APART_MS 60000 /* what lived for so long was no loop */
 
@@ -51,7 +48,7 @@ static const char *const event_names[EV_COUNT] = {
 
 /* ---- small steps ---- */
 
-static void set_state(struct worker *w, enum worker_state state)
+void worker_set_state(struct worker *w, enum worker_state state)
 {
     w->state = state;
     supervisor_changed(w);
@@ -62,7 +59,7 @@ static void on_timer(uv_timer_t *timer)
     worker_event(timer->data, EV_TIMEOUT);
 }
 
-static void timer_start(struct worker *w, uint64_t ms)
+void worker_timer_start(struct worker *w, uint64_t ms)
 {
     uv_timer_start(&w->timer, on_timer, ms, 0);
 }
@@ -82,17 +79,17 @@ const struct wish *worker_target(const struct worker *w)
     return w->next.known ? &w->next : &w->wanted;
 }
 
-static bool is_restore(const struct worker *w)
+bool worker_is_restore(const struct worker *w)
 {
     return !w->next.known && w->stored.known && wish_is_same(&w->wanted, &w->stored);
 }
 
-static void set_reason(struct worker *w, const char *sentence)
+void worker_set_reason(struct worker *w, const char *sentence)
 {
     snprintf(w->reason, sizeof(w->reason), "%s", sentence);
 }
 
-static void forget_model(struct worker *w)
+void worker_forget_model(struct worker *w)
 {
     free(w->loaded);
     w->loaded = NULL;
@@ -100,51 +97,7 @@ static void forget_model(struct worker *w)
     w->details = NULL;
 }
 
-static uint64_t back_off_ms(const struct worker *w)
-{
-    unsigned doublings = w->failures > 1 ? w->failures - 1 : 0;
-
-    if (doublings > 5)
-        doublings = 5;
-    return (uint64_t)BACK_OFF_FIRST_MS << doublings > BACK_OFF_MAX_MS
-               ? BACK_OFF_MAX_MS
-               : (uint64_t)BACK_OFF_FIRST_MS << doublings;
-}
-
-/* ---- a failure that nobody asked for; the process may live (picture worker) ---- */
-
-static void failed(struct worker *w, const char *what, const struct err *why)
-{
-    uint64_t wait;
-
-    w->failures++;
-    wait = back_off_ms(w);
-    set_reason(w, why->message);
-    log_error(w->s->log, "Failed to %s %s %s: %s; next attempt in %" PRIu64 " s", what,
-              w->profile->title, strcmp(what, "start") ? "model" : "Worker",
-              why->message, wait / 1000);
-    if (w->process || w->failures >= FAILED_AFTER || why->code == ERR_NOT_FOUND ||
-        why->code == ERR_BAD_FILE) {
-        set_state(w, WORKER_FAILED);
-        supervisor_settle(w, WAIT_START, why);
-        supervisor_settle(w, WAIT_CHANGE, why);
-    } else {
-        set_state(w, WORKER_RESTARTING);
-    }
-    timer_start(w, wait);
-}
-
-/* The model that somebody asked for did not load: tell them, and forget about it. */
-static void refuse_next(struct worker *w, const struct err *why)
-{
-    log_warning(w->s->log, "%s model %s could not be loaded: %s", w->profile->title,
-                w->next.path ? w->next.path : "(none)", why->message);
-    wish_release(&w->next);
-    w->becomes_default = false;
-    supervisor_settle(w, WAIT_CHANGE, why);
-}
-
-/* ---- starting and loading ---- */
+/* ---- out of memory, for now or for good ---- */
 
 static void become_parked(struct worker *w)
 {
@@ -153,11 +106,11 @@ static void become_parked(struct worker *w)
     snprintf(w->reason, sizeof(w->reason), "parked: %s", w->park_reason);
     log_info(w->s->log, "%s model %s is parked: %s", w->profile->title, w->wanted.path,
              w->park_reason);
-    set_state(w, WORKER_PARKED);
+    worker_set_state(w, WORKER_PARKED);
     supervisor_settle(w, WAIT_PARK, NULL);
 }
 
-static void become_stopped(struct worker *w)
+void worker_become_stopped(struct worker *w)
 {
     worker_timer_stop(w);
     w->parks = false;
@@ -168,177 +121,11 @@ static void become_stopped(struct worker *w)
         residents_without_model(w);
         supervisor_store(w);
         log_info(w->s->log, "%s model unloaded.", w->profile->title);
-        set_reason(w, "");
+        worker_set_reason(w, "");
         supervisor_settle(w, WAIT_CHANGE, NULL);
     }
-    set_state(w, WORKER_STOPPED);
+    worker_set_state(w, WORKER_STOPPED);
     supervisor_settle(w, WAIT_STOP, NULL);
-}
-
-static void back_to_wanted(struct worker *w, const struct err *why);
-
-static void spawn(struct worker *w)
-{
-    const struct wish *target = worker_target(w);
-    struct model_peek peek;
-    struct err err = {0};
-
-    worker_timer_stop(w);
-    if (w->kind == WORKER_LLM && !target->path) {
-        become_stopped(w);
-        return;
-    }
-    if (w->kind == WORKER_LLM && model_peek(target->path, &peek, &err)) {
-        if (w->next.known)
-            back_to_wanted(w, &err);
-        else
-            failed(w, "restore", &err);
-        return;
-    }
-    forget_model(w);
-    w->parks = false;
-    w->generation++;
-    w->running = 0;
-    w->missed = 0;
-    w->suspected = w->hung = w->load_broke = false;
-    w->first_error[0] = '\0';
-    w->says_memory = false;
-    w->ready_ms = 0;
-    w->memory_kills = ends_memory_kills("");
-    if (worker_launch(w, target, &err)) {
-        if (w->next.known)
-            refuse_next(w, &err);
-        failed(w, "start", &err);
-        return;
-    }
-    set_state(w, WORKER_STARTING);
-    timer_start(w, START_LIMIT_MS);
-    if (w->kind == WORKER_LLM)
-        health_begin(w); /* the picture worker says its port itself */
-}
-
-/* What somebody asked for cannot be; the process is gone: start again with what was there before. */
-static void back_to_wanted(struct worker *w, const struct err *why)
-{
-    refuse_next(w, why);
-    set_reason(w, why->message);
-    if (w->kind == WORKER_SD || w->wanted.path)
-        spawn(w);
-    else
-        set_state(w, WORKER_STOPPED);
-}
-
-static void begin_load(struct worker *w)
-{
-    static const struct wish nothing = {.known = true};
-    const struct wish *target =
-        w->safe_mode && !w->next.known ? &nothing : worker_target(w);
-    struct model_peek peek;
-
-    w->progress = -1;
-    w->loading_ms = clock_ms();
-    w->load_broke = false;
-    worker_timer_stop(w);
-    set_state(w, WORKER_LOADING);
-    if (w->kind == WORKER_LLM) {
-        if (is_restore(w))
-            log_info(w->s->log, "Restoring LLM model...");
-        return; /* its health says when */
-    }
-    if (!target->path && !w->loaded) {
-        worker_event(w, EV_LOADED);
-        return;
-    }
-    if (target->path && is_restore(w))
-        log_info(w->s->log, "Restoring SD model...");
-    w->load_error = (struct err){0};
-    if (target->path && model_peek(target->path, &peek, &w->load_error))
-        worker_event(w, EV_LOAD_FAILED);
-    else
-        health_load(w, target->path);
-}
-
-static void on_listening(struct worker *w)
-{
-    if (w->was_lost)
-        log_info(w->s->log, "%s Worker back online.", w->profile->title);
-    if (w->kind == WORKER_SD)
-        health_begin(w);
-    begin_load(w);
-}
-
-static void become_ready(struct worker *w)
-{
-    bool restored = is_restore(w) && w->wanted.path && !w->safe_mode;
-    bool asked = w->next.known;
-
-    if (w->kind == WORKER_LLM && kv_restore(w))
-        return; /* once more when that is done */
-    worker_timer_stop(w);
-    if (asked) {
-        wish_release(&w->wanted);
-        w->wanted = w->next;
-        w->next = (struct wish){0};
-        w->safe_mode = false;
-        w->crashes = 0;
-    }
-    free(w->loaded);
-    w->loaded = w->wanted.path && !w->safe_mode ? mem_strdup(w->wanted.path) : NULL;
-    w->ready_ms = clock_ms();
-    w->used_ms = clock_ms();
-    if (w->becomes_default)
-        residents_make_default(w);
-    if (!w->loaded && w->details) {
-        json_decref(w->details);
-        w->details = NULL;
-    }
-    w->failures = 0;
-    w->progress = -1;
-    if (!w->safe_mode)
-        set_reason(w, "");
-    if (restored)
-        log_info(w->s->log, "%s model restored successfully.", w->profile->title);
-    else if (w->loaded)
-        log_info(w->s->log, "%s model %s is loaded (%" PRIu64 " ms)", w->profile->title,
-                 w->loaded, clock_ms() - w->loading_ms);
-    else if (asked)
-        log_info(w->s->log, "%s model unloaded.", w->profile->title);
-    if (asked || (w->loaded && !restored))
-        supervisor_store(w);
-    w->was_lost = false;
-    set_state(w, w->running ? WORKER_BUSY : WORKER_READY);
-    park_idle_begin(w);
-    supervisor_settle(w, WAIT_CHANGE, NULL);
-    supervisor_settle(w, WAIT_START, NULL);
-}
-
-static void ask_again(struct worker *w)
-{
-    health_load(w, worker_target(w)->path);
-}
-
-/* The picture worker lives and says no; what it had is still loaded. */
-static void load_refused(struct worker *w)
-{
-    struct err why = w->load_error;
-
-    /* still opening its engine, or ending a job that was cancelled */
-    if (why.code == ERR_CONFLICT && clock_ms() - w->loading_ms < BUSY_LIMIT_MS) {
-        timer_start(w, BUSY_AGAIN_MS);
-        return;
-    }
-    if (!w->next.known) {
-        failed(w, is_restore(w) ? "restore" : "load", &why);
-        return;
-    }
-    refuse_next(w, &why);
-    if (!w->loaded && w->wanted.path) {
-        begin_load(w); /* it was started for the new one: back to the old one */
-        return;
-    }
-    if (!w->loaded)
-        set_reason(w, why.message);
-    set_state(w, w->running ? WORKER_BUSY : WORKER_READY);
 }
 
 /* ---- ends ---- */
@@ -359,9 +146,10 @@ static void note_exit(struct worker *w)
     worker_forget_process(w);
     worker_timer_stop(w);
     w->running = 0;
+    w->coming_bytes = 0;
     w->suspected = false;
     w->progress = -1;
-    forget_model(w);
+    worker_forget_model(w);
 }
 
 static bool was_killed_from_outside(const struct worker *w)
@@ -388,8 +176,8 @@ static void lost(struct worker *w, uint64_t wait_ms)
     fail_parking(w);
     snprintf(w->reason, sizeof(w->reason), "the %s worker was lost: %s",
              w->profile->what, w->last_exit);
-    set_state(w, WORKER_RESTARTING);
-    timer_start(w, wait_ms);
+    worker_set_state(w, WORKER_RESTARTING);
+    worker_timer_start(w, wait_ms);
 }
 
 /* Its model has killed it again and again: up without it (the picture worker), or not at all (the text worker), until
@@ -404,16 +192,16 @@ static void enter_safe_mode(struct worker *w)
             "safe mode: the %s worker ended %u times in a row with %s (%s): it is not "
             "loaded again by itself",
             w->profile->what, w->crashes, w->wanted.path, w->last_exit);
-    set_reason(w, why.message);
+    worker_set_reason(w, why.message);
     log_error(w->s->log, "%s Worker: %s", w->profile->title, why.message);
     supervisor_settle(w, WAIT_START, &why);
     supervisor_settle(w, WAIT_CHANGE, &why);
     supervisor_settle(w, WAIT_PARK, &why);
     kv_forget(w); /* it may be what it ends over */
     if (w->kind == WORKER_SD)
-        spawn(w);
+        worker_spawn(w);
     else
-        become_stopped(w);
+        worker_become_stopped(w);
 }
 
 /* It ended by itself while it loaded or had a model: one time too many? */
@@ -450,7 +238,7 @@ static void start_failed(struct worker *w)
             w->first_error[0] || *last_line ? ": " : "",
             w->first_error[0] ? w->first_error : last_line);
     if (w->next.known) {
-        back_to_wanted(w, &why);
+        worker_back_to_wanted(w, &why);
         return;
     }
     if (was_killed_from_outside(w)) {
@@ -463,7 +251,11 @@ static void start_failed(struct worker *w)
     }
     w->restarts++;
     w->was_lost = true;
-    failed(w, !loading ? "start" : is_restore(w) ? "restore" : "load", &why);
+    worker_failed(w,
+                  !loading               ? "start"
+                  : worker_is_restore(w) ? "restore"
+                                         : "load",
+                  &why);
 }
 
 static void kill_hard(struct worker *w)
@@ -484,9 +276,9 @@ static void kill_hung(struct worker *w)
 static void ask_to_go(struct worker *w)
 {
     health_stop(w);
-    set_state(w, WORKER_STOPPING);
+    worker_set_state(w, WORKER_STOPPING);
     process_signal(w->process, SIGTERM);
-    timer_start(w, STOP_LIMIT_MS);
+    worker_timer_start(w, STOP_LIMIT_MS);
 }
 
 static void gone(struct worker *w)
@@ -495,9 +287,9 @@ static void gone(struct worker *w)
     if (w->parks && w->wants_up && !w->next.known && !w->s->shutting_down)
         become_parked(w);
     else if (w->wants_up && !w->s->shutting_down)
-        spawn(w);
+        worker_spawn(w);
     else
-        become_stopped(w);
+        worker_become_stopped(w);
 }
 
 /* ---- asked for by somebody ---- */
@@ -505,7 +297,7 @@ static void gone(struct worker *w)
 static void change_model(struct worker *w)
 {
     if (w->kind == WORKER_SD)
-        begin_load(w);
+        worker_begin_load(w);
     else
         ask_to_go(w);
 }
@@ -521,27 +313,36 @@ static void change_while_starting(struct worker *w)
 static void try_again(struct worker *w)
 {
     if (w->process)
-        begin_load(w);
+        worker_begin_load(w);
     else
-        spawn(w);
+        worker_spawn(w);
 }
 
 static void give_up(struct worker *w)
 {
+    room_forget(w);
     if (w->process)
         ask_to_go(w);
     else
-        become_stopped(w);
+        worker_become_stopped(w);
 }
 
 /* ---- out of memory, to come back ---- */
 
+static void end_parking(struct worker *w)
+{
+    w->parks = true;
+    ask_to_go(w);
+}
+
 static void begin_parking(struct worker *w)
 {
     park_idle_end(w);
-    set_state(w, WORKER_PARKING);
-    if (w->running)
-        timer_start(w, w->park_wait_ms);
+    worker_set_state(w, WORKER_PARKING);
+    if (w->kind == WORKER_SD)
+        end_parking(w); /* it has no context */
+    else if (w->running)
+        worker_timer_start(w, w->park_wait_ms);
     else
         kv_save(w);
 }
@@ -552,21 +353,16 @@ static void save_context(struct worker *w)
     kv_save(w);
 }
 
-static void end_parking(struct worker *w)
-{
-    w->parks = true;
-    ask_to_go(w);
-}
-
 /* What runs did not end in time: everything stays as it was. */
 static void stay(struct worker *w)
 {
     struct err why = {0};
 
     err_set(&why, ERR_CONFLICT,
-            "the text worker %s was still busy with %u request%s after %u s", w->name,
-            w->running, w->running == 1 ? "" : "s", w->park_wait_ms / 1000);
-    set_state(w, WORKER_BUSY);
+            "the %s worker %s was still busy with %u request%s after %u s",
+            w->profile->what, w->name, w->running, w->running == 1 ? "" : "s",
+            w->park_wait_ms / 1000);
+    worker_set_state(w, WORKER_BUSY);
     supervisor_settle(w, WAIT_PARK, &why);
 }
 
@@ -579,7 +375,7 @@ static void stay_after_all(struct worker *w)
         return; /* its context is being saved: it is over in a moment, and comes back then */
     err_set(&why, ERR_CANCELLED, "given up: the worker is wanted again");
     worker_timer_stop(w);
-    set_state(w, w->running ? WORKER_BUSY : WORKER_READY);
+    worker_set_state(w, w->running ? WORKER_BUSY : WORKER_READY);
     supervisor_settle(w, WAIT_PARK, &why);
     supervisor_settle(w, WAIT_START, NULL);
 }
@@ -587,13 +383,19 @@ static void stay_after_all(struct worker *w)
 static void to_busy(struct worker *w)
 {
     park_idle_end(w);
-    set_state(w, WORKER_BUSY);
+    worker_set_state(w, WORKER_BUSY);
 }
 
 static void to_ready(struct worker *w)
 {
-    set_state(w, WORKER_READY);
+    worker_set_state(w, WORKER_READY);
     park_idle_begin(w);
+}
+
+static void died_waiting(struct worker *w)
+{
+    room_forget(w);
+    died(w);
 }
 
 typedef void worker_action_fn(struct worker *w);
@@ -602,12 +404,21 @@ typedef void worker_action_fn(struct worker *w);
 static worker_action_fn *const actions[][EV_COUNT] = {
     [WORKER_STOPPED] =
         {
-            [EV_START] = spawn,
-            [EV_LOAD] = spawn,
+            [EV_START] = worker_spawn,
+            [EV_LOAD] = worker_spawn,
+        },
+    [WORKER_WAITING] =
+        {
+            [EV_ROOM] = worker_has_room,
+            [EV_NO_ROOM] = worker_has_no_room,
+            [EV_EXITED] = died_waiting,
+            [EV_HUNG] = kill_hung,
+            [EV_STOP] = give_up,
+            [EV_LOAD] = worker_wants_other,
         },
     [WORKER_STARTING] =
         {
-            [EV_LISTENING] = on_listening,
+            [EV_LISTENING] = worker_listens,
             [EV_EXITED] = start_failed,
             [EV_TIMEOUT] = kill_hard,
             [EV_STOP] = ask_to_go,
@@ -615,10 +426,10 @@ static worker_action_fn *const actions[][EV_COUNT] = {
         },
     [WORKER_LOADING] =
         {
-            [EV_LOADED] = become_ready,
-            [EV_LOAD_FAILED] = load_refused,
+            [EV_LOADED] = worker_become_ready,
+            [EV_LOAD_FAILED] = worker_load_refused,
             [EV_EXITED] = start_failed,
-            [EV_TIMEOUT] = ask_again,
+            [EV_TIMEOUT] = worker_load_again,
             [EV_HUNG] = kill_hung,
             [EV_STOP] = ask_to_go,
             [EV_LOAD] = ask_to_go,
@@ -654,9 +465,9 @@ static worker_action_fn *const actions[][EV_COUNT] = {
         },
     [WORKER_PARKED] =
         {
-            [EV_START] = spawn,
-            [EV_LOAD] = spawn,
-            [EV_STOP] = become_stopped,
+            [EV_START] = worker_spawn,
+            [EV_LOAD] = worker_spawn,
+            [EV_STOP] = worker_become_stopped,
         },
     [WORKER_STOPPING] =
         {

@@ -143,6 +143,7 @@ static bool is_hopeless(const struct worker *w, struct err *err)
     const char *why = w->reason;
 
     switch (w->state) {
+    case WORKER_WAITING:
     case WORKER_STARTING:
     case WORKER_LOADING:
     case WORKER_RESTARTING:
@@ -214,6 +215,7 @@ static void on_wake(uv_idle_t *idle)
     struct supervisor_wait *wait;
 
     uv_idle_stop(idle);
+    room_look(s);
     for (int i = 0; i < s->worker_count; i++) {
         if (!s->workers[i]->changed)
             continue;
@@ -284,6 +286,7 @@ struct worker *worker_new(struct supervisor *s, enum worker_kind kind)
     w->profile = &profiles[kind];
     w->state = WORKER_STOPPED;
     w->progress = -1;
+    w->granted_layers = -1;
     w->wants_up = true;
     if (w->id > WORKER_LLM)
         snprintf(w->name, sizeof(w->name), "llm-%d", w->id);
@@ -323,6 +326,7 @@ int supervisor_new(const struct supervisor_options *o, struct supervisor **ret,
     s->log = o->log;
     s->config = o->config;
     s->client = o->client;
+    s->devices = o->devices;
     if (reaper_found(s->reaper))
         log_warning(s->log, "Ended %zu worker(s) that an earlier server left behind",
                     reaper_found(s->reaper));
@@ -333,7 +337,8 @@ int supervisor_new(const struct supervisor_options *o, struct supervisor **ret,
     free(record);
     uv_idle_init(s->loop, &s->wake);
     s->wake.data = s;
-    s->open_handles = 1;
+    room_init(s);
+    s->open_handles = 2;
     worker_new(s, WORKER_SD);
     s->default_text = worker_new(s, WORKER_LLM)->id;
     *ret = s;
@@ -370,15 +375,19 @@ void supervisor_shutdown(struct supervisor *s, supervisor_done_fn *done, void *d
 
 static void on_handle_closed(uv_handle_t *handle)
 {
-    struct worker *w = handle->data;
-    struct supervisor *s =
-        handle->type == UV_IDLE ? (struct supervisor *)handle->data : w->s;
+    struct supervisor *s = handle->data;
 
     if (--s->open_handles > 0)
         return;
     for (int i = 0; i < s->worker_count; i++)
         free(s->workers[i]);
     free(s);
+}
+
+static void close_handle(struct supervisor *s, uv_handle_t *handle)
+{
+    handle->data = s;
+    uv_close(handle, on_handle_closed);
 }
 
 void supervisor_free(struct supervisor *s)
@@ -399,13 +408,15 @@ void supervisor_free(struct supervisor *s)
         free(w->loaded);
         json_decref(w->details);
         line_ring_release(&w->ring);
-        uv_close((uv_handle_t *)&w->timer, on_handle_closed);
-        uv_close((uv_handle_t *)&w->health_timer, on_handle_closed);
-        uv_close((uv_handle_t *)&w->idle_timer, on_handle_closed);
+        close_handle(s, (uv_handle_t *)&w->timer);
+        close_handle(s, (uv_handle_t *)&w->health_timer);
+        close_handle(s, (uv_handle_t *)&w->idle_timer);
     }
     desired_free(s->desired);
     reaper_free(s->reaper);
-    uv_close((uv_handle_t *)&s->wake, on_handle_closed);
+    room_close(s);
+    close_handle(s, (uv_handle_t *)&s->room.timer);
+    close_handle(s, (uv_handle_t *)&s->wake);
 }
 
 /* ---- questions ---- */
@@ -486,6 +497,8 @@ void supervisor_progress_text(const struct supervisor *s, int id, char *ret_text
         snprintf(ret_text, size, "loading %s %d%%", model, (int)(w->progress * 100));
     else if (w->state == WORKER_LOADING)
         snprintf(ret_text, size, "loading %s", model);
+    else if (w->state == WORKER_WAITING)
+        snprintf(ret_text, size, "%s waits for memory", model);
     else if (w->state == WORKER_PARKED || w->state == WORKER_PARKING)
         snprintf(ret_text, size, "%s parked: %s", model, w->park_reason);
     else

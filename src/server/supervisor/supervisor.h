@@ -24,6 +24,7 @@
 
 #include "base/err.h"
 
+#include "server/memory/plan.h"
 #include "server/memory/predict.h"
 
 #include <jansson.h>
@@ -32,6 +33,7 @@
 #include <stdint.h>
 
 struct config;
+struct devices;
 struct http_client;
 struct log;
 struct uv_loop_s;
@@ -47,12 +49,13 @@ enum worker_kind { WORKER_SD, WORKER_LLM };
 /* The states and the words for them in logs, in REST answers and on the page. */
 #define WORKER_STATES(X)                                                               \
     X(STOPPED, "stopped")   /* no process, and none wanted */                          \
+    X(WAITING, "waiting")   /* for memory: others give way */                          \
     X(STARTING, "starting") /* process there, does not listen yet */                   \
     X(LOADING, "loading")   /* listens, the model is being read */                     \
     X(READY, "ready")       /* takes work (a picture worker may be without model) */   \
     X(BUSY, "busy")         /* works; text takes more up to its slots */               \
-    X(PARKING, "parking")   /* text: ends what runs, saves its context */              \
-    X(PARKED, "parked")     /* text: out of memory, comes back with its context */     \
+    X(PARKING, "parking")   /* ends what runs, saves its context */                    \
+    X(PARKED, "parked")     /* out of memory, comes back with its context */           \
     X(STOPPING, "stopping") /* asked to go */                                          \
     X(RESTARTING, "restarting") /* gone, comes back by itself in a moment */           \
     X(FAILED, "failed")         /* did not come up; tried again after the back-off */
@@ -180,6 +183,7 @@ struct supervisor_options {
     struct log *log;
     const struct config *config;
     struct http_client *client;
+    const struct devices *devices;
 };
 
 /* Takes the state folder for itself, puts an end to workers that a killed server left
@@ -236,12 +240,58 @@ int supervisor_pin(struct supervisor *s, int id, bool pinned,
 int supervisor_predict(const struct supervisor *s, const char *path,
                        const struct worker_load_options *options,
                        struct prediction *ret, struct err *err) MUST_CHECK;
-/* Is there room for one more text model beside those that are resident? Asked before one
- * is started; the answer is the sentence that is logged when not. Without it, room is
- * what memory/predict.h says against the available memory. */
-typedef int supervisor_room_fn(void *data, const struct supervisor_load *load,
-                               struct err *err);
-void supervisor_set_room(struct supervisor *s, supervisor_room_fn *room, void *data);
+
+/* ---- memory ---- */
+
+/* What lies where; residents[] goes by worker id. */
+void supervisor_ledger(const struct supervisor *s, struct plan_ledger *ret);
+/* Why a worker cannot be asked to give way; NULL: it can. */
+const char *supervisor_why_it_stays(const struct supervisor *s, int id);
+/* What loading this text model would do, and the ledger that it was decided on. Nothing is done. */
+int supervisor_would_load(const struct supervisor *s, const char *path,
+                          const struct worker_load_options *options,
+                          struct plan_ledger *ret_ledger, struct plan *ret,
+                          struct err *err) MUST_CHECK;
+/* The same for a picture that needs so much beside its model. */
+void supervisor_would_draw(const struct supervisor *s, uint64_t bytes,
+                           struct plan_ledger *ret_ledger, struct plan *ret);
+
+/* Room for what a picture needs beside its model, one at a time. `done` comes once: NULL, and the room is kept until it is
+ * given back; ERR_NO_MEMORY with the numbers when others would not be enough if they gave way. */
+void supervisor_picture_room(struct supervisor *s, uint64_t bytes,
+                             supervisor_done_fn *done, void *data);
+/* Also takes the question back. */
+void supervisor_picture_over(struct supervisor *s);
+
+/* One that was carried out, or that leave is asked for. */
+struct supervisor_move {
+    uint64_t number;  /* from 1 on, in their order */
+    int64_t time_ms;  /* since 1970 */
+    const char *kind; /* a word of plan.h */
+    int worker;       /* id; -1: the one that asked */
+    char resident[32];
+    char device[32];
+    int layers; /* on the device afterwards */
+    uint64_t bytes;
+    char reason[320];
+};
+
+typedef void supervisor_moved_fn(void *data, const struct supervisor_move *move);
+
+/* The newest ones, oldest first; returns how many. */
+int supervisor_moves(const struct supervisor *s, struct supervisor_move *ret, int max);
+void supervisor_on_move(struct supervisor *s, supervisor_moved_fn *moved, void *data);
+/* --memory-policy ask: those who wait for leave, with what would happen. Owned by the supervisor, until the loop turns. */
+struct supervisor_question {
+    int id;
+    const char *name;
+    const struct plan *plan;
+};
+int supervisor_questions(const struct supervisor *s, struct supervisor_question *ret,
+                         int max);
+int supervisor_give_leave(struct supervisor *s, int id, bool leave,
+                          struct err *err) MUST_CHECK;
+
 /* POST /v1/workers/{name}/{start,stop,restart}. Stop and restart refuse (ERR_CONFLICT)
  * while work runs unless forced. Start of a running worker and stop of a stopped one
  * are done at once. A stopped worker stays stopped until started; what it had loaded is
@@ -268,8 +318,8 @@ struct supervisor_park {
     void *data;
 };
 
-/* A text model leaves memory and saves its context where that helps; new requests wait. ERR_CONFLICT when it is
- * neither ready nor busy. */
+/* A model leaves memory; a text model saves its context where that helps, and new requests wait. ERR_CONFLICT when it is
+ * neither ready nor, a text model, busy. */
 int supervisor_park(struct supervisor *s, int id, const struct supervisor_park *park,
                     struct err *err) MUST_CHECK;
 /* `done` comes when it is ready again, with its context. */

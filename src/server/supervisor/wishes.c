@@ -112,6 +112,8 @@ static int change(struct worker *w, const struct supervisor_load *load, struct e
     if (refuse_if_busy(w, load->force, load->path ? "load" : "unload", err))
         return -1;
     w->wants_up = true;
+    w->is_forced = load->force == SUPERVISOR_FORCE;
+    w->granted_layers = -1;
     wish_set(&w->next, load->path, &load->options);
     take_default(w, load);
     supervisor_wait_add(w, WAIT_CHANGE, load->done, load->data);
@@ -145,7 +147,7 @@ int supervisor_unload(struct supervisor *s, int id, enum supervisor_force force,
 
     if (refuse_if_busy(w, force, "unload", err))
         return -1;
-    if (w->state == WORKER_PARKED)
+    if (w->state == WORKER_PARKED || (w->state == WORKER_WAITING && !w->process))
         worker_event(w, EV_STOP);
     if (w->state == WORKER_STOPPED) { /* nothing to stop, only to forget */
         wish_set(&w->wanted, NULL, NULL);

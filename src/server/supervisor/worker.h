@@ -1,10 +1,13 @@
 /* worker: what the files of this folder share about one worker. Nobody outside includes this.
  *
  *   states.c      what happens in which state (the table), and what to do about it
+ *   starts.c      memory, process, model: how it becomes ready
  *   launch.c      arguments, environment, start of the process, its lines and its end
  *   health.c      questions to the process: is it there, load this, let it go
  *   wishes.c      what may be asked: load, unload, start, stop, restart
  *   park.c        out of memory and back, with the context; what nobody uses
+ *   ledger.c      what lies where in memory
+ *   room.c        who wants memory, and who gives way
  *   residents.c   which text worker takes a model, which is the default, what is stored
  *   supervisor.c  beginning and end, questions, those who wait, those who listen
  */
@@ -16,6 +19,7 @@
 #include "server/supervisor/desired.h"
 #include "server/supervisor/process.h"
 #include "server/supervisor/reaper.h"
+#include "server/supervisor/room.h"
 #include "server/supervisor/supervisor.h"
 
 #include <uv.h>
@@ -27,6 +31,8 @@
     X(LISTENING)   /* it can be asked */                                               \
     X(LOADED)      /* what was asked for is loaded */                                  \
     X(LOAD_FAILED) /* it says why in load_error, and lives */                          \
+    X(ROOM)        /* there is memory for it */                                        \
+    X(NO_ROOM)     /* nor will there be: room_error says why */                        \
     X(EXITED)      /* the process is gone; `exit` says how */                          \
     X(TIMEOUT)     /* the state has lasted as long as it may */                        \
     X(HUNG)        /* three health checks without an answer */                         \
@@ -107,6 +113,13 @@ struct worker {
     struct wish stored;          /* as on disk */
     struct prediction predicted; /* of what it was started with; with is_predicted */
     bool is_predicted;
+    int granted_layers;    /* on the card, when fewer than wished; -1: as wished */
+    uint64_t model_bytes;  /* picture: what its model has, as it said */
+    uint64_t coming_bytes; /* picture: of the model that is being loaded */
+    bool gave_way;         /* parked for somebody else; comes back by itself */
+    bool is_forced;        /* the load that asks for room was */
+    bool comes_back;       /* it asks for room because it was parked */
+    struct err room_error;
     struct worker_load_options present; /* what the process was started with */
     bool becomes_default;               /* once `next` is loaded */
     uint64_t used_ms;
@@ -174,8 +187,8 @@ struct supervisor {
     struct worker *workers[WORKERS_MAX];
     int worker_count;
     int default_text; /* an id */
-    supervisor_room_fn *room;
-    void *room_data;
+    const struct devices *devices;
+    struct room room;
     struct desired *desired;
     struct reaper *reaper;
     struct supervisor_wait *waits;
@@ -196,7 +209,27 @@ void worker_event(struct worker *w, enum worker_event event);
 bool worker_has_process(const struct worker *w);
 /* what is being or would be loaded: next, else wanted */
 const struct wish *worker_target(const struct worker *w);
+void worker_timer_start(struct worker *w, uint64_t ms);
 void worker_timer_stop(struct worker *w);
+void worker_set_state(struct worker *w, enum worker_state state);
+void worker_set_reason(struct worker *w, const char *sentence);
+bool worker_is_restore(const struct worker *w);
+void worker_forget_model(struct worker *w);
+void worker_become_stopped(struct worker *w);
+
+/* starts.c; but for the first two, actions of the table */
+void worker_failed(struct worker *w, const char *what, const struct err *why);
+/* what somebody asked for cannot be; the process is gone: start again with what was there before */
+void worker_back_to_wanted(struct worker *w, const struct err *why);
+void worker_spawn(struct worker *w);
+void worker_begin_load(struct worker *w);
+void worker_has_room(struct worker *w);
+void worker_has_no_room(struct worker *w);
+void worker_wants_other(struct worker *w);
+void worker_listens(struct worker *w);
+void worker_become_ready(struct worker *w);
+void worker_load_again(struct worker *w);
+void worker_load_refused(struct worker *w);
 
 /* launch.c */
 /* What is left open in the wish, as it will really be. */
@@ -233,8 +266,9 @@ void residents_make_default(struct worker *w);
 void residents_without_model(struct worker *w);
 bool worker_is_free(const struct worker *w);
 
-/* may this parked worker come back? Parks another one for it when that is needed. */
-int residents_make_room(struct worker *w, struct err *err) MUST_CHECK;
+/* May this parked worker come back now? Where one too many is resident another one is parked for it. ERR_NO_MEMORY: it
+ * may not, and waiting will not change that. */
+bool residents_may_return(struct worker *w, struct err *err);
 
 /* park.c */
 void kv_prepare_folder(struct supervisor *s);

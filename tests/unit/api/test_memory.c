@@ -2,7 +2,9 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "server/memory/devices.h"
 #include "server/memory/memory.h"
+#include "server/memory/nvml.h"
 
 #include <unistd.h>
 
@@ -90,7 +92,7 @@ static void a_machine_that_says_nothing(void **state)
     (void)state;
     assert_int_equal(memory_read("/nowhere", &m), -1);
     assert_int_equal(memory_of_process("/nowhere", 1), 0);
-    json_t *gpus = memory_gpus_json("/nowhere");
+    json_t *gpus = devices_gpus_json(NULL, "/nowhere");
 
     assert_int_equal(json_array_size(gpus), 0);
     json_decref(gpus);
@@ -126,7 +128,7 @@ static void cards_say_what_their_drivers_say(void **state)
     put("/sys/class/drm/card1/device/vendor", "0x1a03\n"); /* a server's display */
     put("/proc/driver/nvidia/gpus/0000:01:00.0/information",
         "Model: \t\t NVIDIA H200\nIRQ:   \t\t 16\n");
-    json_t *gpus = memory_gpus_json(root);
+    json_t *gpus = devices_gpus_json(NULL, root);
     char *dump = json_dumps(gpus, JSON_COMPACT | JSON_SORT_KEYS);
 
     assert_string_equal(
@@ -135,6 +137,55 @@ static void cards_say_what_their_drivers_say(void **state)
               "25753026560,\"name\":\"AMD graphics 744c\",\"vendor\":\"AMD\"}]");
     free(dump);
     json_decref(gpus);
+}
+
+static void cards_of_the_driver_s_library(void **state)
+{
+    struct gpu gpus[4];
+    struct nvml *n = nvml_open(FAKE_NVML);
+
+    (void)state;
+    assert_non_null(n);
+    assert_int_equal(nvml_gpus(n, gpus, 4), 2); /* the middle one of three has failed */
+    assert_string_equal(gpus[0].name, "NVIDIA Fake 1");
+    assert_true(gpus[0].is_known);
+    assert_int_equal(gpus[0].total, 8 * GIB);
+    assert_int_equal(gpus[0].free, 6 * GIB);
+    assert_string_equal(gpus[1].name, "NVIDIA 2"); /* it does not say its name */
+    assert_false(gpus[1].is_known);
+    assert_int_equal(nvml_gpus(n, gpus, 1), 1);
+    nvml_close(n);
+    assert_null(nvml_open("/nowhere/libnvidia-ml.so.1"));
+    assert_null(nvml_open("libm.so.6")); /* a library that is another one */
+}
+
+static void simulated_devices_take_the_place_of_real_ones(void **state)
+{
+    char ram[] = "ram=8G", card[] = "card=2G", bad[] = "card=2X", nameless[] = "=2G";
+    char *both[] = {ram, card}, *wrong[] = {bad}, *without[] = {nameless};
+    struct plan_device list[PLAN_DEVICES_MAX];
+    struct devices *d;
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(devices_open(&d, both, 2, NULL), 0);
+    assert_int_equal(devices_look(d, root, list), 2);
+    assert_int_equal(list[0].total, 8 * GIB);
+    assert_string_equal(list[1].name, "card");
+    assert_true(list[1].is_simulated && list[1].free == 2 * GIB);
+    devices_close(d);
+    put("/sys/class/drm/card0/device/vendor", "0x1002\n");
+    put("/sys/class/drm/card0/device/mem_info_vram_total", "25753026560\n");
+    put("/sys/class/drm/card0/device/mem_info_vram_used", "1000000000\n");
+    assert_int_equal(devices_open(&d, NULL, 0, NULL), 0);
+    int count = devices_look(d, root, list); /* this machine may have an NVIDIA card */
+
+    assert_true(count >= 2);
+    assert_int_equal(list[0].free, 12 * GIB);
+    assert_int_equal(list[count - 1].free, 24753026560);
+    devices_close(d);
+    assert_int_equal(devices_open(&d, wrong, 1, &err), -1);
+    assert_int_equal(devices_open(&d, without, 1, &err), -1);
 }
 
 static void this_process_has_a_size(void **state)
@@ -167,6 +218,8 @@ int main(void)
         ON_A_MACHINE(cores_are_counted_once_per_package),
         ON_A_MACHINE(processor_time_whatever_the_program_is_called),
         ON_A_MACHINE(cards_say_what_their_drivers_say),
+        ON_A_MACHINE(simulated_devices_take_the_place_of_real_ones),
+        cmocka_unit_test(cards_of_the_driver_s_library),
         cmocka_unit_test(a_machine_that_says_nothing),
         cmocka_unit_test(this_process_has_a_size),
     };

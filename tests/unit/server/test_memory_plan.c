@@ -136,6 +136,31 @@ static void the_least_recently_used_gives_way(void **state)
     assert_int_equal(p.moves[1].layers, 4);
 }
 
+/* Parking the small one first would not help: the large one has to go in any case. */
+static void nobody_gives_way_in_vain(void **state)
+{
+    struct plan_ledger l = a_machine();
+
+    (void)state;
+    l.residents[0] = (struct plan_resident){.name = "small",
+                                            .device = 1,
+                                            .fixed_bytes = 64 * MIB,
+                                            .is_parkable = true,
+                                            .used_ms = 1};
+    l.residents[1] = (struct plan_resident){.name = "large",
+                                            .device = 1,
+                                            .fixed_bytes = 4 * GIB,
+                                            .is_parkable = true,
+                                            .used_ms = 2};
+    l.resident_count = 2;
+    struct plan p = plan_for(&l, 3 * GIB, 0);
+
+    assert_moves(&p, "park fits");
+    assert_int_equal(p.moves[0].resident, 1);
+    p = plan_for(&l, l.devices[1].free - l.margin_bytes + 4 * GIB + 64 * MIB, 0);
+    assert_moves(&p, "park park fits");
+}
+
 static void it_comes_back_when_it_is_quiet(void **state)
 {
     struct plan_ledger l = a_machine();
@@ -310,6 +335,7 @@ int main(void)
         cmocka_unit_test(layers_need_room_in_ram),
         cmocka_unit_test(pins_and_policies),
         cmocka_unit_test(the_least_recently_used_gives_way),
+        cmocka_unit_test(nobody_gives_way_in_vain),
         cmocka_unit_test(it_comes_back_when_it_is_quiet),
         cmocka_unit_test(two_hundred_mixed_jobs_on_a_thousand_machines),
     };

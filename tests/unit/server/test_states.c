@@ -2,6 +2,7 @@
  * process, whom it tells. Time does not pass; the state's timer is looked at instead of waited for. */
 #include "unit.h"
 
+#include "server/supervisor/starts.c"
 #include "server/supervisor/states.c"
 
 #include <unistd.h>
@@ -16,9 +17,11 @@ static struct {
     int made_default, left_without_model;
     int saves, restores, forgets;
     bool restores_context;
-    int settled[5], settled_with_error[5];
+    int settled[8], settled_with_error[8];
     char last_error[sizeof(((struct err *)0)->message)];
     bool file_is_gone;
+    enum room_answer room; /* granted, unless said otherwise */
+    int room_questions, room_forgotten;
 } did;
 
 int worker_launch(struct worker *w, const struct wish *target, struct err *err)
@@ -141,6 +144,21 @@ int model_peek(const char *path, struct model_peek *ret, struct err *err)
     return did.file_is_gone
                ? err_set(err, ERR_NOT_FOUND, "there is no model file %s", path)
                : 0;
+}
+
+enum room_answer room_for_worker(struct worker *w, struct err *err)
+{
+    (void)w;
+    did.room_questions++;
+    if (did.room == ROOM_REFUSED)
+        err_set(err, ERR_NO_MEMORY, "it needs 9 GiB");
+    return did.room;
+}
+
+void room_forget(struct worker *w)
+{
+    (void)w;
+    did.room_forgotten++;
 }
 
 /* ---- */
@@ -495,6 +513,77 @@ static void parking_saves_and_comes_back_with_the_context(void **state)
     assert_int_equal(w->restarts, 0);
 }
 
+static void text_waits_for_memory_before_it_has_a_process(void **state)
+{
+    (void)state;
+    did.room = ROOM_COMING;
+    wish_set(&w->wanted, "/m/a.gguf", NULL);
+    worker_event(w, EV_START);
+    assert_int_equal(w->state, WORKER_WAITING);
+    assert_int_equal(did.launches, 0);
+    worker_event(w, EV_ROOM);
+    assert_int_equal(w->state, WORKER_STARTING);
+    assert_int_equal(did.launches, 1);
+}
+
+static void a_text_model_without_memory_is_tried_again_or_given_up(void **state)
+{
+    (void)state;
+    ready_with("/m/a.gguf");
+    did.room = ROOM_REFUSED;
+    wish_set(&w->next, "/m/b.gguf", NULL);
+    worker_event(w, EV_LOAD);
+    did.room = ROOM_COMING;
+    ends(SIGTERM, 0, true); /* its process is gone before it asks */
+    assert_int_equal(w->state, WORKER_WAITING);
+    assert_int_equal(did.settled_with_error[WAIT_CHANGE], 0);
+    err_set(&w->room_error, ERR_NO_MEMORY, "it needs 9 GiB");
+    did.room = ROOM_GRANTED;
+    worker_event(w, EV_NO_ROOM);
+    assert_int_equal(did.settled_with_error[WAIT_CHANGE], 1);
+    assert_string_equal(did.last_error, "it needs 9 GiB");
+    assert_string_equal(did.launched_with, "/m/a.gguf"); /* what was there before */
+}
+
+static void a_parked_one_without_memory_stays_parked(void **state)
+{
+    (void)state;
+    ready_with("/m/a.gguf");
+    worker_event(w, EV_PARK);
+    worker_event(w, EV_SAVED);
+    ends(SIGTERM, 0, true);
+    did.room = ROOM_REFUSED;
+    worker_event(w, EV_START);
+    assert_int_equal(w->state, WORKER_PARKED);
+    assert_int_equal(did.settled_with_error[WAIT_READY], 1);
+    did.room = ROOM_COMING;
+    worker_event(w, EV_START);
+    worker_event(w, EV_STOP);
+    assert_int_equal(w->state, WORKER_STOPPED);
+    assert_true(did.room_forgotten > 0);
+}
+
+static void a_picture_model_waits_for_memory_in_its_process(void **state)
+{
+    (void)state;
+    did.room = ROOM_COMING;
+    wish_set(&w->wanted, "/m/a.safetensors", NULL);
+    worker_event(w, EV_START);
+    worker_event(w, EV_LISTENING);
+    assert_int_equal(w->state, WORKER_WAITING);
+    assert_int_equal(did.load_questions, 0);
+    worker_event(w, EV_ROOM);
+    assert_int_equal(w->state, WORKER_LOADING);
+    assert_int_equal(did.load_questions, 1);
+    worker_event(w, EV_LOADED);
+    assert_int_equal(w->state, WORKER_READY);
+    worker_event(w, EV_PARK); /* no context: it goes at once */
+    assert_int_equal(w->state, WORKER_STOPPING);
+    assert_int_equal(did.saves, 0);
+    ends(SIGTERM, 0, true);
+    assert_int_equal(w->state, WORKER_PARKED);
+}
+
 static void parking_waits_for_what_runs_but_not_for_ever(void **state)
 {
     (void)state;
@@ -686,6 +775,10 @@ int main(void)
         LLM(text_without_model_has_no_process),
         LLM(parking_saves_and_comes_back_with_the_context),
         LLM(parking_waits_for_what_runs_but_not_for_ever),
+        LLM(text_waits_for_memory_before_it_has_a_process),
+        LLM(a_text_model_without_memory_is_tried_again_or_given_up),
+        LLM(a_parked_one_without_memory_stays_parked),
+        SD(a_picture_model_waits_for_memory_in_its_process),
         LLM(a_stop_while_it_is_parked_stays),
         SD(a_crash_loop_ends_in_safe_mode),
         LLM(crashes_far_apart_are_no_loop),

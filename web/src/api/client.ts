@@ -14,7 +14,7 @@ export class Failure extends Error {
 
 export type Kind = 'sd' | 'llm'
 export type WorkerState =
-  | 'stopped' | 'starting' | 'loading' | 'ready' | 'busy' | 'parking' | 'parked' | 'stopping' | 'restarting' | 'failed'
+  | 'stopped' | 'waiting' | 'starting' | 'loading' | 'ready' | 'busy' | 'parking' | 'parked' | 'stopping' | 'restarting' | 'failed'
 
 export interface WorkerHealth {
   state: WorkerState

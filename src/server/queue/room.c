@@ -1,0 +1,80 @@
+/* Memory for one picture, before it is drawn. How much is the engine's to say, which knows it to the byte from the plan of the
+ * model at that size; whether there is that much, and who gives way, the supervisor's. The worker is asked each time, because
+ * the answer is what it compiles for the job in any case, and keeps.
+ *
+ * A worker that cannot say it (a job that is wrong, a worker about to go) is sent the job all the same: what is wrong comes
+ * out there, with the sentences and the second chances that belong to it.
+ */
+#include "server/queue/run.h"
+
+#include "http/client.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define QUESTION_LIMIT_MS 120000 /* a size is compiled on the first question */
+
+static void on_room(void *user, const struct err *err)
+{
+    struct job_queue *q = user;
+
+    if (q->run.stage != RUN_ROOM)
+        return;
+    if (err)
+        run_fail(q, err);
+    else if (supervisor_is_ready(q->o.supervisor, WORKER_SD))
+        run_send(q);
+    else
+        run_ask_again(q); /* the worker was lost meanwhile */
+}
+
+static void on_needs(void *user, const struct err *err, int status, const char *body,
+                     size_t len)
+{
+    struct job_queue *q = user;
+    json_t *answer = err ? NULL : json_loadb(body, len, 0, NULL);
+    json_int_t peak = json_integer_value(json_object_get(answer, "peak_bytes"));
+    json_int_t resident = json_integer_value(json_object_get(answer, "resident_bytes"));
+
+    json_decref(answer);
+    q->run.question = NULL;
+    if (status == 409) {
+        run_ask_again(q);
+    } else if (err || status != 200 || peak <= resident) {
+        run_send(q);
+    } else {
+        q->run.stage = RUN_ROOM;
+        supervisor_picture_room(q->o.supervisor, (uint64_t)(peak - resident), on_room,
+                                q);
+    }
+}
+
+void run_ask_room(struct job_queue *q)
+{
+    struct worker_snapshot worker;
+    char *body = run_job_body(q->run.job);
+
+    supervisor_snapshot(q->o.supervisor, WORKER_SD, &worker);
+    const struct http_fetch_options o = {.host = "127.0.0.1",
+                                         .port = worker.port,
+                                         .method = "POST",
+                                         .target = "/internal/estimate",
+                                         .bearer = worker.token,
+                                         .body = body,
+                                         .body_len = strlen(body),
+                                         .timeout_ms = QUESTION_LIMIT_MS};
+
+    q->run.stage = RUN_ASKING;
+    q->run.question = http_fetch_start(q->o.client, &o, on_needs, q);
+    free(body);
+}
+
+void run_leave_room(struct job_queue *q)
+{
+    if (q->run.question)
+        http_fetch_cancel(q->run.question);
+    q->run.question = NULL;
+    supervisor_picture_over(q->o.supervisor);
+}

@@ -1,0 +1,189 @@
+/* What lies where, at this moment. The predictions of memory/predict.h and of the picture engine say what each resident
+ * takes; the devices say what is free; this file brings the two together without counting anything twice.
+ *
+ * Free memory is what the machine says is available, less what residents are going to take of it or have of it without
+ * the kernel counting it: a model that is still being loaded has not taken its memory yet, and the weights of one
+ * that is loaded are pages of a file, which the kernel calls available although the model is slow without them. Both
+ * are the same number, what was foreseen less what the process holds as memory of its own. On a simulated device
+ * nothing can be observed; there free is the total less everything that was foreseen.
+ *
+ * A text model lies on a card when it was started with layers there and there is a card that can be counted; --simulate-device
+ * counts for that. Which of several cards llama-server takes is not known here: the largest is assumed.
+ */
+#include "base/clock.h"
+#include "base/file.h"
+#include "server/config/config.h"
+#include "server/memory/devices.h"
+#include "server/memory/memory.h"
+#include "server/supervisor/worker.h"
+
+uint64_t ledger_foreseen(const struct worker *w)
+{
+    if (w->kind == WORKER_LLM)
+        return w->is_predicted ? w->predicted.total_bytes : 0;
+    return w->model_bytes + w->coming_bytes + w->s->room.picture_bytes;
+}
+
+static bool takes_memory(const struct worker *w)
+{
+    return w->process != NULL;
+}
+
+/* Will it be over by itself, one way or the other? */
+static bool is_under_way(const struct worker *w)
+{
+    switch (w->state) {
+    case WORKER_STARTING:
+    case WORKER_LOADING:
+    case WORKER_PARKING:
+    case WORKER_STOPPING:
+        return true;
+    case WORKER_STOPPED:
+    case WORKER_WAITING:
+    case WORKER_READY:
+    case WORKER_BUSY:
+    case WORKER_PARKED:
+    case WORKER_RESTARTING:
+    case WORKER_FAILED:
+        break;
+    }
+    return false;
+}
+
+const char *ledger_why_it_stays(const struct worker *w, const struct room_ask *ask)
+{
+    bool is_asked_of_all = ask && (ask->is_picture || ask->is_forced);
+
+    if (w->state == WORKER_PARKED)
+        return "it is parked";
+    if (!takes_memory(w))
+        return "it is not in memory";
+    if (worker_target(w)->options.is_pinned)
+        return "it is pinned";
+    if (is_under_way(w))
+        return "it is being loaded, or is about to go";
+    if (w->next.known || !w->loaded)
+        return "it is about to change";
+    if (w->kind == WORKER_SD && w->running)
+        return "it draws a picture";
+    if (w->kind == WORKER_LLM && w->running && !is_asked_of_all)
+        return "it answers requests";
+    return w->state == WORKER_READY || w->state == WORKER_BUSY ? NULL : "it failed";
+}
+
+bool ledger_is_passing(const struct supervisor *s, const struct room_ask *ask)
+{
+    for (int id = 0; id < s->worker_count; id++) {
+        const struct worker *w = s->workers[id];
+
+        if (w != ask->worker && takes_memory(w) &&
+            !worker_target(w)->options.is_pinned &&
+            (is_under_way(w) || w->running || w->next.known))
+            return true;
+    }
+    return s->room.picture_bytes > 0 && !ask->is_picture;
+}
+
+int ledger_card(const struct plan_ledger *l, int gpu_layers)
+{
+    int best = PLAN_RAM;
+
+    for (int i = 1; i < l->device_count; i++)
+        if ((gpu_layers > 0 || (gpu_layers < 0 && l->devices[i].is_simulated)) &&
+            (best == PLAN_RAM || l->devices[i].total > l->devices[best].total))
+            best = i;
+    return best;
+}
+
+/* How its bytes are divided between a card and the memory. */
+static void split(const struct worker *w, struct plan_resident *r)
+{
+    const struct prediction *p = &w->predicted;
+    int all = (int)p->layers, wished = worker_target(w)->options.gpu_layers;
+
+    if (wished < 0)
+        wished = (int)w->s->config->llm_gpu_layers;
+    r->wished_layers = wished < 0 || wished > all ? all : wished;
+    r->layers = w->present.gpu_layers;
+    if (r->layers < 0 || r->layers > r->wished_layers)
+        r->layers = r->wished_layers;
+    r->layer_bytes = p->layer_bytes;
+    r->fixed_bytes = p->compute_bytes;
+    r->ram_bytes =
+        p->total_bytes - p->compute_bytes - p->layer_bytes * (uint64_t)r->wished_layers;
+}
+
+static void fill_resident(const struct worker *w, const struct room_ask *ask,
+                          struct plan_ledger *l)
+{
+    struct plan_resident *r = &l->residents[w->id];
+    const struct wish *target = worker_target(w);
+    uint64_t now = clock_ms();
+
+    snprintf(r->name, sizeof(r->name), "%.31s",
+             target->path ? file_name(target->path) : w->name);
+    r->used_ms = w->running || is_under_way(w) ? now : w->used_ms;
+    if (ask && ask->keeps_default && w->id == w->s->default_text)
+        r->used_ms = now; /* who names no model did not ask for a change */
+    r->is_pinned = target->options.is_pinned;
+    r->is_parked = w->state == WORKER_PARKED && w->gave_way;
+    r->is_parkable = !ledger_why_it_stays(w, ask);
+    if (!takes_memory(w) && !r->is_parked)
+        return;
+    r->fixed_bytes = ledger_foreseen(w);
+    if (w->kind == WORKER_LLM && w->is_predicted && w->predicted.layers) {
+        r->device = ledger_card(l, w->present.gpu_layers);
+        if (r->device != PLAN_RAM)
+            split(w, r);
+    }
+}
+
+/* What the device does not know of yet. */
+static uint64_t still_to_come(const struct worker *w, const struct plan_ledger *l,
+                              int device)
+{
+    const struct plan_resident *r = &l->residents[w->id];
+    uint64_t foreseen = r->device == device  ? plan_resident_bytes(r)
+                        : device == PLAN_RAM ? plan_resident_ram(r)
+                                             : 0;
+    struct memory_use use = {0};
+
+    if (l->devices[device].is_simulated)
+        return foreseen;
+    if (device != PLAN_RAM)
+        return w->ready_ms ? 0 : foreseen; /* a card's process is not looked into */
+    (void)memory_use_of_process("", w->pid, &use);
+    return foreseen > use.anonymous + use.swapped
+               ? foreseen - use.anonymous - use.swapped
+               : 0;
+}
+
+static enum plan_policy policy_of(const char *word)
+{
+    return !strcmp(word, "manual") ? PLAN_MANUAL
+           : !strcmp(word, "ask")  ? PLAN_ASK
+                                   : PLAN_AUTOMATIC;
+}
+
+void ledger_fill(const struct supervisor *s, const struct room_ask *ask,
+                 struct plan_ledger *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    ret->device_count = devices_look(s->devices, "", ret->devices);
+    ret->resident_count = s->worker_count;
+    ret->margin_bytes = (uint64_t)s->config->memory_margin;
+    ret->quiet_ms = (uint64_t)s->config->memory_quiet_s * 1000;
+    ret->policy = policy_of(s->config->memory_policy);
+    for (int id = 0; id < s->worker_count; id++)
+        fill_resident(s->workers[id], ask, ret);
+    for (int id = 0; id < s->worker_count; id++) {
+        const struct worker *w = s->workers[id];
+
+        for (int d = 0; d < ret->device_count && takes_memory(w); d++) {
+            uint64_t more = still_to_come(w, ret, d);
+            struct plan_device *device = &ret->devices[d];
+
+            device->free = device->free > more ? device->free - more : 0;
+        }
+    }
+}

@@ -1,0 +1,656 @@
+/* The ladder of memory/plan.h, carried out.
+ *
+ * Who asks is answered at once when it fits, or when nothing could make it fit. Else it stands in a list. One decision is
+ * carried out at a time, and what follows is decided on what is then observed to be free: a process that ends may leave less
+ * than was foreseen, and a second plan made meanwhile would count the same bytes again. So the list is gone
+ * through from the oldest, whenever a worker changed and twice a second, until one of them has to wait for moves.
+ *
+ * Refused for now is not refused: while something is being loaded, works or is about to go, the answer may be another one in
+ * a moment, so those who ask wait. A picture waits as long as that lasts; a model at most two minutes.
+ *
+ * A text model alone in memory, whose weights do not fit but whose cache and buffers do, is let through with a warning: its
+ * weights are pages of its file, which the kernel reads again when it needs them. Slow, but people do run models that are
+ * larger than their memory, and know it. A picture model that is refused is let through too: before it was loaded
+ * once its size is not known well, and its worker looks for itself.
+ *
+ * What gave way comes back when all was quiet for --memory-quiet and there is room (plan_restore), or when a request
+ * wants it (supervisor_summon).
+ *
+ * Rejected: to keep the moves of a refused plan as far as they were possible. Somebody would have given way for nothing.
+ */
+#include "server/supervisor/room.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "server/config/config.h"
+#include "server/models/peek.h"
+#include "server/supervisor/worker.h"
+
+#include <inttypes.h>
+#include <time.h>
+
+#define LOOK_MS 500
+#define MODEL_WAIT_MS 120000
+#define GIB(bytes) ((double)(bytes) / (1024.0 * 1024 * 1024))
+
+/* ---- when it is looked at ---- */
+
+static void on_timer(uv_timer_t *timer);
+
+static void keep_looking(struct supervisor *s)
+{
+    if (!uv_is_active((uv_handle_t *)&s->room.timer))
+        uv_timer_start(&s->room.timer, on_timer, LOOK_MS, LOOK_MS);
+}
+
+/* ---- telling ---- */
+
+static void tell(struct supervisor *s, const struct plan_ledger *l,
+                 const struct plan_move *m, const char *who)
+{
+    struct room *room = &s->room;
+    struct supervisor_move *told = &room->moves[room->move_count % ROOM_MOVES_KEPT];
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    *told = (struct supervisor_move){.number = ++room->move_count,
+                                     .time_ms = now.tv_sec * INT64_C(1000) +
+                                                now.tv_nsec / 1000000,
+                                     .kind = plan_move_name(m->kind),
+                                     .worker = m->resident,
+                                     .layers = m->layers,
+                                     .bytes = m->bytes};
+    snprintf(told->resident, sizeof(told->resident), "%.31s",
+             m->resident >= 0 ? l->residents[m->resident].name : who);
+    snprintf(told->device, sizeof(told->device), "%s", l->devices[m->device].name);
+    snprintf(told->reason, sizeof(told->reason), "%s", m->reason);
+    log_info(s->log, "[Memory] %s", m->reason);
+    if (room->moved)
+        room->moved(room->moved_data, told);
+}
+
+/* ---- one question ---- */
+
+static struct plan_want want_of(const struct room_ask *ask)
+{
+    return (struct plan_want){.name = ask->name,
+                              .device = ask->device,
+                              .self = ask->is_picture ? WORKER_SD
+                                      : ask->worker   ? ask->worker->id
+                                                      : -1,
+                              .bytes = ask->bytes};
+}
+
+static int on_device(const struct plan_ledger *l, int device, int but)
+{
+    int count = 0;
+
+    for (int i = 0; i < l->resident_count; i++)
+        count += i != but && l->residents[i].device == device &&
+                 plan_resident_bytes(&l->residents[i]) > 0;
+    return count;
+}
+
+/* Refused by the plan, and let through all the same? */
+static bool may_try(const struct room_ask *ask, const struct plan_ledger *l)
+{
+    uint64_t room = l->devices[ask->device].free;
+
+    if (!ask->worker || l->policy == PLAN_MANUAL)
+        return false;
+    if (ask->worker->kind == WORKER_SD)
+        return true;
+    return ask->device == PLAN_RAM && ask->firm_bytes + l->margin_bytes <= room &&
+           !on_device(l, PLAN_RAM, ask->worker->id);
+}
+
+/* As many of its layers as the card has room for, when all are too many; true: that is a way. */
+static bool takes_fewer_layers(const struct room_ask *ask, const struct plan_ledger *l,
+                               int *ret_layers)
+{
+    uint64_t free_bytes = l->devices[ask->device].free;
+    uint64_t fixed = ask->bytes - ask->layer_bytes * (uint64_t)ask->layers;
+
+    if (ask->device == PLAN_RAM || !ask->layer_bytes ||
+        free_bytes < fixed + l->margin_bytes)
+        return false;
+    *ret_layers = (int)((free_bytes - fixed - l->margin_bytes) / ask->layer_bytes);
+    return *ret_layers < ask->layers;
+}
+
+enum verdict { FITS, MOVES, LEAVE, PASSING, REFUSED };
+
+static enum verdict decide(const struct supervisor *s, const struct room_ask *ask,
+                           struct plan_ledger *ledger, struct plan *plan)
+{
+    const struct plan_want want = want_of(ask);
+
+    ledger_fill(s, ask, ledger);
+    if (!ledger->device_count) { /* this machine does not say: let it try */
+        plan->count = 0;
+        return FITS;
+    }
+    plan_make(ledger, &want, plan);
+    if (plan->admits && plan->count == 1)
+        return FITS;
+    if (plan->admits)
+        return plan->needs_leave && !ask->has_leave ? LEAVE : MOVES;
+    return ledger_is_passing(s, ask) ? PASSING : REFUSED;
+}
+
+static void set_refusal(const struct plan *plan, struct err *err)
+{
+    err_set(err, ERR_NO_MEMORY, "%s",
+            plan->count ? plan->moves[plan->count - 1].reason : "there is no memory");
+}
+
+static void grant(struct supervisor *s, const struct room_ask *ask)
+{
+    struct worker *w = ask->worker;
+
+    if (!w)
+        s->room.picture_bytes = ask->bytes;
+    else if (w->kind == WORKER_SD)
+        w->coming_bytes = ask->bytes;
+}
+
+/* Refused: is there another way for it? */
+static bool grant_all_the_same(struct supervisor *s, const struct room_ask *ask,
+                               const struct plan_ledger *l, const struct plan *plan)
+{
+    struct plan_move m = {.kind = PLAN_LAYERS, .resident = -1, .device = ask->device};
+
+    if (ask->worker && takes_fewer_layers(ask, l, &m.layers)) {
+        ask->worker->granted_layers = m.layers;
+        m.bytes = ask->bytes - (uint64_t)(ask->layers - m.layers) * ask->layer_bytes;
+        snprintf(m.reason, sizeof(m.reason),
+                 "%s gets %d of its %d layers on %s: %.2f GiB are free there, and all "
+                 "would take %.2f GiB",
+                 ask->name, m.layers, ask->layers, l->devices[ask->device].name,
+                 GIB(l->devices[ask->device].free), GIB(ask->bytes));
+        tell(s, l, &m, ask->name);
+        keep_looking(s);
+        return true;
+    }
+    if (!may_try(ask, l))
+        return false;
+    if (ask->worker->kind == WORKER_LLM)
+        log_warning(s->log,
+                    "[Memory] %s, and is started all the same: parts of its file will "
+                    "be read again and again",
+                    plan->moves[plan->count - 1].reason);
+    return true;
+}
+
+/* ---- moves ---- */
+
+static void on_moved(void *data, const struct err *err)
+{
+    struct supervisor *s = data;
+
+    s->room.moving--;
+    if (err)
+        log_info(s->log, "[Memory] %s", err->message);
+    supervisor_wake(s);
+}
+
+/* Fewer layers: its process starts anew with them, its context saved and restored. */
+static void on_split(void *data, const struct err *err)
+{
+    struct worker *w = data;
+
+    if (!err && w->state == WORKER_PARKED)
+        worker_event(w, EV_START);
+    else if (err)
+        w->granted_layers = -1;
+    on_moved(w->s, err);
+}
+
+static void carry_out(struct supervisor *s, const struct plan_ledger *l,
+                      const struct plan_move *m, const struct room_ask *ask)
+{
+    struct worker *w = s->workers[m->resident];
+    const bool splits = m->kind == PLAN_LAYERS;
+    char reason[160];
+    const struct supervisor_park park = {.reason = reason,
+                                         .until = PARK_UNTIL_WANTED,
+                                         .done = splits ? on_split : on_moved,
+                                         .data = splits ? (void *)w : (void *)s};
+    struct err err = {0};
+
+    snprintf(reason, sizeof(reason), "%.60s needs %.2f GiB", ask->name,
+             GIB(ask->bytes));
+    if (splits)
+        w->granted_layers = m->layers;
+    tell(s, l, m, ask->name);
+    s->room.moving++;
+    if (supervisor_park(s, w->id, &park, &err)) {
+        on_moved(s, &err);
+        return;
+    }
+    w->gave_way = !splits;
+}
+
+static void carry_out_all(struct supervisor *s, const struct plan_ledger *l,
+                          const struct plan *plan, const struct room_ask *ask)
+{
+    for (int i = 0; i < plan->count; i++)
+        if (plan->moves[i].kind == PLAN_PARK || plan->moves[i].kind == PLAN_LAYERS)
+            carry_out(s, l, &plan->moves[i], ask);
+}
+
+/* ---- the list ---- */
+
+static struct room_ask **place_of(struct supervisor *s, const struct worker *w)
+{
+    struct room_ask **at = &s->room.asks;
+
+    while (*at && (*at)->worker != w)
+        at = &(*at)->next;
+    return at;
+}
+
+static void take_out(struct supervisor *s, const struct worker *w)
+{
+    struct room_ask **at = place_of(s, w), *ask = *at;
+
+    if (!ask)
+        return;
+    *at = ask->next;
+    free(ask);
+}
+
+static struct room_ask *put_in(struct supervisor *s, const struct room_ask *ask)
+{
+    struct room_ask **end = &s->room.asks, *kept = mem_alloc(sizeof(*kept));
+
+    while (*end)
+        end = &(*end)->next;
+    *kept = *ask;
+    kept->id = ++s->room.last_id;
+    kept->since_ms = clock_ms();
+    kept->next = NULL;
+    *end = kept;
+    keep_looking(s);
+    supervisor_wake(s);
+    return kept;
+}
+
+/* Takes it out of the list and answers. */
+static void answer(struct supervisor *s, struct room_ask *ask, const struct err *err)
+{
+    struct worker *w = ask->worker;
+    supervisor_done_fn *done = ask->done;
+    void *data = ask->data;
+
+    if (!err)
+        grant(s, ask);
+    take_out(s, w);
+    if (w && err)
+        w->room_error = *err;
+    if (w)
+        worker_event(w, err ? EV_NO_ROOM : EV_ROOM);
+    else
+        done(data, err);
+}
+
+static void ask_for_leave(struct supervisor *s, struct room_ask *ask,
+                          const struct plan_ledger *l, const struct plan *plan)
+{
+    ask->plan = *plan;
+    if (ask->waits_for_leave)
+        return;
+    ask->waits_for_leave = true;
+    for (int i = 0; i + 1 < plan->count; i++) {
+        struct plan_move m = plan->moves[i];
+
+        snprintf(m.reason, sizeof(m.reason), "Leave is asked for (%d): %.270s", ask->id,
+                 plan->moves[i].reason);
+        tell(s, l, &m, ask->name);
+    }
+}
+
+/* true: it is out of the list */
+static bool look_at(struct supervisor *s, struct room_ask *ask)
+{
+    struct plan_ledger ledger;
+    struct plan plan;
+    struct err err = {0};
+
+    switch (decide(s, ask, &ledger, &plan)) {
+    case FITS:
+        answer(s, ask, NULL);
+        return true;
+    case MOVES:
+        carry_out_all(s, &ledger, &plan, ask);
+        return false;
+    case LEAVE:
+        ask_for_leave(s, ask, &ledger, &plan);
+        return false;
+    case PASSING:
+        if (!ask->worker || clock_ms() - ask->since_ms < MODEL_WAIT_MS)
+            return false;
+        break;
+    case REFUSED:
+        break;
+    }
+    if (grant_all_the_same(s, ask, &ledger, &plan)) {
+        answer(s, ask, NULL);
+        return true;
+    }
+    set_refusal(&plan, &err);
+    answer(s, ask, &err);
+    return true;
+}
+
+/* ---- the way back ---- */
+
+static bool anybody_gave_way(const struct supervisor *s)
+{
+    for (int id = 0; id < s->worker_count; id++)
+        if ((s->workers[id]->gave_way && s->workers[id]->state == WORKER_PARKED) ||
+            s->workers[id]->granted_layers >= 0)
+            return true;
+    return false;
+}
+
+static void bring_back(struct supervisor *s)
+{
+    struct plan_ledger ledger;
+    struct plan plan;
+    const struct plan_move *m = plan.moves;
+    struct worker *w;
+
+    ledger_fill(s, NULL, &ledger);
+    plan_restore(&ledger, clock_ms(), &plan);
+    if (!plan.count)
+        return;
+    w = s->workers
+            [m->resident]; /* the first; the others are looked at when it is there */
+    tell(s, &ledger, m, w->name);
+    if (m->kind == PLAN_UNPARK) {
+        worker_event(w, EV_START);
+    } else if (m->kind == PLAN_REGAIN) {
+        const struct supervisor_park park = {.reason = "its layers come back",
+                                             .until = PARK_UNTIL_WANTED,
+                                             .done = on_split,
+                                             .data = w};
+
+        w->granted_layers = -1;
+        s->room.moving++;
+        if (supervisor_park(s, w->id, &park, NULL))
+            on_moved(s, NULL);
+    }
+}
+
+void room_look(struct supervisor *s)
+{
+    struct room_ask *ask = s->shutting_down ? NULL : s->room.asks;
+
+    while (ask && !s->room.moving)
+        ask = look_at(s, ask) ? s->room.asks : ask->next;
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct supervisor *s = timer->data;
+
+    room_look(s);
+    if (s->room.asks || s->room.moving)
+        return;
+    if (anybody_gave_way(s) && !s->shutting_down)
+        bring_back(s);
+    else
+        uv_timer_stop(timer);
+}
+
+/* ---- asking ---- */
+
+int room_ask_of(const struct supervisor *s, const char *path,
+                const struct worker_load_options *options, struct room_ask *ret,
+                struct err *err)
+{
+    struct worker_load_options present;
+    struct plan_ledger ledger;
+    struct prediction p;
+    struct wish target = {0};
+
+    if (supervisor_predict(s, path, options, &p, err))
+        return -1;
+    wish_set(&target, path, options);
+    present = launch_options(s->config, &target);
+    wish_release(&target);
+    ledger_fill(s, NULL, &ledger);
+    *ret = (struct room_ask){.bytes = p.total_bytes,
+                             .firm_bytes = p.cache_bytes + p.compute_bytes};
+    snprintf(ret->name, sizeof(ret->name), "%.63s", file_name(path));
+    ret->device = ledger_card(&ledger, present.gpu_layers);
+    if (ret->device == PLAN_RAM || !p.layers)
+        return 0;
+    ret->layers = present.gpu_layers < 0 || present.gpu_layers > (int)p.layers
+                      ? (int)p.layers
+                      : present.gpu_layers;
+    ret->layer_bytes = p.layer_bytes;
+    ret->bytes = p.compute_bytes + p.layer_bytes * (uint64_t)ret->layers;
+    return 0;
+}
+
+static int ask_of_worker(struct worker *w, struct room_ask *ret, struct err *err)
+{
+    const struct wish *target = worker_target(w);
+    struct model_peek peek;
+
+    if (w->kind == WORKER_LLM) {
+        if (room_ask_of(w->s, target->path, &target->options, ret, err))
+            return -1;
+        w->is_predicted = !supervisor_predict(w->s, target->path, &target->options,
+                                              &w->predicted, err);
+        if (w->granted_layers >= 0 && w->granted_layers < ret->layers) {
+            ret->bytes -=
+                ret->layer_bytes * (uint64_t)(ret->layers - w->granted_layers);
+            ret->layers = w->granted_layers;
+        }
+    } else {
+        if (model_peek(target->path, &peek, err))
+            return -1;
+        *ret = (struct room_ask){.bytes = peek.size_bytes};
+        snprintf(ret->name, sizeof(ret->name), "%.63s", file_name(target->path));
+    }
+    ret->worker = w;
+    ret->is_forced = w->is_forced;
+    ret->keeps_default = w->kind == WORKER_LLM && !w->becomes_default;
+    return 0;
+}
+
+enum room_answer room_for_worker(struct worker *w, struct err *err)
+{
+    struct supervisor *s = w->s;
+    struct plan_ledger ledger;
+    struct room_ask ask;
+    struct plan plan;
+
+    w->gave_way = false;
+    take_out(s, w);
+    if (ask_of_worker(w, &ask, err))
+        return ROOM_REFUSED;
+    if (!s->room.moving) {
+        switch (decide(s, &ask, &ledger, &plan)) {
+        case FITS:
+            grant(s, &ask);
+            return ROOM_GRANTED;
+        case REFUSED:
+            if (grant_all_the_same(s, &ask, &ledger, &plan)) {
+                grant(s, &ask);
+                return ROOM_GRANTED;
+            }
+            set_refusal(&plan, err);
+            return ROOM_REFUSED;
+        case MOVES:
+        case LEAVE:
+        case PASSING:
+            break;
+        }
+    }
+    put_in(s, &ask);
+    return ROOM_COMING;
+}
+
+void room_forget(struct worker *w)
+{
+    take_out(w->s, w);
+}
+
+int room_would_admit(struct supervisor *s, const struct room_ask *ask, struct err *err)
+{
+    struct plan_ledger ledger;
+    struct plan plan;
+    int layers;
+
+    switch (decide(s, ask, &ledger, &plan)) {
+    case FITS:
+    case MOVES:
+    case LEAVE:
+        return 0;
+    case PASSING:
+        return err_set(err, ERR_CONFLICT,
+                       "%s does not fit beside the models that are resident, and they "
+                       "are busy: wait, or load it with force",
+                       ask->name);
+    case REFUSED:
+        break;
+    }
+    if (takes_fewer_layers(ask, &ledger, &layers) ||
+        (!on_device(&ledger, ask->device, -1) &&
+         ask->firm_bytes + ledger.margin_bytes <= ledger.devices[ask->device].free))
+        return 0;
+    set_refusal(&plan, err);
+    return -1;
+}
+
+/* ---- pictures ---- */
+
+void supervisor_picture_room(struct supervisor *s, uint64_t bytes,
+                             supervisor_done_fn *done, void *data)
+{
+    struct room_ask ask = {
+        .is_picture = true, .bytes = bytes, .done = done, .data = data};
+
+    snprintf(ask.name, sizeof(ask.name), "the picture");
+    put_in(s, &ask); /* answered from the loop, in any case */
+}
+
+void supervisor_picture_over(struct supervisor *s)
+{
+    take_out(s, NULL);
+    s->room.picture_bytes = 0;
+    supervisor_wake(s);
+}
+
+/* ---- questions ---- */
+
+void supervisor_ledger(const struct supervisor *s, struct plan_ledger *ret)
+{
+    ledger_fill(s, NULL, ret);
+}
+
+const char *supervisor_why_it_stays(const struct supervisor *s, int id)
+{
+    return ledger_why_it_stays(s->workers[id], NULL);
+}
+
+int supervisor_would_load(const struct supervisor *s, const char *path,
+                          const struct worker_load_options *options,
+                          struct plan_ledger *ret_ledger, struct plan *ret,
+                          struct err *err)
+{
+    int id = supervisor_text_with(s, path);
+    struct room_ask ask;
+
+    if (room_ask_of(s, path, options, &ask, err))
+        return -1;
+    ask.worker = id >= 0 ? s->workers[id] : NULL;
+    const struct plan_want want = want_of(&ask);
+
+    ledger_fill(s, &ask, ret_ledger);
+    plan_make(ret_ledger, &want, ret);
+    return 0;
+}
+
+void supervisor_would_draw(const struct supervisor *s, uint64_t bytes,
+                           struct plan_ledger *ret_ledger, struct plan *ret)
+{
+    const struct room_ask ask = {
+        .is_picture = true, .name = "the picture", .bytes = bytes};
+    const struct plan_want want = want_of(&ask);
+
+    ledger_fill(s, &ask, ret_ledger);
+    plan_make(ret_ledger, &want, ret);
+}
+
+int supervisor_moves(const struct supervisor *s, struct supervisor_move *ret, int max)
+{
+    uint64_t kept =
+        s->room.move_count < ROOM_MOVES_KEPT ? s->room.move_count : ROOM_MOVES_KEPT;
+    int count = kept < (uint64_t)max ? (int)kept : max;
+
+    for (int i = 0; i < count; i++)
+        ret[i] =
+            s->room
+                .moves[(s->room.move_count - (uint64_t)(count - i)) % ROOM_MOVES_KEPT];
+    return count;
+}
+
+void supervisor_on_move(struct supervisor *s, supervisor_moved_fn *moved, void *data)
+{
+    s->room.moved = moved;
+    s->room.moved_data = data;
+}
+
+int supervisor_questions(const struct supervisor *s, struct supervisor_question *ret,
+                         int max)
+{
+    int count = 0;
+
+    for (const struct room_ask *a = s->room.asks; a && count < max; a = a->next)
+        if (a->waits_for_leave)
+            ret[count++] = (struct supervisor_question){a->id, a->name, &a->plan};
+    return count;
+}
+
+int supervisor_give_leave(struct supervisor *s, int id, bool leave, struct err *err)
+{
+    struct room_ask *ask = s->room.asks;
+    struct err no = {0};
+
+    while (ask && (ask->id != id || !ask->waits_for_leave))
+        ask = ask->next;
+    if (!ask)
+        return err_set_param(err, ERR_NOT_FOUND, "id",
+                             "nothing waits for leave with the id %d: GET /v1/memory "
+                             "lists what does",
+                             id);
+    ask->has_leave = leave;
+    ask->waits_for_leave = false;
+    if (leave) {
+        supervisor_wake(s);
+        return 0;
+    }
+    err_set(&no, ERR_NO_MEMORY, "leave was refused: %.600s", ask->plan.moves[0].reason);
+    answer(s, ask, &no);
+    return 0;
+}
+
+/* ---- life ---- */
+
+void room_init(struct supervisor *s)
+{
+    uv_timer_init(s->loop, &s->room.timer);
+    s->room.timer.data = s;
+}
+
+void room_close(struct supervisor *s)
+{
+    while (s->room.asks)
+        take_out(s, s->room.asks->worker);
+}

@@ -1,0 +1,212 @@
+// Models that share a memory which is too small for all of them: who gives way, what is said about it, and the way back.
+// The machine is simulated; the workers are scripted.
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import test from 'node:test';
+import { checkSchema } from '../support/openapi.mjs';
+import { writeGguf } from '../support/models.mjs';
+import { sseEvents, startServer, until } from '../support/server.mjs';
+
+const GIB = 1024 ** 3;
+const messages = [{ role: 'user', content: 'hello' }];
+
+function shelf(server) {
+  for (const name of ['a.gguf', 'b.gguf', 'c.gguf']) writeGguf(join(server.models, name), { bytes: 2 * GIB });
+  writeGguf(join(server.models, 'huge.gguf'), { bytes: 20 * GIB });
+}
+
+const start = (t, ram, more = {}) => startServer(t, { prepare: shelf, ...more,
+  args: ['--simulate-device', `ram=${ram}`, '--memory-margin', '0', '--llm-resident', '8', ...(more.args ?? [])] });
+
+async function load(server, model, more = {}) {
+  const { status, json } = await server.postJson('/v1/llm/load', { model, ...more });
+  assert.equal(status, 200, JSON.stringify(json));
+}
+
+const memory = async (server) => (await server.getJson('/v1/memory')).json;
+
+async function states(server) {
+  const { json } = await server.getJson('/v1/workers');
+  return Object.fromEntries(Object.values(json).filter((w) => w.wanted).map((w) => [w.wanted.split('.')[0], w.state]));
+}
+
+const chat = (server, model) => server.postJson('/v1/chat/completions', { messages, model });
+const draw = (server) => server.postJson('/v1/images/generations', { prompt: 'a boat' });
+
+test('the one used least recently is parked for one more, with numbers and a reason; a request brings it back', async (t) => {
+  const server = await start(t, '5G');
+  await load(server, 'a.gguf');
+  await load(server, 'b.gguf');
+  await load(server, 'c.gguf');
+  assert.deepEqual(await states(server), { 'starter-writer': 'ready', 'starter-painter': 'ready', a: 'parked', b: 'ready', c: 'ready' });
+  const now = await memory(server);
+  checkSchema('Memory', now);
+  const [move] = now.moves;
+  assert.equal(now.moves.length, 1, 'the small starter is not asked, it would not help');
+  assert.equal(move.move, 'park');
+  assert.equal(move.of, 'a.gguf');
+  assert.ok(move.bytes > 2 * GIB && move.bytes < 2.1 * GIB);
+  assert.match(move.reason, /a.gguf is parked and gives back 2.0\d GiB on ram, because c.gguf needs 2.0\d GiB there and 0.9\d GiB are free/);
+  await server.logged(/\[Memory\] a.gguf is parked/);
+  assert.equal((await chat(server, 'a')).status, 200);
+  const after = await states(server);
+  assert.equal(after.a, 'ready');
+  assert.equal(Object.values(after).filter((s) => s === 'parked').length, 1);
+});
+
+test('a picture has text models parked, those who ask meanwhile wait and see why, and are answered afterwards', async (t) => {
+  const server = await start(t, '3G', { sd: { needs_bytes: 2 * GIB, step_ms: 200 } });
+  await load(server, 'a.gguf');
+  const events = await server.get('/v1/events?types=move');
+  const picture = draw(server);
+  for await (const { event, data } of sseEvents(events)) {
+    if (event !== 'move') continue;
+    const move = JSON.parse(data);
+    checkSchema('Move', move);
+    assert.match(move.reason, /because the picture needs 2.00 GiB there/);
+    break;
+  }
+  await until('it is parked', async () => (await states(server)).a === 'parked');
+  const res = await server.post('/v1/chat/completions', { messages, model: 'a', stream: true });
+  let seen = '';
+  for await (const { comment, data } of sseEvents(res)) seen += `${comment ?? data}\n`;
+  assert.match(seen, /queue position=1 a.gguf parked: the picture needs 2.00 GiB/);
+  assert.match(seen, /Hello/);
+  assert.equal((await picture).status, 200);
+});
+
+test('what gave way comes back by itself when nothing worked for a while', async (t) => {
+  const server = await start(t, '3G', { sd: { needs_bytes: 2 * GIB }, args: ['--memory-quiet', '1'] });
+  await load(server, 'a.gguf');
+  assert.equal((await draw(server)).status, 200);
+  const asked = Date.now();
+  assert.equal((await states(server)).a, 'parked');
+  await until('it is back', async () => (await states(server)).a === 'ready');
+  assert.ok(Date.now() - asked > 500, 'not at once: another picture may follow');
+  assert.deepEqual((await memory(server)).moves.map((m) => m.move), ['park', 'unpark']);
+});
+
+test('a text model has the picture model parked, and the next picture brings it back', async (t) => {
+  const server = await start(t, '3G', { sd: { resident_bytes: 1.5 * GIB } });
+  await load(server, 'a.gguf');
+  assert.equal((await states(server))['starter-painter'], 'parked');
+  assert.equal((await draw(server)).status, 200);
+  const after = await states(server);
+  assert.equal(after['starter-painter'], 'ready');
+});
+
+test('what is pinned stays: refused with the numbers and the way out, and nobody gave way for nothing', async (t) => {
+  const server = await start(t, '5G');
+  await load(server, 'a.gguf');
+  await load(server, 'b.gguf');
+  for (const name of ['llm', 'llm-3']) assert.equal((await server.postJson(`/v1/workers/${name}/pin`)).status, 200);
+  const refused = await server.postJson('/v1/llm/load', { model: 'c.gguf' });
+  assert.equal(refused.status, 503);
+  assert.equal(refused.json.error.code, 'out_of_memory');
+  assert.match(refused.json.error.message, /c.gguf needs 2.0\d GiB on ram; 0.9\d of 5.00 GiB are free .* unload or unpin a model, or ask for less/);
+  assert.deepEqual((await memory(server)).moves, []);
+  const residents = (await memory(server)).residents.filter((r) => r.pinned);
+  assert.deepEqual(residents.map((r) => [r.may_give_way, r.why_not]), [[false, 'it is pinned'], [false, 'it is pinned']]);
+});
+
+test('a model that is larger than the memory, alone in it, is started all the same: its weights are pages of its file', async (t) => {
+  const server = await start(t, '3G');
+  await server.postJson('/v1/llm/unload', {});
+  await server.postJson('/v1/models/unload', {});
+  await load(server, 'huge.gguf');
+  await server.logged(/huge.gguf needs 20.\d\d GiB on ram; .* started all the same/);
+});
+
+test('policy manual: nothing gives way by itself, and that is said', async (t) => {
+  const server = await start(t, '3G', { args: ['--memory-policy', 'manual'] });
+  await load(server, 'a.gguf');
+  const refused = await server.postJson('/v1/llm/load', { model: 'b.gguf' });
+  assert.equal(refused.status, 503);
+  assert.match(refused.json.error.message, /the memory policy is manual, so nothing gives way by itself; park or unload a model/);
+  assert.equal((await server.postJson('/v1/workers/llm/park')).status, 200);
+  await load(server, 'b.gguf');
+});
+
+test('policy ask: who needs room waits for leave, and is told yes or no', async (t) => {
+  const server = await start(t, '3G', { args: ['--memory-policy', 'ask'] });
+  await load(server, 'a.gguf');
+  const question = () => until('it asks', async () => (await memory(server)).questions[0]);
+  const first = server.postJson('/v1/llm/load', { model: 'b.gguf' });
+  const asked = await question();
+  assert.equal(asked.for, 'b.gguf');
+  assert.deepEqual(asked.moves.map((m) => [m.move, m.worker]), [['park', 'llm'], ['fits', null]]);
+  assert.equal((await states(server)).b, 'waiting');
+  assert.equal((await server.postJson('/v1/memory/leave', { id: asked.id, leave: false })).status, 200);
+  const refused = await first;
+  assert.equal(refused.status, 503);
+  assert.match(refused.json.error.message, /leave was refused/);
+  assert.equal((await states(server)).a, 'ready');
+
+  const second = server.postJson('/v1/llm/load', { model: 'b.gguf' });
+  assert.equal((await server.postJson('/v1/memory/leave', { id: (await question()).id })).status, 200);
+  assert.equal((await second).status, 200);
+  assert.equal((await states(server)).a, 'parked');
+  assert.equal((await server.postJson('/v1/memory/leave', { id: 99 })).status, 404);
+});
+
+test('what would happen is told without doing it', async (t) => {
+  const server = await start(t, '3G');
+  await load(server, 'a.gguf');
+  const { status, json } = await server.postJson('/v1/memory/plan', { model: 'b' });
+  assert.equal(status, 200);
+  assert.equal(json.admits, true);
+  assert.deepEqual(json.moves.map((m) => m.move), ['park', 'fits']);
+  assert.equal(json.predicted.weights, 2 * GIB);
+  const huge = await server.postJson('/v1/memory/plan', { model: 'huge' });
+  assert.equal(huge.json.admits, false);
+  assert.deepEqual(huge.json.moves.map((m) => m.move), ['refuse']);
+  const picture = await server.postJson('/v1/memory/plan', { picture_bytes: GIB / 2 });
+  assert.deepEqual(picture.json.moves.map((m) => m.move), ['fits']);
+  assert.equal((await states(server)).a, 'ready');
+  assert.equal((await server.postJson('/v1/memory/plan', {})).status, 400);
+  assert.equal((await server.postJson('/v1/memory/plan', { model: 'nobody' })).status, 404);
+});
+
+test('a picture that never fits fails with the numbers', async (t) => {
+  const server = await start(t, '3G', { sd: { needs_bytes: 9 * GIB } });
+  const { status, json } = await draw(server);
+  assert.equal(status, 503);
+  assert.match(json.error.message, /the picture needs 9.00 GiB on ram; 2.9\d of 3.00 GiB are free/);
+});
+
+const layered = (server) => {
+  for (const name of ['a.gguf', 'b.gguf'])
+    writeGguf(join(server.models, name), { bytes: 2 * GIB, numbers: { 'llama.block_count': 8 },
+      tensors: ['token_embd.weight', ...Array.from({ length: 8 }, (_, i) => `blk.${i}.ffn_up.weight`)] });
+};
+const layersOf = (server, model) => server.records('llm').filter((r) => r.event === 'start' && r.options.join(' ').includes(model))
+  .map((r) => r.options[r.options.indexOf('--gpu-layers') + 1]);
+
+test('a card that is too small: the model before moves layers to memory, as many as must go, and gets them back', async (t) => {
+  const server = await startServer(t, { prepare: layered,
+    args: ['--simulate-device', 'card=3G', '--simulate-device', 'ram=64G', '--memory-margin', '0', '--memory-quiet', '1'] });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf', { gpu_layers: 8 });
+  await load(server, 'b.gguf', { gpu_layers: 8 });
+  assert.deepEqual(layersOf(server, 'a.gguf'), ['8', '5']);
+  assert.deepEqual(layersOf(server, 'b.gguf'), ['8']);
+  const residents = Object.fromEntries((await memory(server)).residents.map((r) => [r.model, r]));
+  assert.equal(residents['a.gguf'].device, 'card');
+  assert.deepEqual([residents['a.gguf'].layers.wished, residents['a.gguf'].layers.present], [8, 5]);
+  await server.postJson('/v1/llm/unload', { model: 'b' });
+  await until('its layers are back', () => layersOf(server, 'a.gguf').at(-1) === '8');
+  assert.deepEqual((await memory(server)).moves.map((m) => m.move), ['layers', 'regain']);
+});
+
+test('a model that is larger than the card gets as many layers as fit', async (t) => {
+  const server = await startServer(t, { prepare: layered, args: ['--simulate-device', 'card=1G', '--memory-margin', '0'] });
+  await load(server, 'a.gguf');
+  assert.deepEqual(layersOf(server, 'a.gguf'), ['4']);
+  assert.match((await memory(server)).moves[0].reason, /a.gguf gets 4 of its 8 layers on card: 1.00 GiB are free there, and all would take 1.79 GiB/);
+});
+
+test('a device that is none is refused at the start', async (t) => {
+  for (const [value, says] of [['ram', /must be a name and a size, like ram=8G/], ['ram=many', /must be a size like/]]) {
+    await assert.rejects(startServer(t, { args: ['--simulate-device', value] }), says);
+  }
+});
