@@ -1,0 +1,106 @@
+/* family: the guess. The width of the text that cross-attention reads tells the families
+ * apart, and it is in the file: the keys of attn2.to_k. Other architectures are known by
+ * words that only their keys have; what a trainer wrote into the metadata comes last,
+ * because people change it. */
+#include "engine/lora/family.h"
+
+#include "base/str.h"
+#include "engine/lora/delta.h"
+
+#include <string.h>
+
+static const struct {
+    int64_t context; /* channels of the text */
+    const char *name;
+} contexts[] = {
+    {768, "SD 1.x"},
+    {1024, "SD 2.x"},
+    {2048, "SDXL"},
+    {1280, "the SDXL refiner"},
+};
+
+static const struct {
+    const char *word, *name;
+} words[] = {
+    {"single_transformer_blocks", "Flux"},
+    {"double_blocks", "Flux"},
+    {"joint_blocks", "SD 3"},
+    {"lora_te2_", "SDXL"},
+    {"text_encoder_2.", "SDXL"},
+};
+
+static const char *name_of(int64_t context)
+{
+    for (size_t i = 0; i < sizeof(contexts) / sizeof(*contexts); i++)
+        if (contexts[i].context == context)
+            return contexts[i].name;
+    return "a model of another kind";
+}
+
+static bool reads_text(const char *stem, size_t len)
+{
+    return len > 4 && memmem(stem, len, "attn2", 5) &&
+           (memcmp(stem + len - 4, "to_k", 4) == 0 ||
+            memcmp(stem + len - 4, "to_v", 4) == 0);
+}
+
+/* 0: nothing in it reads text */
+static int64_t lora_context(const struct lora_groups *groups)
+{
+    for (size_t i = 0; i < groups->count; i++) {
+        const struct lora_group *g = &groups->all[i];
+        struct lora_delta delta;
+
+        if (reads_text(g->stem, g->stem_len) && lora_delta_is_there(&g->parts) &&
+            lora_delta_read(&delta, &g->parts, NULL) == 0)
+            return delta.cols;
+    }
+    return 0;
+}
+
+static int64_t base_context(const struct weights_file *base)
+{
+    for (size_t i = 0; i < weights_file_count(base); i++) {
+        const struct weight *w = weights_file_at(base, i);
+
+        if (w->rank == 2 && str_has_suffix(w->name, ".attn2.to_k.weight"))
+            return w->dim[1];
+    }
+    return 0;
+}
+
+static const char *name_by_word(const struct lora_groups *groups)
+{
+    for (size_t w = 0; w < sizeof(words) / sizeof(*words); w++)
+        for (size_t i = 0; i < groups->count; i++)
+            if (memmem(groups->all[i].stem, groups->all[i].stem_len, words[w].word,
+                       strlen(words[w].word)))
+                return words[w].name;
+    return NULL;
+}
+
+static const char *name_by_metadata(const struct weights_file *file)
+{
+    const char *name = weights_file_meta(file, "modelspec.architecture");
+
+    return name ? name : weights_file_meta(file, "ss_base_model_version");
+}
+
+void lora_family_explain(struct buf *sentence, const struct lora_groups *groups,
+                         const struct weights_file *file,
+                         const struct weights_file *base)
+{
+    int64_t context = lora_context(groups), wanted = base_context(base);
+    const char *name = context ? name_of(context) : name_by_word(groups);
+
+    if (!name)
+        name = name_by_metadata(file);
+    if (!name || (context && context == wanted))
+        return;
+    buf_printf(sentence, ": it seems to be made for %.80s", name);
+    if (context)
+        buf_printf(sentence, " (it reads text of %lld channels)", (long long)context);
+    if (wanted)
+        buf_printf(sentence, ", the model is %s (%lld channels)", name_of(wanted),
+                   (long long)wanted);
+}

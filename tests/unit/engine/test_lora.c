@@ -1,0 +1,707 @@
+/* LoRA files: every spelling of the keys finds its weight, and every kind of change is
+ * the one that the formula, written out in double precision here, says. */
+#include "base/buf.h"
+#include "base/mem.h"
+#include "engine/files/reader.h"
+#include "engine/lora/lora.h"
+#include "engine/lora/names.h"
+
+#include "unit.h"
+
+#include <math.h>
+#include <string.h>
+
+#define U "model.diffusion_model."
+#define T "cond_stage_model.transformer.text_model.encoder.layers.0."
+
+/* ---- files: every value is a hash of its tensor's name and its index ---- */
+
+struct made {
+    struct buf header, data, bytes;
+};
+
+/* in [-1, 1), exactly a float; alphas are their first value's hash too, but positive */
+static double value(const char *name, int64_t i)
+{
+    uint32_t x = 2166136261U + (uint32_t)i * 0x9E3779B9U;
+
+    for (; *name; name++)
+        x = (x ^ (unsigned char)*name) * 16777619U;
+    x = (x ^ x >> 16) * 0x85EBCA6BU;
+    x = (x ^ x >> 13) * 0xC2B2AE35U;
+    return ((double)((x ^ x >> 16) >> 8)) / 8388608.0 - 1;
+}
+
+static void put_typed(struct made *m, const char *name, const char *dtype, int rank,
+                      const int64_t *dim)
+{
+    int64_t count = 1;
+    size_t at = m->data.len;
+
+    buf_printf(&m->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[",
+               m->header.len ? "," : "{", name, dtype);
+    for (int i = 0; i < rank; i++) {
+        buf_printf(&m->header, "%s%lld", i ? "," : "", (long long)dim[i]);
+        count *= dim[i];
+    }
+    for (int64_t i = 0; i < count; i++) {
+        float v = (float)value(name, i);
+
+        buf_append(&m->data, &v, sizeof(v));
+    }
+    buf_printf(&m->header, "],\"data_offsets\":[%zu,%zu]}", at, m->data.len);
+}
+
+#define PUT(m, name, ...)                                                              \
+    put_typed(m, name, "F32",                                                          \
+              (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),               \
+              (int64_t[]){__VA_ARGS__})
+
+static void put_scalar(struct made *m, const char *name, float v)
+{
+    put_typed(m, name, "F32", 0, NULL);
+    memcpy(m->data.data + m->data.len - 4, &v, 4);
+}
+
+static struct weights_file *finish(struct made *m)
+{
+    struct weights_file *file;
+    struct err err = {0};
+    uint64_t length;
+
+    buf_append_str(&m->header, "}");
+    length = m->header.len;
+    buf_append(&m->bytes, &length, sizeof(length));
+    buf_append(&m->bytes, m->header.data, m->header.len);
+    buf_append(&m->bytes, m->data.data, m->data.len);
+    if (weights_memory_open(&file, m->bytes.data, m->bytes.len, &err))
+        fail_msg("%s", err.message);
+    return file;
+}
+
+static void release(struct made *m)
+{
+    buf_release(&m->header);
+    buf_release(&m->data);
+    buf_release(&m->bytes);
+}
+
+/* ---- a base ---- */
+
+#define Q U "input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
+#define K U "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+#define OUT U "input_blocks.1.1.transformer_blocks.0.attn1.to_out.0.weight"
+#define PROJ U "input_blocks.1.1.proj_in.weight"
+#define CONV U "input_blocks.1.0.in_layers.2.weight"
+#define NORM U "input_blocks.1.0.in_layers.0.weight"
+#define TEXT_Q T "self_attn.q_proj.weight"
+
+enum { O = 9, I = 10, C = 6 }; /* rows and columns that are no multiples of a tile */
+
+static struct weights_file *base_file(struct made *m)
+{
+    PUT(m, U "input_blocks.0.0.weight", O, 4, 3, 3);
+    PUT(m, NORM, I);
+    PUT(m, U "input_blocks.1.0.in_layers.0.bias", I);
+    PUT(m, CONV, O, I, 3, 3);
+    PUT(m, U "input_blocks.1.0.in_layers.2.bias", O);
+    PUT(m, PROJ, O, I, 1, 1);
+    PUT(m, Q, O, I);
+    PUT(m, K, O, C);
+    PUT(m, OUT, O, I);
+    PUT(m, U "input_blocks.1.1.transformer_blocks.0.attn1.to_out.0.bias", O);
+    PUT(m, U "input_blocks.2.0.op.weight", O, I, 3, 3);
+    PUT(m, U "input_blocks.3.0.in_layers.0.weight", I);
+    PUT(m, U "input_blocks.3.1.proj_in.weight", O, I);
+    PUT(m, TEXT_Q, O, I);
+    PUT(m, T "self_attn.q_proj.bias", O);
+    return finish(m);
+}
+
+/* ---- one LoRA over it ---- */
+
+static const struct lora_strength strength = {.unet = 0.75, .text = 0.5};
+
+/* What the delta is by the formula, alpha and strength left out; k is the place in a
+ * kernel. */
+typedef double formula_fn(const void *names, int64_t o, int64_t i, int64_t k);
+
+static void expect_delta(struct made *lora_file, const char *base_name,
+                         formula_fn *formula, const void *names, double factor)
+{
+    struct made base_made = {0};
+    struct weights_file *base = base_file(&base_made);
+    const struct weight *w = weights_file_find(base, base_name);
+    int64_t wide = w->rank > 1 ? w->dim[1] : 1, area = w->dim[2] * w->dim[3];
+    float *values = mem_alloc(weight_count(w) * sizeof(*values));
+    struct err err = {0};
+    struct lora *lora;
+
+    if (lora_read(&lora, finish(lora_file), base, &err))
+        fail_msg("%s", err.message);
+    assert_int_equal(lora_unmatched(lora), 0);
+    assert_true(lora_touches(lora, w));
+    weight_to_f32(w, 0, weight_count(w), values);
+    if (lora_add_delta(lora, w, strength, values, &err))
+        fail_msg("%s", err.message);
+    for (int64_t at = 0; at < (int64_t)weight_count(w); at++) {
+        int64_t o = at / (wide * area), i = at / area % wide, k = at % area;
+        double wanted = value(base_name, at) + factor * formula(names, o, i, k);
+
+        if (fabs((double)values[at] - wanted) > 2e-5)
+            fail_msg("%s: value %d is %g, %g was expected", base_name, (int)at,
+                     (double)values[at], wanted);
+    }
+    free(values);
+    lora_close(lora);
+    weights_file_close(base);
+    release(lora_file);
+    release(&base_made);
+}
+
+/* ---- LoRA, in every spelling ---- */
+
+enum { R = 3, AREA = 9 };
+
+struct pair {
+    const char *up, *down;
+    int64_t cols; /* of down, a kernel's included */
+    int64_t area;
+};
+
+static double product(const void *names, int64_t o, int64_t i, int64_t k)
+{
+    const struct pair *p = names;
+    double sum = 0;
+
+    for (int r = 0; r < R; r++)
+        sum += value(p->up, o * R + r) * value(p->down, r * p->cols + i * p->area + k);
+    return sum;
+}
+
+static void test_spellings(void **state)
+{
+    static const struct {
+        const char *up, *down, *base;
+        int64_t cols;
+        double strength;
+    } cases[] = {
+#define BLOCK "down_blocks.0.attentions.0.transformer_blocks.0."
+#define JOINED "down_blocks_0_attentions_0_transformer_blocks_0_"
+#define OURS "input_blocks.1.1.transformer_blocks.0."
+        /* kohya, with diffusers' names and with CompVis' */
+        {"lora_unet_" JOINED "attn1_to_q.lora_up.weight",
+         "lora_unet_" JOINED "attn1_to_q.lora_down.weight", Q, I, 0.75},
+        {"lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k.lora_up.weight",
+         "lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k.lora_down.weight",
+         K, C, 0.75},
+        {"lora_unet_" JOINED "attn1_to_out_0.lora_up.weight",
+         "lora_unet_" JOINED "attn1_to_out_0.lora_down.weight", OUT, I, 0.75},
+        {"lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_up.weight",
+         "lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight",
+         TEXT_Q, I, 0.5},
+        /* PEFT, with and without the adapter's name, wrapped */
+        {"unet." BLOCK "attn2.to_k.lora_B.weight",
+         "unet." BLOCK "attn2.to_k.lora_A.weight", K, C, 0.75},
+        {"unet." BLOCK "attn1.to_out.0.lora_B.default.weight",
+         "unet." BLOCK "attn1.to_out.0.lora_A.default.weight", OUT, I, 0.75},
+        {"base_model.model." BLOCK "attn1.to_q.lora_B.weight",
+         "base_model.model." BLOCK "attn1.to_q.lora_A.weight", Q, I, 0.75},
+        {"text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_B.weight",
+         "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
+         TEXT_Q, I, 0.5},
+        /* diffusers of 2023 */
+        {"unet." BLOCK "attn1.processor.to_q_lora.up.weight",
+         "unet." BLOCK "attn1.processor.to_q_lora.down.weight", Q, I, 0.75},
+        {BLOCK "attn1.processor.to_out_lora.up.weight",
+         BLOCK "attn1.processor.to_out_lora.down.weight", OUT, I, 0.75},
+        {"unet." BLOCK "attn1.to_out.0.lora.up.weight",
+         "unet." BLOCK "attn1.to_out.0.lora.down.weight", OUT, I, 0.75},
+        {"text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer."
+         "up."
+         "weight",
+         "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer."
+         "down.weight",
+         TEXT_Q, I, 0.5},
+        {"text_encoder.text_model.encoder.layers.0.self_attn.to_q_lora.up.weight",
+         "text_encoder.text_model.encoder.layers.0.self_attn.to_q_lora.down.weight",
+         TEXT_Q, I, 0.5},
+        /* bare */
+        {"diffusion_model." OURS "attn1.to_q.lora_B.weight",
+         "diffusion_model." OURS "attn1.to_q.lora_A.weight", Q, I, 0.75},
+        {U OURS "attn1.to_q.lora_up.weight", U OURS "attn1.to_q.lora_down.weight", Q, I,
+         0.75},
+        {BLOCK "attn1.to_q.lora_B.weight", BLOCK "attn1.to_q.lora_A.weight", Q, I,
+         0.75},
+        {"text_model.encoder.layers.0.self_attn.q_proj.lora_B.weight",
+         "text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight", TEXT_Q, I, 0.5},
+        {"lycoris_" JOINED "attn1_to_q.lora_up.weight",
+         "lycoris_" JOINED "attn1_to_q.lora_down.weight", Q, I, 0.75},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct pair names = {cases[i].up, cases[i].down, cases[i].cols, 1};
+        struct made m = {0};
+
+        PUT(&m, cases[i].up, O, R);
+        PUT(&m, cases[i].down, R, cases[i].cols);
+        expect_delta(&m, cases[i].base, product, &names, cases[i].strength);
+    }
+}
+
+#define STEM_Q "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+#define STEM_CONV "lora_unet_down_blocks_0_resnets_0_conv1"
+#define STEM_PROJ "lora_unet_down_blocks_0_attentions_0_proj_in"
+
+static void test_alpha(void **state)
+{
+    struct pair names = {STEM_Q ".lora_up.weight", STEM_Q ".lora_down.weight", I, 1};
+    struct made m = {0};
+
+    (void)state;
+    PUT(&m, names.up, O, R);
+    PUT(&m, names.down, R, I);
+    put_scalar(&m, STEM_Q ".alpha", 1.5F);
+    expect_delta(&m, Q, product, &names, 0.75 * 1.5 / R);
+}
+
+static void test_convolution(void **state)
+{
+    struct pair names = {STEM_CONV ".lora_up.weight", STEM_CONV ".lora_down.weight",
+                         I * AREA, AREA};
+    struct made m = {0};
+
+    (void)state;
+    PUT(&m, names.up, O, R, 1, 1);
+    PUT(&m, names.down, R, I, 3, 3);
+    put_scalar(&m, STEM_CONV ".alpha", 2);
+    expect_delta(&m, CONV, product, &names, 0.75 * 2 / R);
+}
+
+/* SD 1.x has a 1x1 convolution where SD 2.x has a linear layer; files exist with both */
+static void test_linear_and_1x1_are_one(void **state)
+{
+    struct pair names = {STEM_PROJ ".lora_up.weight", STEM_PROJ ".lora_down.weight", I,
+                         1};
+    struct pair linear = {"unet.down_blocks.1.attentions.0.proj_in.lora_B.weight",
+                          "unet.down_blocks.1.attentions.0.proj_in.lora_A.weight", I,
+                          1};
+    struct made m = {0}, n = {0};
+
+    (void)state;
+    PUT(&m, names.up, O, R);
+    PUT(&m, names.down, R, I);
+    expect_delta(&m, PROJ, product, &names, 0.75);
+    PUT(&n, linear.up, O, R, 1, 1);
+    PUT(&n, linear.down, R, I, 1, 1);
+    expect_delta(&n, U "input_blocks.3.1.proj_in.weight", product, &linear, 0.75);
+}
+
+enum { M = 2 };
+
+/* sum over n, m of up[o, n] mid[n, m, k] down[m, i] */
+static double tucker(const void *names, int64_t o, int64_t i, int64_t k)
+{
+    double sum = 0;
+
+    (void)names;
+    for (int n = 0; n < R; n++)
+        for (int m = 0; m < M; m++)
+            sum += value(STEM_CONV ".lora_up.weight", o * R + n) *
+                   value(STEM_CONV ".lora_mid.weight", (n * M + m) * AREA + k) *
+                   value(STEM_CONV ".lora_down.weight", m * I + i);
+    return sum;
+}
+
+static void test_tucker(void **state)
+{
+    struct made m = {0};
+
+    (void)state;
+    PUT(&m, STEM_CONV ".lora_up.weight", O, R, 1, 1);
+    PUT(&m, STEM_CONV ".lora_mid.weight", R, M, 3, 3);
+    PUT(&m, STEM_CONV ".lora_down.weight", M, I, 1, 1);
+    put_scalar(&m, STEM_CONV ".alpha", 3);
+    expect_delta(&m, CONV, tucker, NULL, 0.75 * 3 / M);
+}
+
+/* ---- names ---- */
+
+static const struct weight *weight_called(const struct lora_names *names,
+                                          const char *stem)
+{
+    const struct lora_place *place = lora_names_find(names, stem, strlen(stem));
+
+    return place ? place->weight : NULL;
+}
+
+static void expect_name(const struct lora_names *names, const char *stem,
+                        const char *base_name)
+{
+    const struct weight *w = weight_called(names, stem);
+
+    if (!w || strcmp(w->name, base_name) != 0)
+        fail_msg("%s is %s, %s was expected", stem, w ? w->name : "unknown", base_name);
+}
+
+/* ---- a U-Net's skeleton: all its blocks, a tensor of one value in each place ---- */
+
+static void put_res(struct made *m, const char *name)
+{
+    static const char *const inside[] = {"in_layers.0",  "in_layers.2",
+                                         "emb_layers.1", "out_layers.0",
+                                         "out_layers.3", "skip_connection"};
+    char tensor[200];
+
+    for (size_t i = 0; i < sizeof(inside) / sizeof(*inside); i++) {
+        snprintf(tensor, sizeof(tensor), U "%s.%s.weight", name, inside[i]);
+        PUT(m, tensor, 1);
+    }
+}
+
+static void put_attention(struct made *m, const char *name)
+{
+    static const char *const inside[] = {"norm",
+                                         "proj_in",
+                                         "proj_out",
+                                         "transformer_blocks.0.norm1",
+                                         "transformer_blocks.0.attn2.to_v",
+                                         "transformer_blocks.0.ff.net.0.proj"};
+    char tensor[200];
+
+    for (size_t i = 0; i < sizeof(inside) / sizeof(*inside); i++) {
+        snprintf(tensor, sizeof(tensor), U "%s.%s.weight", name, inside[i]);
+        PUT(m, tensor, 1);
+    }
+}
+
+static void put_one(struct made *m, const char *name)
+{
+    char tensor[200];
+
+    snprintf(tensor, sizeof(tensor), U "%s.weight", name);
+    PUT(m, tensor, 1);
+}
+
+struct shape_of_unet {
+    int levels, resnets; /* per level on the way down, one more on the way up */
+    unsigned attention;  /* bit x: level x has it */
+};
+
+#define TEXT(buffer, ...)                                                              \
+    (snprintf((buffer), sizeof(buffer), __VA_ARGS__), (const char *)(buffer))
+
+static void put_unet(struct made *m, const struct shape_of_unet *u)
+{
+    char name[80];
+    int n = 0;
+
+    put_one(m, "input_blocks.0.0");
+    for (int x = 0; x < u->levels; x++) {
+        for (int i = 0; i < u->resnets; i++) {
+            n++;
+            put_res(m, TEXT(name, "input_blocks.%d.0", n));
+            if (u->attention >> x & 1)
+                put_attention(m, TEXT(name, "input_blocks.%d.1", n));
+        }
+        if (x + 1 < u->levels)
+            put_one(m, TEXT(name, "input_blocks.%d.0.op", ++n));
+    }
+    put_res(m, "middle_block.0");
+    put_attention(m, "middle_block.1");
+    put_res(m, "middle_block.2");
+    n = 0;
+    for (int x = u->levels - 1; x >= 0; x--)
+        for (int i = 0; i <= u->resnets; i++, n++) {
+            int has_attention = u->attention >> x & 1;
+
+            put_res(m, TEXT(name, "output_blocks.%d.0", n));
+            if (has_attention)
+                put_attention(m, TEXT(name, "output_blocks.%d.1", n));
+            if (x > 0 && i == u->resnets)
+                put_one(m,
+                        TEXT(name, "output_blocks.%d.%d.conv", n, 1 + has_attention));
+        }
+    put_one(m, "time_embed.0");
+    put_one(m, "time_embed.2");
+    put_one(m, "out.0");
+    put_one(m, "out.2");
+}
+
+static void expect_pairs(const struct shape_of_unet *u, const char *const (*pairs)[2],
+                         size_t count)
+{
+    char stem[200], wanted[200];
+    struct made m = {0};
+    struct weights_file *base;
+    struct lora_names *names;
+
+    put_unet(&m, u);
+    base = finish(&m);
+    names = lora_names_new(base);
+    for (size_t i = 0; i < count; i++) {
+        snprintf(wanted, sizeof(wanted), U "%s.weight", pairs[i][1]);
+        expect_name(names, TEXT(stem, "unet.%s", pairs[i][0]), wanted);
+        for (int side = 0; side < 2; side++) {
+            snprintf(stem, sizeof(stem), "lora_unet_%s", pairs[i][side]);
+            for (char *at = stem; *at; at++)
+                *at = *at == '.' ? '_' : *at;
+            expect_name(names, stem, wanted);
+        }
+    }
+    assert_null(weight_called(names, "lora_unet_down_blocks_0_resnets_2_conv1"));
+    assert_null(weight_called(names, "lora_te_down_blocks_0_resnets_0_conv1"));
+    assert_null(weight_called(names, "lora_unet_"));
+    lora_names_free(names);
+    weights_file_close(base);
+    release(&m);
+}
+
+static void test_blocks_of_sd1(void **state)
+{
+    static const char *const pairs[][2] = {
+        {"down_blocks.0.resnets.0.conv1", "input_blocks.1.0.in_layers.2"},
+        {"down_blocks.0.resnets.1.conv2", "input_blocks.2.0.out_layers.3"},
+        {"down_blocks.0.downsamplers.0.conv", "input_blocks.3.0.op"},
+        {"down_blocks.1.resnets.0.conv_shortcut", "input_blocks.4.0.skip_connection"},
+        {"down_blocks.1.attentions.1.proj_out", "input_blocks.5.1.proj_out"},
+        {"down_blocks.2.attentions.0.norm", "input_blocks.7.1.norm"},
+        {"down_blocks.2.downsamplers.0.conv", "input_blocks.9.0.op"},
+        {"down_blocks.3.resnets.1.time_emb_proj", "input_blocks.11.0.emb_layers.1"},
+        {"mid_block.resnets.0.norm1", "middle_block.0.in_layers.0"},
+        {"mid_block.attentions.0.proj_in", "middle_block.1.proj_in"},
+        {"mid_block.resnets.1.norm2", "middle_block.2.out_layers.0"},
+        {"up_blocks.0.resnets.2.conv1", "output_blocks.2.0.in_layers.2"},
+        {"up_blocks.0.upsamplers.0.conv", "output_blocks.2.1.conv"},
+        {"up_blocks.1.attentions.0.transformer_blocks.0.ff.net.0.proj",
+         "output_blocks.3.1.transformer_blocks.0.ff.net.0.proj"},
+        {"up_blocks.1.upsamplers.0.conv", "output_blocks.5.2.conv"},
+        {"up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_v",
+         "output_blocks.11.1.transformer_blocks.0.attn2.to_v"},
+        {"time_embedding.linear_1", "time_embed.0"},
+        {"time_embedding.linear_2", "time_embed.2"},
+        {"conv_in", "input_blocks.0.0"},
+        {"conv_norm_out", "out.0"},
+        {"conv_out", "out.2"},
+    };
+
+    (void)state;
+    expect_pairs(&(struct shape_of_unet){4, 2, 0x7}, pairs,
+                 sizeof(pairs) / sizeof(*pairs));
+}
+
+static void test_blocks_of_sdxl(void **state)
+{
+    static const char *const pairs[][2] = {
+        {"down_blocks.0.resnets.1.conv1", "input_blocks.2.0.in_layers.2"},
+        {"down_blocks.1.attentions.0.proj_in", "input_blocks.4.1.proj_in"},
+        {"down_blocks.1.downsamplers.0.conv", "input_blocks.6.0.op"},
+        {"down_blocks.2.attentions.1.proj_in", "input_blocks.8.1.proj_in"},
+        {"mid_block.attentions.0.norm", "middle_block.1.norm"},
+        {"up_blocks.0.attentions.2.norm", "output_blocks.2.1.norm"},
+        {"up_blocks.0.upsamplers.0.conv", "output_blocks.2.2.conv"},
+        {"up_blocks.1.attentions.0.proj_out", "output_blocks.3.1.proj_out"},
+        {"up_blocks.2.resnets.2.conv2", "output_blocks.8.0.out_layers.3"},
+    };
+
+    (void)state;
+    expect_pairs(&(struct shape_of_unet){3, 2, 0x6}, pairs,
+                 sizeof(pairs) / sizeof(*pairs));
+}
+
+/* one residual block per level, as in tiny-sd */
+static void test_blocks_of_distilled(void **state)
+{
+    static const char *const pairs[][2] = {
+        {"down_blocks.1.attentions.0.norm", "input_blocks.3.1.norm"},
+        {"down_blocks.2.downsamplers.0.conv", "input_blocks.6.0.op"},
+        {"up_blocks.1.resnets.1.conv1", "output_blocks.3.0.in_layers.2"},
+        {"up_blocks.1.upsamplers.0.conv", "output_blocks.3.2.conv"},
+    };
+
+    (void)state;
+    expect_pairs(&(struct shape_of_unet){4, 1, 0x7}, pairs,
+                 sizeof(pairs) / sizeof(*pairs));
+}
+
+/* OpenCLIP's joint q, k, v, both encoders of SDXL, its size embedding */
+static void test_names_of_sdxl(void **state)
+{
+#define L "conditioner.embedders.0.transformer.text_model.encoder.layers.0."
+#define G "conditioner.embedders.1.model.transformer.resblocks.31."
+#define G_KEY "lora_te2_text_model_encoder_layers_31_"
+    struct made m = {0};
+    struct weights_file *base;
+    struct lora_names *names;
+    const struct lora_place *place;
+
+    (void)state;
+    PUT(&m, L "self_attn.k_proj.weight", 4, 4);
+    PUT(&m, G "attn.in_proj_weight", 12, 4);
+    PUT(&m, G "attn.in_proj_bias", 12);
+    PUT(&m, G "attn.out_proj.weight", 4, 4);
+    PUT(&m, G "mlp.c_fc.weight", 8, 4);
+    PUT(&m, G "ln_2.weight", 4);
+    PUT(&m, U "label_emb.0.2.weight", 4, 4);
+    base = finish(&m);
+    names = lora_names_new(base);
+    expect_name(names, "lora_te1_text_model_encoder_layers_0_self_attn_k_proj",
+                L "self_attn.k_proj.weight");
+    expect_name(names, G_KEY "self_attn_out_proj", G "attn.out_proj.weight");
+    expect_name(names, G_KEY "mlp_fc1", G "mlp.c_fc.weight");
+    expect_name(names, G_KEY "layer_norm2", G "ln_2.weight");
+    expect_name(names, "text_encoder_2.text_model.encoder.layers.31.self_attn.v_proj",
+                G "attn.in_proj_weight");
+    expect_name(names, "unet.add_embedding.linear_2", U "label_emb.0.2.weight");
+    place = lora_names_find(names, G_KEY "self_attn_k_proj",
+                            strlen(G_KEY "self_attn_k_proj"));
+    assert_non_null(place);
+    assert_int_equal(place->first_row, 4);
+    assert_int_equal(place->rows, 4);
+    assert_string_equal(place->bias->name, G "attn.in_proj_bias");
+    assert_int_equal(place->network, LORA_TEXT2);
+    lora_names_free(names);
+    weights_file_close(base);
+    release(&m);
+}
+
+/* ---- what does not fit ---- */
+
+static void expect_refusal(struct made *m, const char *const *sentences)
+{
+    struct made base_made = {0};
+    struct weights_file *base = base_file(&base_made);
+    struct err err = {0};
+    struct lora *lora;
+
+    if (lora_read(&lora, finish(m), base, &err) == 0)
+        fail_msg("was read, '%s' was expected", sentences[0]);
+    for (; *sentences; sentences++)
+        if (!strstr(err.message, *sentences))
+            fail_msg("'%s' lacks '%s'", err.message, *sentences);
+    assert_int_equal(err.code, ERR_BAD_FILE);
+    weights_file_close(base);
+    release(m);
+    release(&base_made);
+}
+
+#define REFUSED(m, ...) expect_refusal(m, (const char *const[]){__VA_ARGS__, NULL})
+#define STEM_K "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+
+static void test_another_family(void **state)
+{
+    struct made m = {0}, n = {0}, o = {0}, p = {0};
+
+    (void)state;
+    PUT(&m, STEM_K ".lora_up.weight", O, R);
+    PUT(&m, STEM_K ".lora_down.weight", R, 1024);
+    REFUSED(&m, STEM_K ".lora_up.weight", "9 x 1024", K, "9 x 6", "made for SD 2.x",
+            "6 channels");
+    PUT(&n, "lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", O, R);
+    PUT(&n, "lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", R, I);
+    REFUSED(&n, "none of its 2 keys", "lora_te2_text_model", "made for SDXL");
+    PUT(&o, "lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight", O, R);
+    PUT(&o, "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", R, I);
+    REFUSED(&o, "none of its 2 keys", "made for Flux");
+    PUT(&p, "model.weight", O, R);
+    REFUSED(&p, "is no LoRA", "model.weight");
+}
+
+static void test_broken_files(void **state)
+{
+    struct made m = {0}, n = {0}, o = {0}, p = {0}, q = {0}, r = {0};
+
+    (void)state;
+    PUT(&m, STEM_Q ".lora_up.weight", O, R);
+    PUT(&m, STEM_Q ".lora_down.weight", R + 1, I);
+    REFUSED(&m, "lora_up.weight and", "do not fit together");
+    PUT(&n, STEM_Q ".lora_up.weight", O, R);
+    put_scalar(&n, STEM_Q ".alpha", 1);
+    REFUSED(&n, "lora_up.weight has no lora_down");
+    PUT(&o, STEM_Q ".lora_up.weight", O, 0);
+    PUT(&o, STEM_Q ".lora_down.weight", 0, I);
+    REFUSED(&o, "lora_up.weight is empty");
+    PUT(&p, STEM_Q ".lora_up.weight", O, R);
+    PUT(&p, STEM_Q ".lora_down.weight", R, I);
+    put_scalar(&p, STEM_Q ".alpha", NAN);
+    REFUSED(&p, "alpha is no finite number");
+    PUT(&q, STEM_Q ".lora_up.weight", O, R);
+    PUT(&q, STEM_Q ".lora_down.weight", R, I);
+    put_typed(&q, STEM_Q ".alpha", "I32", 0, NULL);
+    REFUSED(&q, "alpha is of a type that cannot be read");
+    PUT(&r, STEM_Q ".lora_A.weight", R, I);
+    PUT(&r, STEM_Q ".lora_A.default.weight", R, I);
+    PUT(&r, STEM_Q ".lora_B.weight", O, R);
+    REFUSED(&r, "lora_A.weight", "lora_A.default.weight", "say the same");
+}
+
+/* counted, named, and the rest works; strength 0 changes nothing */
+static void test_unmatched(void **state)
+{
+    struct made m = {0}, base_made = {0};
+    struct weights_file *base = base_file(&base_made);
+    const struct weight *q = weights_file_find(base, Q);
+    float values[O * I], before[O * I];
+    struct lora *lora;
+
+    (void)state;
+    PUT(&m, STEM_Q ".lora_up.weight", O, R);
+    PUT(&m, STEM_Q ".lora_down.weight", R, I);
+    PUT(&m, "lora_unet_elsewhere.lora_up.weight", O, R);
+    PUT(&m, "something.else", 1);
+    assert_int_equal(lora_read(&lora, finish(&m), base, NULL), 0);
+    assert_int_equal(lora_matched(lora), 2);
+    assert_int_equal(lora_unmatched(lora), 2);
+    assert_string_equal(lora_unmatched_name(lora, 0),
+                        "lora_unet_elsewhere.lora_up.weight");
+    assert_string_equal(lora_unmatched_name(lora, 1), "something.else");
+    assert_false(lora_touches(lora, weights_file_find(base, K)));
+    weight_to_f32(q, 0, O * I, values);
+    memcpy(before, values, sizeof(values));
+    assert_int_equal(
+        lora_add_delta(lora, q, (struct lora_strength){0, 1}, values, NULL), 0);
+    assert_memory_equal(values, before, sizeof(values));
+    assert_int_equal(lora_add_delta(lora, q, strength, values, NULL), 0);
+    assert_memory_not_equal(values, before, sizeof(values));
+    lora_close(lora);
+    weights_file_close(base);
+    release(&m);
+    release(&base_made);
+}
+
+static void test_paths(void **state)
+{
+    struct made base_made = {0};
+    struct weights_file *base = base_file(&base_made);
+    struct err err = {0};
+    struct lora *lora;
+
+    (void)state;
+    assert_int_equal(lora_open(&lora, "/nowhere/style.safetensors", base, &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+    assert_non_null(strstr(err.message, "/nowhere/style.safetensors"));
+    weights_file_close(base);
+    release(&base_made);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_spellings),
+        cmocka_unit_test(test_alpha),
+        cmocka_unit_test(test_convolution),
+        cmocka_unit_test(test_linear_and_1x1_are_one),
+        cmocka_unit_test(test_tucker),
+        cmocka_unit_test(test_blocks_of_sd1),
+        cmocka_unit_test(test_blocks_of_sdxl),
+        cmocka_unit_test(test_blocks_of_distilled),
+        cmocka_unit_test(test_names_of_sdxl),
+        cmocka_unit_test(test_another_family),
+        cmocka_unit_test(test_broken_files),
+        cmocka_unit_test(test_unmatched),
+        cmocka_unit_test(test_paths),
+    };
+
+    return RUN_TESTS(tests);
+}
