@@ -1,5 +1,6 @@
 // Who has how much memory, and pinning.
 import assert from 'node:assert/strict';
+import { existsSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import { checkSchema } from '../support/openapi.mjs';
@@ -64,4 +65,27 @@ test('what cannot be pinned is told so', async (t) => {
   const { status, json } = await server.postJson('/v1/workers/sd/pin');
   assert.equal(status, 409);
   assert.match(json.error.message, /no model that could be pinned/);
+});
+
+test('the next prediction is what it took the last time, also after a restart of the server', async (t) => {
+  const server = await startServer(t);
+  const text = async () => (await server.getJson('/v1/memory')).json.residents.find((r) => r.type === 'text');
+  const first = await text();
+  assert.equal(first.predicted.learned, false);
+  assert.equal((await server.postJson('/v1/chat/completions', { messages })).status, 200);
+  await until('it is written', () => existsSync(join(server.home, 'measured.json')));
+  server.child.kill('SIGTERM');
+  await server.startAgain();
+  await server.ready();
+  const again = await text();
+  assert.equal(again.predicted.learned, true);
+  assert.notEqual(again.predicted.total, first.predicted.total);
+  assert.ok(Math.abs(again.predicted.total - again.measured.resident) < again.measured.resident / 4);
+  assert.equal(again.predicted.total, again.predicted.weights + again.predicted.cache + again.predicted.compute);
+  server.child.kill('SIGTERM');
+  await until('it has ended', () => server.exit);
+  utimesSync(join(server.root, 'bin/models/starter/starter-writer.gguf'), new Date(1e12), new Date(1e12));
+  await server.startAgain();
+  await server.ready();
+  assert.equal((await text()).predicted.learned, false, 'another file of that name');
 });

@@ -34,10 +34,10 @@ static json_t *measured_json(int pid)
 
 static json_t *prediction_json(const struct prediction *p)
 {
-    return json_pack("{s:I, s:I, s:I, s:I}", "total", (json_int_t)p->total_bytes,
+    return json_pack("{s:I, s:I, s:I, s:I, s:b}", "total", (json_int_t)p->total_bytes,
                      "weights", (json_int_t)p->weight_bytes, "cache",
                      (json_int_t)p->cache_bytes, "compute",
-                     (json_int_t)p->compute_bytes);
+                     (json_int_t)p->compute_bytes, "learned", p->is_learned);
 }
 
 static json_t *predicted_json(const struct worker_snapshot *w)
@@ -47,8 +47,8 @@ static json_t *predicted_json(const struct worker_snapshot *w)
     if (w->predicted)
         return prediction_json(w->predicted);
     if (w->model && json_is_integer(resident))
-        return json_pack("{s:O, s:O, s:i, s:i}", "total", resident, "weights", resident,
-                         "cache", 0, "compute", 0);
+        return json_pack("{s:O, s:O, s:i, s:i, s:b}", "total", resident, "weights",
+                         resident, "cache", 0, "compute", 0, "learned", 1);
     return json_null();
 }
 

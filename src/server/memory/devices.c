@@ -205,6 +205,11 @@ void devices_close(struct devices *d)
     free(d);
 }
 
+bool devices_simulate_memory(const struct devices *d)
+{
+    return d->simulated[PLAN_RAM].is_simulated;
+}
+
 static int look_at_cards(const struct devices *d, const char *root,
                          struct plan_device *ret)
 {
@@ -225,7 +230,7 @@ int devices_look(const struct devices *d, const char *root, struct plan_device *
 {
     struct memory_now now;
 
-    if (d->simulated[PLAN_RAM].is_simulated) {
+    if (devices_simulate_memory(d)) {
         ret[PLAN_RAM] = d->simulated[PLAN_RAM];
     } else {
         if (memory_read(root, &now))

@@ -35,6 +35,8 @@ void devices_close(struct devices *d);
  * of a simulated one are its total: who knows what lies there takes it off. Returns how many, 0 when the machine
  * does not even say how much memory it has. */
 int devices_look(const struct devices *d, const char *root, struct plan_device *ret);
+/* Is the memory a simulated one? */
+bool devices_simulate_memory(const struct devices *d);
 /* The cards of this machine, whatever is simulated; d: NULL for without the NVIDIA library. Returns how many. */
 int devices_gpus(const struct devices *d, const char *root, struct gpu *ret, int max);
 /* docs/openapi.yaml, System.gpus. A new reference. */

@@ -30,6 +30,7 @@ struct prediction {
         layer_bytes; /* of weight_bytes and cache_bytes: of one layer, on the average */
     uint64_t layers; /* 0: not known */
     uint64_t total_bytes;
+    bool is_learned; /* the total is what it took the last time */
 };
 
 void predict_text(const struct model_peek *model, const struct predict_start *start,

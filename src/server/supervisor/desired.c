@@ -1,8 +1,7 @@
 /* The record of what should be loaded.
  *
  * A structured record rather than the body of the last load request: a request may be refused, may name only a part,
- * and means something else after an update; the record says what is in memory. Its write is atomic and synced,
- * on libuv's thread pool, because a slow disk must not stop a stream of tokens. */
+ * and means something else after an update; the record says what is in memory. */
 #include "server/supervisor/desired.h"
 
 #include "base/file.h"
@@ -10,19 +9,6 @@
 
 #define RECORD_MAX (64 * 1024)
 #define RECORD_VERSION 2 /* 1: "llm" is one model or null instead of the list "text" */
-
-struct desired {
-    uv_loop_t *loop;
-    char *path;
-    uv_work_t work;
-    bool writing;
-    char *text; /* being written */
-    char *next; /* waiting; NULL: none */
-    struct err err;
-    int rc;
-    desired_done_fn *done, *next_done;
-    void *data, *next_data;
-};
 
 void wish_set(struct wish *w, const char *path,
               const struct worker_load_options *options)
@@ -167,7 +153,7 @@ static json_t *wish_json(const struct wish *w)
                      w->options.idle_timeout_s, "pinned", w->options.is_pinned);
 }
 
-static char *record_text(const struct desired_wishes *wishes)
+char *desired_text(const struct desired_wishes *wishes)
 {
     json_t *root = json_pack("{s:i}", "version", RECORD_VERSION);
     char *text;
@@ -184,78 +170,4 @@ static char *record_text(const struct desired_wishes *wishes)
     text = json_dumps(root, JSON_INDENT(2));
     json_decref(root);
     return text;
-}
-
-struct desired *desired_new(uv_loop_t *loop, const char *path)
-{
-    struct desired *d = mem_zalloc(sizeof(*d));
-
-    d->loop = loop;
-    d->path = mem_strdup(path);
-    d->work.data = d;
-    return d;
-}
-
-static void write_record(uv_work_t *work)
-{
-    struct desired *d = work->data;
-
-    d->rc = file_write_atomic(d->path, d->text, strlen(d->text), 0600, &d->err);
-}
-
-static void start(struct desired *d);
-
-static void on_written(uv_work_t *work, int status)
-{
-    struct desired *d = work->data;
-    desired_done_fn *done = d->done;
-    void *data = d->data;
-    struct err err = d->err;
-    int rc = d->rc;
-
-    (void)status; /* never cancelled */
-    d->writing = false;
-    free(d->text);
-    d->text = NULL;
-    if (d->next)
-        start(d);
-    if (done)
-        done(data, rc ? &err : NULL);
-}
-
-static void start(struct desired *d)
-{
-    d->text = d->next;
-    d->done = d->next_done;
-    d->data = d->next_data;
-    d->next = NULL;
-    d->err = (struct err){0};
-    d->writing = true;
-    if (uv_queue_work(d->loop, &d->work, write_record, on_written))
-        abort(); /* only for a missing function */
-}
-
-void desired_write(struct desired *d, const struct desired_wishes *wishes,
-                   desired_done_fn *done, void *data)
-{
-    free(d->next);
-    d->next = record_text(wishes);
-    d->next_done = done;
-    d->next_data = data;
-    if (!d->writing)
-        start(d);
-}
-
-bool desired_is_writing(const struct desired *d)
-{
-    return d->writing;
-}
-
-void desired_free(struct desired *d)
-{
-    if (!d)
-        return;
-    free(d->next);
-    free(d->path);
-    free(d);
 }

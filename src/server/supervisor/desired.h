@@ -2,7 +2,7 @@
  * or of the server brings it back. Only loads that went well are stored.
  *
  *   desired_read(path, &wishes, &err);          at the start
- *   desired_write(d, &wishes, done, data);      after a change: on another thread, atomic, `done` on the loop
+ *   record_write(r, desired_text(&wishes), done, data);     after a change (record.h)
  *   desired_wishes_release(&wishes);
  */
 #ifndef MYSTI_SERVER_SUPERVISOR_DESIRED_H
@@ -41,17 +41,7 @@ void desired_wishes_release(struct desired_wishes *d);
 int desired_read(const char *path, struct desired_wishes *ret,
                  struct err *err) MUST_CHECK;
 
-struct desired;
-
-/* err is NULL when it is on disk */
-typedef void desired_done_fn(void *data, const struct err *err);
-
-struct desired *desired_new(uv_loop_t *loop, const char *path);
-/* A write while one is under way waits for it; of several waiting ones only the last is done, and its `done`
- * alone is called. */
-void desired_write(struct desired *d, const struct desired_wishes *wishes,
-                   desired_done_fn *done, void *data);
-bool desired_is_writing(const struct desired *d);
-void desired_free(struct desired *d); /* not while it is writing */
+/* What record_write() is to write. Release with free(). */
+char *desired_text(const struct desired_wishes *wishes);
 
 #endif

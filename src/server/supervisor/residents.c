@@ -74,7 +74,7 @@ static void on_stored(void *data, const struct err *err)
 
     if (err)
         log_error(s->log, "What is loaded could not be stored: %s", err->message);
-    if (desired_is_writing(s->desired))
+    if (record_is_writing(s->desired))
         return; /* a newer record is on its way: speak when that is there */
     for (int id = 0; id < s->worker_count; id++) {
         if (s->workers[id]->to_announce && !err)
@@ -103,7 +103,7 @@ void supervisor_store(struct worker *w)
     for (int id = WORKER_LLM; id < s->worker_count; id++)
         if (id != s->default_text)
             add_stored(&all, s->workers[id]);
-    desired_write(s->desired, &all, on_stored, s);
+    record_write(s->desired, desired_text(&all), on_stored, s);
 }
 
 /* ---- at the start ---- */
@@ -233,6 +233,7 @@ int supervisor_predict(const struct supervisor *s, const char *path,
                                          .slots = (uint64_t)o.slots,
                                          .in_one_piece = o.task != TASK_CHAT},
                  ret);
+    learn_correct(s, path, &o, ret);
     return 0;
 }
 

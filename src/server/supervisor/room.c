@@ -454,7 +454,9 @@ static int ask_of_worker(struct worker *w, struct room_ask *ret, struct err *err
     } else {
         if (model_peek(target->path, &peek, err))
             return -1;
-        *ret = (struct room_ask){.bytes = peek.size_bytes};
+        *ret = (struct room_ask){.bytes = learn_picture_model(w->s, target->path)};
+        if (!ret->bytes)
+            ret->bytes = peek.size_bytes;
         snprintf(ret->name, sizeof(ret->name), "%.63s", file_name(target->path));
     }
     ret->worker = w;

@@ -78,6 +78,7 @@ static void launch(struct worker *w)
     w->first_error[0] = '\0';
     w->says_memory = false;
     w->ready_ms = 0;
+    w->measured_bytes = 0;
     w->memory_kills = ends_memory_kills("");
     if (worker_launch(w, worker_target(w), &err)) {
         if (w->next.known)
@@ -280,6 +281,8 @@ void worker_become_ready(struct worker *w)
         supervisor_store(w);
     w->was_lost = false;
     worker_set_state(w, w->running ? WORKER_BUSY : WORKER_READY);
+    if (w->kind == WORKER_SD)
+        learn_from(w);
     park_idle_begin(w);
     supervisor_settle(w, WAIT_CHANGE, NULL);
     supervisor_settle(w, WAIT_START, NULL);

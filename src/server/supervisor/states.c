@@ -389,6 +389,7 @@ static void to_busy(struct worker *w)
 static void to_ready(struct worker *w)
 {
     worker_set_state(w, WORKER_READY);
+    learn_from(w);
     park_idle_begin(w);
 }
 

@@ -203,7 +203,7 @@ static void finish_shutdown(struct supervisor *s)
     for (int i = 0; i < s->worker_count; i++)
         if (s->workers[i]->process)
             return;
-    if (!done || desired_is_writing(s->desired))
+    if (!done || record_is_writing(s->desired) || record_is_writing(s->measured))
         return;
     s->shut_done = NULL;
     done(s->shut_data, NULL);
@@ -333,8 +333,9 @@ int supervisor_new(const struct supervisor_options *o, struct supervisor **ret,
     make_run_folder(s);
     kv_prepare_folder(s);
     record = file_join(s->config->home, "desired.json");
-    s->desired = desired_new(s->loop, record);
+    s->desired = record_new(s->loop, record);
     free(record);
+    learn_begin(s);
     uv_idle_init(s->loop, &s->wake);
     s->wake.data = s;
     room_init(s);
@@ -412,7 +413,9 @@ void supervisor_free(struct supervisor *s)
         close_handle(s, (uv_handle_t *)&w->health_timer);
         close_handle(s, (uv_handle_t *)&w->idle_timer);
     }
-    desired_free(s->desired);
+    record_free(s->desired);
+    record_free(s->measured);
+    learned_free(s->learned);
     reaper_free(s->reaper);
     room_close(s);
     close_handle(s, (uv_handle_t *)&s->room.timer);

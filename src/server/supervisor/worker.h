@@ -8,6 +8,7 @@
  *   park.c        out of memory and back, with the context; what nobody uses
  *   ledger.c      what lies where in memory
  *   room.c        who wants memory, and who gives way
+ *   learn.c       what models really took, for the next time
  *   residents.c   which text worker takes a model, which is the default, what is stored
  *   supervisor.c  beginning and end, questions, those who wait, those who listen
  */
@@ -16,9 +17,11 @@
 
 #include "http/client.h"
 #include "server/log/log.h"
+#include "server/memory/learned.h"
 #include "server/supervisor/desired.h"
 #include "server/supervisor/process.h"
 #include "server/supervisor/reaper.h"
+#include "server/supervisor/record.h"
 #include "server/supervisor/room.h"
 #include "server/supervisor/supervisor.h"
 
@@ -113,12 +116,13 @@ struct worker {
     struct wish stored;          /* as on disk */
     struct prediction predicted; /* of what it was started with; with is_predicted */
     bool is_predicted;
-    int granted_layers;    /* on the card, when fewer than wished; -1: as wished */
-    uint64_t model_bytes;  /* picture: what its model has, as it said */
-    uint64_t coming_bytes; /* picture: of the model that is being loaded */
-    bool gave_way;         /* parked for somebody else; comes back by itself */
-    bool is_forced;        /* the load that asks for room was */
-    bool comes_back;       /* it asks for room because it was parked */
+    int granted_layers;      /* on the card, when fewer than wished; -1: as wished */
+    uint64_t measured_bytes; /* text: the most that this process had */
+    uint64_t model_bytes;    /* picture: what its model has, as it said */
+    uint64_t coming_bytes;   /* picture: of the model that is being loaded */
+    bool gave_way;           /* parked for somebody else; comes back by itself */
+    bool is_forced;          /* the load that asks for room was */
+    bool comes_back;         /* it asks for room because it was parked */
     struct err room_error;
     struct worker_load_options present; /* what the process was started with */
     bool becomes_default;               /* once `next` is loaded */
@@ -189,7 +193,9 @@ struct supervisor {
     int default_text; /* an id */
     const struct devices *devices;
     struct room room;
-    struct desired *desired;
+    struct record *desired;  /* desired.json */
+    struct record *measured; /* measured.json */
+    struct learned *learned;
     struct reaper *reaper;
     struct supervisor_wait *waits;
     struct {
@@ -269,6 +275,16 @@ bool worker_is_free(const struct worker *w);
 /* May this parked worker come back now? Where one too many is resident another one is parked for it. ERR_NO_MEMORY: it
  * may not, and waiting will not change that. */
 bool residents_may_return(struct worker *w, struct err *err);
+
+/* learn.c */
+void learn_begin(struct supervisor *s);
+/* the worker is up, or has worked: what does it have? */
+void learn_from(struct worker *w);
+/* makes a prediction as large as it turned out to be, when that is known */
+void learn_correct(const struct supervisor *s, const char *path,
+                   const struct worker_load_options *present, struct prediction *p);
+/* of a picture model; 0: not known */
+uint64_t learn_picture_model(const struct supervisor *s, const char *path);
 
 /* park.c */
 void kv_prepare_folder(struct supervisor *s);

@@ -2,6 +2,7 @@
  * that say little, or lie. */
 #include "unit.h"
 
+#include "server/memory/learned.h"
 #include "server/memory/predict.h"
 
 #include <string.h>
@@ -116,6 +117,35 @@ static void a_file_that_lies_does_not_wrap(void **state)
     assert_true(p.cache_bytes == UINT64_MAX && p.total_bytes == UINT64_MAX);
 }
 
+static void what_it_took_is_known_the_next_time(void **state)
+{
+    static const char before[] = "{\"a\": 1000, \"b\": -5, \"c\": \"x\"}";
+    struct learned *l = learned_read(before, sizeof(before) - 1), *again;
+    char *text, key[16];
+
+    (void)state;
+    assert_int_equal(learned_find(l, "a"), 1000);
+    assert_int_equal(learned_find(l, "b"), 0);
+    assert_false(learned_put(l, "a", 1009)); /* not worth a write */
+    assert_int_equal(learned_find(l, "a"), 1000);
+    assert_true(learned_put(l, "a", 900));
+    for (int i = 0; i < LEARNED_MAX; i++) {
+        snprintf(key, sizeof(key), "key %d", i);
+        assert_true(learned_put(l, key, 5000));
+    }
+    assert_int_equal(learned_find(l, "a"), 0); /* not seen for longest */
+    assert_int_equal(learned_find(l, "key 0"), 5000);
+    text = learned_text(l);
+    again = learned_read(text, strlen(text));
+    assert_int_equal(learned_find(again, "key 255"), 5000);
+    learned_free(again);
+    again = learned_read("{\"a\": 1", 7); /* damaged */
+    assert_int_equal(learned_find(again, "a"), 0);
+    learned_free(again);
+    free(text);
+    learned_free(l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -124,6 +154,7 @@ int main(void)
         cmocka_unit_test(vectors_take_a_batch_as_large_as_a_slot),
         cmocka_unit_test(heads_of_their_own_size),
         cmocka_unit_test(a_file_that_lies_does_not_wrap),
+        cmocka_unit_test(what_it_took_is_known_the_next_time),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

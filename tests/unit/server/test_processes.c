@@ -8,6 +8,7 @@
 #include "server/supervisor/desired.h"
 #include "server/supervisor/process.h"
 #include "server/supervisor/reaper.h"
+#include "server/supervisor/record.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -235,7 +236,7 @@ static void wishes_survive(void **state)
     char path[] = "/tmp/mysti-test-desired.json";
     struct desired_wishes wishes = {0}, back = {0};
     struct worker_load_options o = {.gpu_layers = 12, .context = 512, .slots = 3};
-    struct desired *d;
+    struct record *d;
     struct err err = {0};
     uv_loop_t loop;
     int done = 0;
@@ -246,17 +247,18 @@ static void wishes_survive(void **state)
     assert_int_equal(desired_read(path, &back, &err), 0); /* none yet: nothing known */
     assert_false(back.sd.known);
     assert_false(back.text_known);
-    d = desired_new(&loop, path);
+    d = record_new(&loop, path);
     wishes.text_known = true;
     wishes.text_count = 1;
     wish_set(&wishes.text[0], "/a/b.gguf", NULL);
-    desired_write(d, &wishes, count_done, &done);
+    record_write(d, desired_text(&wishes), count_done, &done);
     wish_set(&wishes.text[0], "/a/c.gguf", NULL);
-    desired_write(d, &wishes, count_done, &done); /* overtaken by the next */
+    record_write(d, desired_text(&wishes), count_done,
+                 &done); /* overtaken by the next */
     wish_set(&wishes.text[0], "/a/d \"x\".gguf", &o);
     wishes.text_count = 2;
     wish_set(&wishes.text[1], "/a/e.gguf", NULL);
-    desired_write(d, &wishes, count_done, &done);
+    record_write(d, desired_text(&wishes), count_done, &done);
     uv_run(&loop, UV_RUN_DEFAULT);
     assert_int_equal(done, 2);
     assert_int_equal(desired_read(path, &back, &err), 0);
@@ -268,14 +270,14 @@ static void wishes_survive(void **state)
     desired_wishes_release(&wishes);
     wish_set(&wishes.sd, NULL, NULL); /* unloaded: that is a decision */
     wishes.text_known = true;
-    desired_write(d, &wishes, NULL, NULL);
+    record_write(d, desired_text(&wishes), NULL, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     assert_int_equal(desired_read(path, &back, &err), 0);
     assert_true(back.sd.known);
     assert_null(back.sd.path);
     assert_true(back.text_known);
     assert_int_equal(back.text_count, 0);
-    desired_free(d);
+    record_free(d);
     assert_int_equal(uv_loop_close(&loop), 0);
     unlink(path);
 }
