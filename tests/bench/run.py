@@ -5,6 +5,7 @@ by hand, with the machine they came from.
 usage: tests/bench/run.py [--nginx PATH] [--checkpoint FILE] [--torch-python COMMAND]
 
   together   text and pictures at once under each policy, with the starter models and with a larger text model
+  memory     models that do not fit together, under a limit of memory (8 GB on the disk, and a control group)
   waiting    a thousand clients in the queue
   parking    what a conversation pays for its model having been set aside
   proxy      requests per second, time per event, memory; against nginx when it is given or found
@@ -42,6 +43,7 @@ def main():
         run("together, larger", [sys.executable, HERE / "together.py", "--llm-model", model, "--size", "512",
                                  "--steps", "12", "--rounds", "3", "--seconds", "4"])
         run("parking", [sys.executable, HERE / "parking.py", "--llm-model", model])
+    run("memory", [sys.executable, HERE / "memory.py"])
     run("waiting", ["node", HERE / "waiting.mjs"])
     if a.nginx:
         run("proxy", [sys.executable, HERE / "proxy.py", "--nginx", a.nginx])

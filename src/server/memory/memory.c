@@ -3,7 +3,8 @@
  *
  * "Available" is the smaller of what the machine and what the control group leave: inside a container with a
  * limit, MemAvailable alone would promise memory that the kernel then refuses by killing. Both generations of control
- * groups are read; limits of parent groups count too, so the path is walked upwards.
+ * groups are read; limits of parent groups count too, so the path is walked upwards. Pages of files can be read again,
+ * so they count as available there, the recently used ones too, as the machine's MemAvailable counts them.
  */
 #include "server/memory/memory.h"
 
@@ -62,8 +63,24 @@ struct group_files {
     const char *mount; /* of this generation, below root */
     const char *limit;
     const char *usage;
-    const char *cache; /* in memory.stat: what can be given back at once */
+    const char
+        *prefix; /* of the lines of memory.stat that count the groups below, too */
 };
+
+/* "total_inactive_file 4096" at the beginning of a line */
+static uint64_t stat_value(const char *stat, const char *prefix, const char *key)
+{
+    char *line = mem_printf("\n%s%s", prefix, key);
+    const char *at = strstr(stat, line);
+    uint64_t n = 0;
+
+    if (at)
+        n = strtoull(at + strlen(line), NULL, 10);
+    else if (!strncmp(stat, line + 1, strlen(line + 1)))
+        n = strtoull(stat + strlen(line + 1), NULL, 10);
+    free(line);
+    return n;
+}
 
 /* Narrows *m to the group at `path` and every one above it. */
 static void apply_group(const char *root, const struct group_files *g, const char *path,
@@ -80,8 +97,9 @@ static void apply_group(const char *root, const struct group_files *g, const cha
         if (read_number(root, limit_file, &limit) && limit < m->total &&
             read_number(root, usage_file, &used)) {
             struct buf b = {0};
-            const char *cache = strstr(read_text(&b, root, stat_file), g->cache);
-            uint64_t cached = cache ? strtoull(cache + strlen(g->cache), NULL, 10) : 0;
+            const char *stat = read_text(&b, root, stat_file);
+            uint64_t cached = stat_value(stat, g->prefix, "inactive_file ") +
+                              stat_value(stat, g->prefix, "active_file ");
             uint64_t firm = used > cached ? used - cached : 0;
             uint64_t left = limit > firm ? limit - firm : 0;
 
@@ -106,10 +124,10 @@ static void apply_group(const char *root, const struct group_files *g, const cha
 static void apply_control_groups(const char *root, struct memory_now *m)
 {
     static const struct group_files unified = {"/sys/fs/cgroup", "/memory.max",
-                                               "/memory.current", "inactive_file "};
-    static const struct group_files legacy = {
-        "/sys/fs/cgroup/memory", "/memory.limit_in_bytes", "/memory.usage_in_bytes",
-        "total_inactive_file "};
+                                               "/memory.current", ""};
+    static const struct group_files legacy = {"/sys/fs/cgroup/memory",
+                                              "/memory.limit_in_bytes",
+                                              "/memory.usage_in_bytes", "total_"};
     struct buf b = {0};
     char *text = mem_strdup(read_text(&b, root, "/proc/self/cgroup"));
     char *rest = text;

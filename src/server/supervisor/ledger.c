@@ -81,6 +81,8 @@ bool ledger_is_passing(const struct supervisor *s, const struct room_ask *ask)
             (is_under_way(w) || w->running || w->next.known))
             return true;
     }
+    if (s->room.released_ms && clock_ms() - s->room.released_ms < ROOM_SETTLE_MS)
+        return true;
     return s->room.picture_bytes > 0 && !ask->is_picture;
 }
 

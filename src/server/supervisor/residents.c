@@ -344,6 +344,10 @@ bool residents_may_return(struct worker *w, struct err *err)
 
     if (w->kind != WORKER_LLM)
         return true; /* it asks for room when it loads its model */
+    if (room_is_wanted(s, w)) {
+        err_set(err, ERR_CONFLICT, "others wait for memory before %s", w->name);
+        return false;
+    }
     if (count_residents(s) >= s->config->llm_resident)
         return !park_one_for(w, err);
     if (room_ask_of(s, w->wanted.path, &w->wanted.options, &ask, err))

@@ -3,10 +3,11 @@
  * Who asks is answered at once when it fits, or when nothing could make it fit. Else it stands in a list. One decision is
  * carried out at a time, and what follows is decided on what is then observed to be free: a process that ends may leave less
  * than was foreseen, and a second plan made meanwhile would count the same bytes again. So the list is gone
- * through from the oldest, whenever a worker changed and twice a second, until one of them has to wait for moves.
+ * through from the oldest, whenever a worker changed and twice a second, until one of them has to wait. Nobody passes: two
+ * models that are wanted in turn would else take each other's place for ever, each with the memory that was freed for the other.
  *
  * Refused for now is not refused: while something is being loaded, works or is about to go, the answer may be another one in
- * a moment, so those who ask wait. A picture waits as long as that lasts; a model at most two minutes.
+ * a moment, so those who ask wait; and for seconds after a process ended, because what it had is not counted as free at once. A picture waits as long as that lasts; a model at most two minutes.
  *
  * A text model alone in memory, whose weights do not fit but whose cache and buffers do, is let through with a warning: its
  * weights are pages of its file, which the kernel reads again when it needs them. Slow, but people do run models that are
@@ -24,6 +25,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "server/config/config.h"
+#include "server/memory/devices.h"
 #include "server/models/peek.h"
 #include "server/supervisor/worker.h"
 
@@ -388,8 +390,21 @@ void room_look(struct supervisor *s)
 {
     struct room_ask *ask = s->shutting_down ? NULL : s->room.asks;
 
-    while (ask && !s->room.moving)
-        ask = look_at(s, ask) ? s->room.asks : ask->next;
+    while (ask && !s->room.moving) {
+        if (look_at(s, ask))
+            ask = s->room.asks;
+        else if (ask->waits_for_leave)
+            ask = ask->next;
+        else
+            return; /* whoever comes later would take what this one waits for */
+    }
+}
+
+/* A little longer than ledger_is_passing() waits, so that its end is seen, too. */
+static bool is_settling(const struct supervisor *s)
+{
+    return s->room.released_ms &&
+           clock_ms() - s->room.released_ms < ROOM_SETTLE_MS + 2 * LOOK_MS;
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -397,7 +412,9 @@ static void on_timer(uv_timer_t *timer)
     struct supervisor *s = timer->data;
 
     room_look(s);
-    if (s->room.asks || s->room.moving)
+    if (is_settling(s)) /* those who were told "not yet" look again */
+        supervisor_changed(s->workers[s->default_text]);
+    if (s->room.asks || s->room.moving || is_settling(s))
         return;
     if (anybody_gave_way(s) && !s->shutting_down)
         bring_back(s);
@@ -476,7 +493,7 @@ enum room_answer room_for_worker(struct worker *w, struct err *err)
     take_out(s, w);
     if (ask_of_worker(w, &ask, err))
         return ROOM_REFUSED;
-    if (!s->room.moving) {
+    if (!s->room.moving && !room_is_wanted(s, w)) {
         switch (decide(s, &ask, &ledger, &plan)) {
         case FITS:
             grant(s, &ask);
@@ -496,6 +513,22 @@ enum room_answer room_for_worker(struct worker *w, struct err *err)
     }
     put_in(s, &ask);
     return ROOM_COMING;
+}
+
+bool room_is_wanted(const struct supervisor *s, const struct worker *but)
+{
+    for (const struct room_ask *a = s->room.asks; a; a = a->next)
+        if ((a->is_picture || a->worker != but) && !a->waits_for_leave)
+            return true;
+    return false;
+}
+
+void room_released(struct worker *w)
+{
+    if (devices_simulate_memory(w->s->devices) || w->s->shutting_down)
+        return; /* what is not observed does not lag */
+    w->s->room.released_ms = clock_ms();
+    keep_looking(w->s);
 }
 
 void room_forget(struct worker *w)

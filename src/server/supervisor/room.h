@@ -41,11 +41,14 @@ struct room_ask {
 };
 
 #define ROOM_MOVES_KEPT 32
+#define ROOM_SETTLE_MS 5000 /* the counts of control groups lag by seconds */
 
 struct room {
     struct room_ask *asks; /* oldest first */
     int moving;            /* moves under way: nothing else is decided meanwhile */
     int last_id;
+    uint64_t
+        released_ms; /* when a process ended last: what it had shows as free a moment later */
     uint64_t picture_bytes; /* granted to the picture that is drawn */
     uv_timer_t timer;       /* looks again, and brings back what gave way */
     struct supervisor_move moves[ROOM_MOVES_KEPT]; /* number n at n % ROOM_MOVES_KEPT */
@@ -75,6 +78,10 @@ void room_close(struct supervisor *s);
 void room_look(struct supervisor *s);
 /* For what the worker is about to load. Sets w->predicted, and w->granted_layers for a text model. */
 enum room_answer room_for_worker(struct worker *w, struct err *err);
+/* Does somebody else wait for memory already, and not for leave? */
+bool room_is_wanted(const struct supervisor *s, const struct worker *but);
+/* Its process is gone. */
+void room_released(struct worker *w);
 /* It does not want it any more. */
 void room_forget(struct worker *w);
 /* Would a text model be admitted now, by moves if need be? ERR_CONFLICT: not yet; ERR_NO_MEMORY: not at all. */

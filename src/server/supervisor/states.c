@@ -142,6 +142,7 @@ static void note_exit(struct worker *w)
     if (w->ready_ms && clock_ms() - w->ready_ms >= CRASH_APART_MS)
         w->crashes = 0; /* that was long ago */
     kv_process_gone(w);
+    room_released(w);
     park_idle_end(w);
     worker_forget_process(w);
     worker_timer_stop(w);

@@ -64,7 +64,9 @@ static void a_limit_of_a_parent_group_counts(void **state)
     put("/sys/fs/cgroup/pod/box/memory.current", "1\n");
     put("/sys/fs/cgroup/pod/memory.max", "4294967296\n");
     put("/sys/fs/cgroup/pod/memory.current", "3221225472\n");
-    put("/sys/fs/cgroup/pod/memory.stat", "anon 1\ninactive_file 1073741824\n");
+    put("/sys/fs/cgroup/pod/memory.stat",
+        "anon 1\ninactive_file 536870912\nactive_file 536870912\n"
+        "total_inactive_file 7\n");
     assert_int_equal(memory_read(root, &m), 0);
     assert_int_equal(m.limit, 4 * GIB);
     assert_int_equal(m.available, 2 * GIB); /* 4 - (3 - 1 that can be given back) */

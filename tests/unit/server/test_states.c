@@ -161,6 +161,11 @@ void learn_from(struct worker *w)
     did.learned++;
 }
 
+void room_released(struct worker *w)
+{
+    (void)w;
+}
+
 void room_forget(struct worker *w)
 {
     (void)w;
