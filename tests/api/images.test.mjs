@@ -105,6 +105,20 @@ test('a stream: steps as comments, each picture as one event', async () => {
   assert.ok(comments.includes('picture 1/2 step 1/4'), comments.join(' | '));
   assert.ok(comments.includes('picture 2/2 step 4/4'), comments.join(' | '));
   assert.ok(!events.some((e) => e.data === '[DONE]'));
+  const partial = events.filter((e) => e.event === 'image_generation.partial_image').map((e) => JSON.parse(e.data));
+  for (const preview of partial) checkSchema('ImagePartialEvent', preview);
+  assert.deepEqual(partial.map((p) => [p.index, p.partial_image_index]), [[0, 0], [0, 1], [1, 0], [1, 1]], 'as many as were asked for');
+  assert.equal(readPng(Buffer.from(partial[0].b64_json, 'base64')).width, 16);
+});
+
+test('previews are made for nobody who did not ask', async () => {
+  const res = await server.post('/v1/images/generations', { prompt: 'plain', stream: true });
+  const events = [];
+  for await (const { event } of sseEvents(res)) if (event) events.push(event);
+  assert.deepEqual(events, ['image_generation.completed']);
+  const { status, json } = await draw({ prompt: 'x', partial_images: 99 });
+  assert.equal(status, 400);
+  assert.match(json.error.message, /partial_images/);
 });
 
 test('a request that names another model has it loaded first', async () => {

@@ -58,6 +58,16 @@ test('its events: waiting with position, acquired, progress, pictures, and the e
   await server.logged(/\[Queue\] Initialized with max concurrent requests: 1/);
 });
 
+test('previews of a job go to who asked for them before it began', async (t) => {
+  const server = await startServer(t, { sd: { step_ms: 30, default_steps: 10 } });
+  await add(server, { prompt: 'a' });
+  const { id } = (await add(server, { prompt: 'b', steps: 3 })).json;
+  const seen = [];
+  for await (const e of sseEvents(await server.get(`/v1/jobs/${id}/events?previews=true`))) if (e.event === 'preview') seen.push(JSON.parse(e.data));
+  assert.deepEqual(seen.map((p) => [p.image, p.step, p.steps, p.width]), [[0, 1, 3, 16], [0, 2, 3, 16], [0, 3, 3, 16]]);
+  assert.equal(Buffer.from(seen[0].b64_json, 'base64').readUInt32BE(16), 16, 'the width in a PNG');
+});
+
 test('cancelling: running, waiting, ended, unknown', async (t) => {
   const server = await startServer(t, { sd: slowly });
   const [a, b] = [(await add(server, { prompt: 'a' })).json.id, (await add(server, { prompt: 'b' })).json.id];

@@ -66,7 +66,7 @@ test('pictures, as base64, as URL, and streamed', async (t) => {
     types.push(event.type);
     if (event.type === 'image_generation.completed') assert.equal(readPng(Buffer.from(event.b64_json, 'base64')).width, 128);
   }
-  assert.deepEqual(types, ['image_generation.completed']);
+  assert.deepEqual(types, ['image_generation.partial_image', 'image_generation.completed']);
 });
 
 test('errors become the library\'s own kinds, with their sentences', async (t) => {

@@ -152,6 +152,12 @@ async function sdGenerate(req, res, job) {
         return stop();
       }
       say({ event: 'step', step, steps, image, elapsed_ms: step * 5, eta_ms: (steps - step) * 5 });
+      if (job.preview_ms >= 0) {
+        const small = makePng({ width: width / 8, height: height / 8, parameters: '' });
+        say({ event: 'preview', image, step, steps, width: width / 8, height: height / 8, bytes: small.length });
+        res.write(small);
+        res.write('\n');
+      }
       if (how === 'crash_second' && image === 1) return die();
       if (how === 'fault_mid' && step === Math.ceil(steps / 2)) return void die('SIGSEGV');
       if (how === 'crash_mid' && step === Math.ceil(steps / 2)) return die();

@@ -200,12 +200,15 @@ static int take_numbers(const json_t *body, const struct image_limits *limits,
 static int take_delivery(const json_t *body, struct image_ask *ask, struct err *err)
 {
     const char *response = NULL, *output = NULL, *background = NULL;
+    int64_t partial = 0;
 
     if (body_text(body, "response_format", 0, &response, err) ||
         body_text(body, "output_format", 0, &output, err) ||
         body_text(body, "background", 0, &background, err) ||
-        body_bool(body, "stream", &ask->stream, err))
+        body_bool(body, "stream", &ask->stream, err) ||
+        body_whole(body, "partial_images", 0, IMAGE_PARTIAL_MAX, &partial, err))
         return -1;
+    ask->partial_images = (int)partial;
     if (output && strcmp(output, "png") != 0)
         return unknown_word("output_format", "png (the only format for now)", output,
                             err);

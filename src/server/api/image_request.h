@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #define IMAGE_SIDE_MIN 64
+#define IMAGE_PARTIAL_MAX 16 /* OpenAI: 3 */
 #define IMAGE_PROMPT_MAX ((size_t)16 * 1024)
 
 struct image_limits {
@@ -23,6 +24,7 @@ struct image_ask {
     char *model;                  /* as the client wrote it; NULL: the active one */
     enum image_delivery delivery;
     bool stream;
+    int partial_images; /* previews in a stream, of each picture, at most */
 };
 
 /* The same from JSON that is read already. */

@@ -49,6 +49,8 @@ struct drawing {
     char *model;             /* the id that the answer names */
     int width;
     int height;
+    int previewed; /* partial pictures that were sent of `image` */
+    int image;
 };
 
 static void drawing_free(struct drawing *d)
@@ -189,6 +191,35 @@ static void stream_picture(struct drawing *d, const struct job_picture *p,
     if (!http_sse_started(d->x))
         http_sse_start(d->x);
     http_sse_json(d->x, event, picture);
+}
+
+/* As many as were asked for, spread over the steps; fewer when the steps go by too fast. */
+static void on_preview(void *user, const struct job_preview *p)
+{
+    struct drawing *d = user;
+    struct buf text = {0};
+    char size[32];
+
+    if (p->image != d->image)
+        d->previewed = 0;
+    d->image = p->image;
+    if (d->previewed >= d->ask.partial_images ||
+        p->step * (d->ask.partial_images + 1) < p->steps * (d->previewed + 1))
+        return;
+    base64_append(&text, p->png, p->size);
+    snprintf(size, sizeof(size), "%dx%d", p->width, p->height);
+    const char *event =
+        d->is_edit ? "image_edit.partial_image" : "image_generation.partial_image";
+    json_t *partial = json_pack(
+        "{s:s, s:s%, s:i, s:I, s:s, s:s, s:s, s:s, s:i}", "type", event, "b64_json",
+        buf_str(&text), text.len, "partial_image_index", d->previewed++, "created_at",
+        (json_int_t)clock_unix(), "size", size, "quality", "auto", "background",
+        "opaque", "output_format", "png", "index", p->image);
+
+    buf_release(&text);
+    if (!http_sse_started(d->x))
+        http_sse_start(d->x);
+    http_sse_json(d->x, event, partial);
 }
 
 static void on_picture(void *user, const struct job_picture *p)
@@ -372,9 +403,20 @@ static const struct job_handlers handlers = {.on_accepted = on_accepted,
                                              .on_picture = on_picture,
                                              .on_end = on_end};
 
+static struct job_handlers handlers_of(const struct drawing *d)
+{
+    struct job_handlers on = handlers;
+
+    if (d->ask.stream && !d->as_job && d->ask.partial_images > 0)
+        on.on_preview = on_preview;
+    return on;
+}
+
 static void watch(struct drawing *d, struct job *job)
 {
-    d->watch = job_watch(job, &handlers, d);
+    const struct job_handlers on = handlers_of(d);
+
+    d->watch = job_watch(job, &on, d);
 }
 
 /* Seconds after which there should be room again, from what the pictures before took. */
@@ -414,7 +456,9 @@ static void enqueue(struct drawing *d)
         watch(d, same);
         return;
     }
-    d->watch = job_queue_add(queue, &new, &handlers, d, &err);
+    const struct job_handlers on = handlers_of(d);
+
+    d->watch = job_queue_add(queue, &new, &on, d, &err);
     if (d->watch)
         return;
     if (err.code == ERR_RATE_LIMIT)

@@ -10,6 +10,7 @@
  *   done | failed | cancelled                                                     the job
  */
 #include "server/store/jobs.h"
+#include "base/base64.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "server/api/body.h"
@@ -293,6 +294,19 @@ static void on_follow_picture(void *user, const struct job_picture *p)
     free(url);
 }
 
+static void on_follow_preview(void *user, const struct job_preview *p)
+{
+    struct follower *f = user;
+    struct buf text = {0};
+
+    base64_append(&text, p->png, p->size);
+    tell(f, "preview",
+         json_pack("{s:i, s:i, s:i, s:i, s:i, s:s%}", "image", p->image, "step",
+                   p->step, "steps", p->steps, "width", p->width, "height", p->height,
+                   "b64_json", buf_str(&text), text.len));
+    buf_release(&text);
+}
+
 static void on_follow_gone(struct http_exchange *x, void *user,
                            enum http_outcome outcome)
 {
@@ -345,13 +359,16 @@ static void on_follow_end(void *user, const struct err *err)
 
 void jobs_follow(struct api *api, struct http_exchange *x, const char *arg)
 {
-    static const struct job_handlers on = {.on_change = on_follow_change,
-                                           .on_picture = on_follow_picture,
-                                           .on_end = on_follow_end};
+    struct job_handlers on = {.on_change = on_follow_change,
+                              .on_picture = on_follow_picture,
+                              .on_end = on_follow_end};
+    const char *previews = http_query_get(x, "previews");
     struct job *job = job_queue_find(api->server->queue, arg);
     struct follower *f = mem_zalloc(sizeof(*f));
     struct job_progress now;
 
+    if (previews && !strcmp(previews, "true"))
+        on.on_preview = on_follow_preview;
     f->api = api;
     f->x = x;
     f->id = mem_strdup(arg);

@@ -47,6 +47,17 @@ struct job_queue_options {
         silence_limit_ms; /* a worker that says nothing for so long is taken for hung */
 };
 
+/* A small look at a picture that is being drawn, a pixel for eight of each side. Good during the call. */
+struct job_preview {
+    int image;
+    int step;
+    int steps;
+    int width;
+    int height;
+    const unsigned char *png;
+    size_t size;
+};
+
 struct job_handlers {
     /* it is on disk, and will be done or fail with a reason */
     void (*on_accepted)(void *user);
@@ -55,6 +66,8 @@ struct job_handlers {
     void (*on_joined)(void *user, const char *id);
     void (*on_change)(void *user, const struct job_progress *now);
     void (*on_picture)(void *user, const struct job_picture *picture);
+    /* Previews are made for a job that somebody watches with this when it begins. */
+    void (*on_preview)(void *user, const struct job_preview *preview);
     /* err is NULL when all pictures were handed out; ERR_CANCELLED after a cancel */
     void (*on_end)(void *user, const struct err *err);
 };

@@ -41,6 +41,7 @@
 #define ASK_AGAIN_MS 50
 #define CONFLICTS_MAX 100
 #define COMPUTING_PERCENT 5 /* of the silent time spent on the processor: not hung */
+#define PREVIEW_MS 50
 #define ERROR_ANSWER_MAX ((size_t)64 * 1024)
 
 static void prepare(struct job_queue *q);
@@ -292,12 +293,36 @@ static int64_t integer_of(const json_t *o, const char *key, int64_t fallback)
     return json_is_integer(v) ? json_integer_value(v) : fallback;
 }
 
+static void on_worker_preview(struct job *job, const json_t *head,
+                              const unsigned char *png, size_t size)
+{
+    const struct job_preview preview = {.image = job->image,
+                                        .step = (int)integer_of(head, "step", 0),
+                                        .steps = (int)integer_of(head, "steps", 0),
+                                        .width = (int)integer_of(head, "width", 0),
+                                        .height = (int)integer_of(head, "height", 0),
+                                        .png = png,
+                                        .size = size};
+
+    for (struct job_watch *w = job->watches, *next; w; w = next) {
+        next = w->next;
+        if (w->on.on_preview)
+            w->on.on_preview(w->user, &preview);
+    }
+}
+
 static void on_worker_picture(void *user, const json_t *head, unsigned char *png,
                               size_t size)
 {
     struct job_queue *q = user;
     struct job *job = q->run.job;
+    const char *event = json_string_value(json_object_get(head, "event"));
 
+    if (event && !strcmp(event, "preview")) {
+        on_worker_preview(job, head, png, size);
+        free(png);
+        return;
+    }
     if (job->received >= job->request.count) {
         free(png);
         return;
@@ -529,6 +554,14 @@ static void on_error(void *user, enum http_failure failure, const struct err *er
     worker_failed(q, err);
 }
 
+static bool wants_previews(const struct job *job)
+{
+    for (const struct job_watch *w = job->watches; w; w = w->next)
+        if (w->on.on_preview)
+            return true;
+    return false;
+}
+
 /* The job as the worker wants it: what the request leaves open is left out. */
 char *run_job_body(const struct job *job)
 {
@@ -547,6 +580,8 @@ char *run_job_body(const struct job *job)
         json_object_set_new(body, "steps", json_integer(r->steps));
     if (r->cfg_scale >= 0)
         json_object_set_new(body, "cfg_scale", json_real(r->cfg_scale));
+    if (wants_previews(job))
+        json_object_set_new(body, "preview_ms", json_integer(PREVIEW_MS));
     image_request_put_sampling(body, r);
     image_request_put_start(body, r);
     char *text = json_dumps(body, JSON_COMPACT);

@@ -43,7 +43,7 @@ static int take_line(struct worker_stream *s, struct err *err)
     if (!name)
         rc = err_set(err, ERR_BAD_GATEWAY,
                      "the picture worker sent a line that is no event");
-    else if (!strcmp(name, "image"))
+    else if (!strcmp(name, "image") || !strcmp(name, "preview"))
         rc = begin_picture(s, event, err);
     else
         s->on_event(s->user, name, event);

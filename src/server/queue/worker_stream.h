@@ -23,7 +23,8 @@
 struct worker_stream {
     /* event is borrowed, "event" in it is a string. Every line but those of pictures. */
     void (*on_event)(void *user, const char *name, const json_t *event);
-    /* head: the line before the picture, borrowed. The malloc'd bytes become the callee's. */
+    /* head: the line before the picture ("event": "image" or "preview"), borrowed. The malloc'd bytes become the
+     * callee's. */
     void (*on_picture)(void *user, const json_t *head, unsigned char *png, size_t size);
     void *user;
 
