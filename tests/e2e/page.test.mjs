@@ -61,13 +61,16 @@ test('the page: load, wand, draw, cancel', async (t) => {
     await page.screenshot({ path: `${shots}/drawn.png` });
   });
 
-  await t.test('Cancel stops the picture at once', async () => {
+  await t.test('a long picture shows how it becomes; Cancel stops it at once', async () => {
     await page.getByRole('button', { name: 'More control' }).click();
     await page.getByLabel('Steps').fill('150');
     await page.getByLabel('Width').fill('512');
     await page.getByLabel('Height').fill('512');
     await page.getByLabel('Height').press('Tab');
     await see('draw').click();
+    await see('preview').waitFor({ timeout: 60000 });
+    assert.equal(await see('preview').evaluate((img) => img.decode().then(() => img.naturalWidth)), 64);
+    await page.screenshot({ path: `${shots}/preview.png` });
     await see('cancel').click();
     await see('draw').waitFor();
     await until('the picture worker is idle again', async () => (await server.worker('sd')).state === 'ready');

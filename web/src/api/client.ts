@@ -137,9 +137,26 @@ export const recentPictures = () => json<Picture[]>('GET', '/v1/history/images')
 
 export const cancelPicture = () => json<unknown>('POST', '/v1/images/cancel', {})
 
-export async function drawPicture(request: PictureRequest, signal: AbortSignal): Promise<DrawnPicture[]> {
-  const body = { ...request, response_format: 'url' }
-  return (await json<{ data: DrawnPicture[] }>('POST', '/v1/images/generations', body, signal)).data
+const PREVIEWS = 16 // the most that may be asked for
+
+/** Draws one picture; onPreview gets the URL of a small look at it now and then. */
+export async function drawPicture(
+  request: PictureRequest,
+  onPreview: (url: string) => void,
+  signal: AbortSignal,
+): Promise<DrawnPicture | null> {
+  const body = { ...request, response_format: 'url', stream: true, partial_images: PREVIEWS }
+  const answer = await send('POST', '/v1/images/generations', body, signal)
+  let drawn: DrawnPicture | null = null
+  let failure: Failure | null = null
+  await readEvents(answer.body!, ({ data }) => {
+    const event = JSON.parse(data)
+    if (event.error) failure = new Failure(event.error.message, 200, event.error.code)
+    else if (event.type === 'image_generation.partial_image') onPreview(`data:image/png;base64,${event.b64_json}`)
+    else drawn = event as DrawnPicture
+  })
+  if (failure) throw failure
+  return drawn
 }
 
 /** Follows the progress of pictures until the signal ends it. */

@@ -20,6 +20,7 @@ export const usePicture = defineStore('picture', () => {
   const fields = ref(pictureFields())
   const progress = ref<api.Progress | null>(null)
   const current = ref<api.DrawnPicture | null>(null)
+  const preview = ref<string | null>(null) // of the one that is being drawn
   const recent = ref<api.Picture[]>([])
   let job: AbortController | null = null
   const busy = ref(false)
@@ -51,7 +52,7 @@ export const usePicture = defineStore('picture', () => {
     progress.value = null
     api.followProgress((p) => (progress.value = p), follow.signal).catch(() => {})
     try {
-      current.value = (await api.drawPicture(request, job.signal))[0] ?? null
+      current.value = await api.drawPicture(request, (url) => (preview.value = url), job.signal)
       return true
     } catch (error) {
       if (job.signal.aborted) return false
@@ -60,6 +61,7 @@ export const usePicture = defineStore('picture', () => {
       follow.abort()
       busy.value = false
       progress.value = null
+      preview.value = null
       await refresh().catch(() => {})
     }
   }
@@ -69,5 +71,5 @@ export const usePicture = defineStore('picture', () => {
     api.cancelPicture().catch(() => {})
   }
 
-  return { fields, progress, percent, current, recent, busy, refresh, draw, cancel }
+  return { fields, progress, percent, preview, current, recent, busy, refresh, draw, cancel }
 })
