@@ -263,7 +263,7 @@ static void take_out(struct supervisor *s, const struct worker *w)
     free(ask);
 }
 
-static struct room_ask *put_in(struct supervisor *s, const struct room_ask *ask)
+static void put_in(struct supervisor *s, const struct room_ask *ask)
 {
     struct room_ask **end = &s->room.asks, *kept = mem_alloc(sizeof(*kept));
 
@@ -276,7 +276,6 @@ static struct room_ask *put_in(struct supervisor *s, const struct room_ask *ask)
     *end = kept;
     keep_looking(s);
     supervisor_wake(s);
-    return kept;
 }
 
 /* Takes it out of the list and answers. */
@@ -313,6 +312,11 @@ static void ask_for_leave(struct supervisor *s, struct room_ask *ask,
     }
 }
 
+static bool waited_long_enough(const struct room_ask *ask)
+{
+    return ask->worker && clock_ms() - ask->since_ms >= MODEL_WAIT_MS;
+}
+
 /* true: it is out of the list */
 static bool look_at(struct supervisor *s, struct room_ask *ask)
 {
@@ -324,14 +328,22 @@ static bool look_at(struct supervisor *s, struct room_ask *ask)
     case FITS:
         answer(s, ask, NULL);
         return true;
-    case MOVES:
-        carry_out_all(s, &ledger, &plan, ask);
-        return false;
+    case MOVES: /* those that were asked before may not have ended their work in time */
+        if (!waited_long_enough(ask)) {
+            carry_out_all(s, &ledger, &plan, ask);
+            return false;
+        }
+        err_set(&err, ERR_CONFLICT,
+                "%s waited for memory for %d s, and what should give way works: wait, "
+                "or unload it",
+                ask->name, MODEL_WAIT_MS / 1000);
+        answer(s, ask, &err);
+        return true;
     case LEAVE:
         ask_for_leave(s, ask, &ledger, &plan);
         return false;
     case PASSING:
-        if (!ask->worker || clock_ms() - ask->since_ms < MODEL_WAIT_MS)
+        if (!waited_long_enough(ask))
             return false;
         break;
     case REFUSED:
@@ -368,8 +380,8 @@ static void bring_back(struct supervisor *s)
     plan_restore(&ledger, clock_ms(), &plan);
     if (!plan.count)
         return;
-    w = s->workers
-            [m->resident]; /* the first; the others are looked at when it is there */
+    /* the first one; the others are looked at when it is there */
+    w = s->workers[m->resident];
     tell(s, &ledger, m, w->name);
     if (m->kind == PLAN_UNPARK) {
         worker_event(w, EV_START);
@@ -668,6 +680,7 @@ int supervisor_give_leave(struct supervisor *s, int id, bool leave, struct err *
     ask->has_leave = leave;
     ask->waits_for_leave = false;
     if (leave) {
+        ask->since_ms = clock_ms(); /* people think for as long as they like */
         supervisor_wake(s);
         return 0;
     }
