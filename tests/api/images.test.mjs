@@ -116,6 +116,7 @@ test('previews are made for nobody who did not ask', async () => {
   const events = [];
   for await (const { event } of sseEvents(res)) if (event) events.push(event);
   assert.deepEqual(events, ['image_generation.completed']);
+  assert.equal('preview_ms' in JSON.parse(server.requests('sd', '/internal/generate').at(-1).body), false);
   const { status, json } = await draw({ prompt: 'x', partial_images: 99 });
   assert.equal(status, 400);
   assert.match(json.error.message, /partial_images/);

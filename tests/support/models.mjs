@@ -50,9 +50,15 @@ const painterTensors = [
   'cond_stage_model.transformer.text_model.embeddings.token_embedding.weight',
 ];
 
-export function writeSafetensors(path, { tensors = painterTensors, metadata = {} } = {}) {
+// bytes: as of a GGUF, above.
+export function writeSafetensors(path, { tensors = painterTensors, metadata = {}, bytes } = {}) {
   const head = { __metadata__: metadata };
-  tensors.forEach((name, i) => (head[name] = { dtype: 'F32', shape: [1], data_offsets: [i * 4, i * 4 + 4] }));
+  const n = bytes ? Math.floor(bytes / tensors.length / 4) : 1;
+  tensors.forEach((name, i) => (head[name] = { dtype: 'F32', shape: [n], data_offsets: [i * n * 4, (i + 1) * n * 4] }));
   const text = Buffer.from(JSON.stringify(head));
+  if (bytes) {
+    truncateSync(write(path, Buffer.concat([u64(text.length), text])), 8 + text.length + n * 4 * tensors.length);
+    return path;
+  }
   return write(path, Buffer.concat([u64(text.length), text, Buffer.alloc(tensors.length * 4)]));
 }

@@ -17,11 +17,15 @@
 #include "server/memory/memory.h"
 #include "server/supervisor/worker.h"
 
+/* A picture worker that was lost has nothing of its model until it has read it again. */
 uint64_t ledger_foreseen(const struct worker *w)
 {
+    bool has_model = w->loaded || w->state == WORKER_PARKED;
+
     if (w->kind == WORKER_LLM)
         return w->is_predicted ? w->predicted.total_bytes : 0;
-    return w->model_bytes + w->coming_bytes + w->s->room.picture_bytes;
+    return (has_model ? w->model_bytes : 0) + w->coming_bytes +
+           w->s->room.picture_bytes;
 }
 
 static bool takes_memory(const struct worker *w)
