@@ -115,3 +115,13 @@ test('text goes on while the picture worker dies', async (t) => {
   assert.equal(status, 200);
   assert.match(await text, /data: \[DONE\]/);
 });
+
+test('a worker that dies after the last picture and before it said so has done its job', async (t) => {
+  const server = await startServer(t, { sd: { generate: ['crash_end', 'ok'] } });
+  const { status, json } = await server.postJson('/v1/images/generations', { prompt: 'a boat', seed: 5, n: 2 });
+  assert.equal(status, 200, JSON.stringify(json));
+  assert.equal(json.data.length, 2);
+  await server.ready(['sd']);
+  assert.equal(server.requests('sd', '/internal/generate').length, 1, 'nothing is missing, so nothing is drawn again');
+  assert.equal((await server.postJson('/v1/images/generations', { prompt: 'another' })).status, 200);
+});

@@ -12,7 +12,7 @@
 //   start     ok | crash | hang (never listens) | slow (start_ms)      exit_code
 //   health    ok | hang | garbage
 //   load      ok | crash | hang | out_of_memory | bad_file             load_ms
-//   generate  ok | crash | crash_mid (killed from outside) | fault | fault_mid (SIGSEGV) | crash_second (in the second picture) | stall | garbage | out_of_memory | error_mid | truncate | unauthorized
+//   generate  ok | crash | crash_mid (killed from outside) | fault | fault_mid (SIGSEGV) | crash_second (in the second picture) | crash_end (after the last) | stall | garbage | out_of_memory | error_mid | truncate | unauthorized
 //             think (computes for think_ms without a word)
 //             step_ms, picture_bytes (extra bytes in the picture), resident_bytes (of the model), needs_bytes (of a picture)
 //   save, restore (of a slot's context)  ok | anything else fails; slot_tokens: how many each slot holds
@@ -179,6 +179,7 @@ async function sdGenerate(req, res, job) {
     res.write(png);
     res.write('\n');
   }
+  if (how === 'crash_end') return setTimeout(die, 50); // when the picture is on its way
   say({ event: 'done', elapsed_ms: 5 * steps });
   record({ event: 'job_done' });
   stop();

@@ -412,6 +412,11 @@ static void worker_failed(struct job_queue *q, const struct err *why)
 
     drop_call(q);
     supervisor_suspect(q->o.supervisor, WORKER_SD, generation);
+    if (job->received == job->request.count) { /* it only could not say so any more */
+        q->run.stage = RUN_SAVING;
+        deliver(job);
+        return;
+    }
     job->was_broken = true;
     job->broken_generation = generation;
     job->broken_why = *why;
