@@ -27,6 +27,7 @@ const MEMORY_KIB = 8 * 1024; // what the allocator may keep of a busy hour
 // takes seconds: once in the middle of a short attack, every fiftieth time in a long one.
 const SIGNALS = { KILL: 74, SEGV: 14, ABRT: 12 };
 const STOP_EVERY = 50;
+const HUNG_START_MS = 40000; // a start may take 30 s, and one that failed is tried again after 1 s
 const FAILURES = ['SEGV', 'ABRT'];
 // A worker that fails by itself three times in a row stays without its model until somebody loads one: after two, chaos
 // does.
@@ -95,7 +96,7 @@ async function killWorker({ world, story, chance }, stop) {
   story.kill(kind, signal, before.pid);
   if (signal !== 'KILL') story.faults[kind]++;
   const killed = performance.now();
-  const limit = signal === 'STOP' ? 30000 : RESPAWN_MS;
+  const limit = signal !== 'STOP' ? RESPAWN_MS : before.state === 'starting' ? HUNG_START_MS : 30000;
   let now;
   const isAnother = () => (now?.pid && now.pid !== before.pid) || (parks && now?.state === 'parked');
   do {

@@ -12,11 +12,13 @@ import os
 import select
 import signal
 import socket
+import sys
 import tempfile
 
 
 def tell(**what):
-    print(json.dumps(what), flush=True)
+    sys.stdout.write(json.dumps(what) + "\n")  # in one piece, whatever Python's buffering is: the program's output goes beside it
+    sys.stdout.flush()
 
 
 def main():
