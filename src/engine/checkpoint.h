@@ -35,10 +35,10 @@ void checkpoint_close(struct checkpoint *c);
 /* What one picture is made of: programs are compiled for it. */
 struct picture_size {
     int width, height; /* pixels, multiples of the VAE's scale */
-    int batch;         /* 2: with and without the prompt, 1: with it alone */
-    int starts;        /* 1: from a picture, so that the encoder is needed */
-    int chunks;        /* of each prompt, at least 1 */
-    int skipped;       /* layers at the text encoder's end that are left out */
+    int batch;   /* the parts of the prompt, then the negative prompt if it is used */
+    int starts;  /* 1: from a picture, so that the encoder is needed */
+    int chunks;  /* of each prompt, at least 1 */
+    int skipped; /* layers at the text encoder's end that are left out */
 };
 
 /* "ids" [batch chunks, positions] i32 -> "hidden" [batch chunks, positions, width] f32 */

@@ -407,43 +407,6 @@ static int understand_clip_skip(const struct engine_model *model,
     return 0;
 }
 
-/* Both prompts are as long as the least common multiple: attending to something twice is the same as once, and so neither
- * changes the other. */
-static int understand_prompts(const struct engine_job *job, struct plan_of_job *plan,
-                              struct err *err)
-{
-    int chunks[2] = {1, 1}, common;
-
-    plan->syntax = plan->dialect == DIALECT_COMFY ? PROMPT_COMFY : PROMPT_A1111;
-    for (int i = 0; i < plan->size.batch; i++) {
-        struct prompt p;
-
-        if (prompt_read(&p, job_prompt(job, i), plan->syntax, err)) {
-            if (i == 1 && err)
-                snprintf(err->param, sizeof(err->param), "negative_prompt");
-            return -1;
-        }
-        chunks[i] = p.count;
-        prompt_release(&p);
-    }
-    common = chunks[0];
-    while (common % chunks[1])
-        common += chunks[0];
-    if (common > PROMPT_CHUNKS_MAX)
-        return err_set_param(err, ERR_INVALID, "prompt",
-                             "the prompt has %d chunks of 75 tokens and the negative "
-                             "one %d, which are drawn "
-                             "with as %d; at most %d are possible: shorten one of them",
-                             chunks[0], chunks[1], common, PROMPT_CHUNKS_MAX);
-    plan->size.chunks = common;
-    return 0;
-}
-
-const char *job_prompt(const struct engine_job *job, int i)
-{
-    return i == 0 ? job->prompt : job->negative_prompt ? job->negative_prompt : "";
-}
-
 int job_understand(const struct engine_model *model, const struct engine_job *job,
                    struct plan_of_job *ret_plan, struct err *err)
 {
@@ -464,13 +427,10 @@ int job_understand(const struct engine_model *model, const struct engine_job *jo
         return -1;
     if (understand_sampling(job, &plan, err))
         return -1;
-    /* at 1 the part without the prompt cancels out */
-    plan.size = (struct picture_size){
-        .width = job->width, .height = job->height, .batch = 2, .chunks = 1};
-    if (fabs(plan.guidance - 1) < 1e-9 && !sampler_wants_uncond(plan.sampler))
-        plan.size.batch = 1;
+    plan.size = (struct picture_size){.width = job->width, .height = job->height};
     if (understand_clip_skip(model, job, &plan, err) ||
-        understand_prompts(job, &plan, err) || understand_start(model, job, &plan, err))
+        job_understand_prompts(job, &plan, err) ||
+        understand_start(model, job, &plan, err))
         return -1;
     *ret_plan = plan;
     return 0;
@@ -495,7 +455,7 @@ static size_t take(size_t *total, size_t bytes)
 }
 
 void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model *model,
-                        enum sampler sampler)
+                        const struct plan_of_job *plan)
 {
     const struct checkpoint *c = model->checkpoint;
     const struct stages *stages = model->stages;
@@ -503,6 +463,7 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
     size_t act = model->engine->backend->act_bytes;
     size_t batch = (size_t)size->batch;
     size_t tokens = (size_t)size->chunks * (size_t)c->clip.positions;
+    size_t hidden = tokens * (size_t)c->clip.width * sizeof(float);
     size_t pixels = (size_t)size->width * (size_t)size->height, arena = 0;
     size_t latent = pixels / (size_t)(c->vae.scale * c->vae.scale) *
                     (size_t)c->vae.latent_channels * sizeof(float);
@@ -513,7 +474,8 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
             arena = stages->programs[i]->arena_bytes;
     m.arena = take(&m.total, arena);
     m.ids = take(&m.total, batch * tokens * sizeof(int32_t));
-    m.hidden = take(&m.total, batch * tokens * (size_t)c->clip.width * sizeof(float));
+    m.hidden = take(&m.total, batch * hidden);
+    m.texts = take(&m.total, (size_t)plan->kept_texts * hidden);
     m.contexts = mem_alloc((size_t)(m.context_count + 1) * sizeof(*m.contexts));
     for (int i = 0; i < m.context_count; i++)
         m.contexts[i] = take(&m.total, batch * tokens * act *
@@ -529,7 +491,7 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
         m.moments = take(&m.total, 2 * latent);
     }
     /* a PNG is never much larger than its pixels, and its buffer grows by doubling */
-    m.beside = sampler_bytes(sampler, latent / sizeof(float)) + 2 * 3 * pixels;
+    m.beside = sampler_bytes(plan->sampler, latent / sizeof(float)) + 2 * 3 * pixels;
     *ret_memory = m;
 }
 
@@ -548,7 +510,7 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
 
     if (job_understand(model, job, &plan, err) || model_compile(model, &plan.size, err))
         return -1;
-    job_memory_lay_out(&memory, model, plan.sampler);
+    job_memory_lay_out(&memory, model, &plan);
     estimate.resident_bytes = model->engine->backend->ops->store_bytes(model->store);
     estimate.peak_bytes = estimate.resident_bytes + memory.total + memory.beside;
     for (int i = 0; i < STAGE_COUNT; i++)

@@ -99,8 +99,8 @@ struct engine_start {
 };
 
 struct engine_job {
-    const char *prompt;          /* UTF-8, with weights and BREAK (text/prompt.h); "" is
-                                    a prompt, NULL is none */
+    const char *prompt;          /* UTF-8, with brackets and AND (docs/prompts.md); ""
+                                    is a prompt, NULL is none */
     const char *negative_prompt; /* NULL: "" */
     int width, height; /* multiples of 8 (more where the model halves more often) */
     int steps;

@@ -1,9 +1,8 @@
 /* generate: one job from prompt to PNG.
  *
- * encode: both prompts, chunk by chunk, through the text encoder; what they weigh; and the
- * U-Net's keys and values, once per job. Then per picture: noise, the sampler's walk along the sigmas (each step one
- * U-Net run over the batch of "with the prompt" and "with the negative prompt"),
- * decode, PNG.
+ * encode.c: what the prompts say, through the text encoder, and the U-Net's keys and values. Then per picture: noise,
+ * the sampler's walk along the sigmas (each step one U-Net run over the batch of the prompt's parts and the negative
+ * prompt), decode, PNG.
  *
  * A job that starts from a picture encodes that once; its walk begins in the middle of
  * the schedule, at the picture plus noise, and where a mask keeps the picture every
@@ -19,29 +18,13 @@
 #include "base/mem.h"
 #include "engine/image/parameters.h"
 #include "engine/image/png.h"
-#include "engine/model.h"
+#include "engine/run.h"
 #include "engine/start.h"
-#include "engine/text/prompt.h"
 
 #include <math.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-
-struct run {
-    struct engine_model *model;
-    const struct engine_job *job;
-    const struct engine_events *events;
-    struct plan_of_job plan;
-    struct job_memory memory;
-    char *block;
-    size_t latent_count; /* floats of one latent */
-    struct schedule schedule;
-    double *sigmas;         /* [levels + 1], the whole schedule */
-    unsigned levels, first; /* the walk begins at sigmas[first] */
-    int image;
-    struct start *start; /* NULL: from noise alone */
-};
 
 static bool is_cancelled(void *user)
 {
@@ -56,15 +39,15 @@ static void tell_phase(const struct run *run, enum engine_phase phase)
         run->events->on_phase(run->events->user, phase, run->image);
 }
 
-static void *at(const struct run *run, size_t offset)
+void *run_at(const struct run *run, size_t offset)
 {
     return run->block + offset;
 }
 
-static int run_stage(struct run *run, enum stage stage, void *const *inputs,
-                     void *const *outputs, struct err *err)
+int run_stage(struct run *run, enum stage stage, void *const *inputs,
+              void *const *outputs, struct err *err)
 {
-    struct program_run how = {.arena = at(run, run->memory.arena),
+    struct program_run how = {.arena = run_at(run, run->memory.arena),
                               .inputs = inputs,
                               .outputs = outputs,
                               .is_cancelled = is_cancelled,
@@ -74,106 +57,6 @@ static int run_stage(struct run *run, enum stage stage, void *const *inputs,
                                                  &how, err);
 }
 
-/* ---- encode ---- */
-
-/* The ids of each chunk of a prompt, again and again until there are enough. */
-static void put_ids(const struct prompt *prompt, int chunks, int32_t *ids)
-{
-    for (int i = 0; i < chunks; i++)
-        memcpy(ids + (size_t)i * TOKENIZER_CONTEXT,
-               prompt->chunks[i % prompt->count].ids, sizeof(prompt->chunks[0].ids));
-}
-
-static size_t hidden_of_chunk(const struct run *run)
-{
-    return (size_t)TOKENIZER_CONTEXT * (size_t)run->model->checkpoint->clip.width;
-}
-
-static void weigh(struct run *run, const struct prompt *prompt, float *hidden,
-                  const float *empty)
-{
-    for (int i = 0; i < run->plan.size.chunks; i++)
-        prompt_weigh(&prompt->chunks[i % prompt->count], run->plan.syntax,
-                     hidden + (size_t)i * hidden_of_chunk(run),
-                     run->model->checkpoint->clip.width, empty);
-}
-
-static bool is_weighted(const struct prompt *prompt)
-{
-    for (int i = 0; i < prompt->count; i++)
-        if (prompt->chunks[i].is_weighted)
-            return true;
-    return false;
-}
-
-/* What the text encoder makes of a chunk without text; NULL: not needed, or err. */
-static float *encode_nothing(struct run *run, struct err *err)
-{
-    int rows = run->plan.size.batch * run->plan.size.chunks;
-    int32_t *ids = at(run, run->memory.ids);
-    float *hidden = at(run, run->memory.hidden), *empty;
-    struct prompt nothing;
-
-    if (prompt_read(&nothing, "", run->plan.syntax, err))
-        return NULL;
-    put_ids(&nothing, rows, ids);
-    prompt_release(&nothing);
-    if (run_stage(run, STAGE_ENCODE, (void *[]){ids}, (void *[]){hidden}, err))
-        return NULL;
-    empty = mem_alloc(hidden_of_chunk(run) * sizeof(*empty));
-    memcpy(empty, hidden, hidden_of_chunk(run) * sizeof(*empty));
-    return empty;
-}
-
-/* prompts -> ids -> hidden, weighed -> keys and values */
-static int encode_prompts(struct run *run, const struct prompt *prompts, float *empty,
-                          struct err *err)
-{
-    const struct picture_size *size = &run->plan.size;
-    int32_t *ids = at(run, run->memory.ids);
-    float *hidden = at(run, run->memory.hidden);
-    void **outputs;
-    int result;
-
-    for (int b = 0; b < size->batch; b++)
-        put_ids(&prompts[b], size->chunks,
-                ids + (size_t)b * (size_t)size->chunks * TOKENIZER_CONTEXT);
-    if (run_stage(run, STAGE_ENCODE, (void *[]){ids}, (void *[]){hidden}, err))
-        return -1;
-    for (int b = 0; b < size->batch; b++)
-        weigh(run, &prompts[b],
-              hidden + (size_t)b * (size_t)size->chunks * hidden_of_chunk(run), empty);
-    outputs = mem_alloc((size_t)(run->memory.context_count + 1) * sizeof(*outputs));
-    for (int i = 0; i < run->memory.context_count; i++)
-        outputs[i] = at(run, run->memory.contexts[i]);
-    result = run_stage(run, STAGE_CONTEXT, (void *[]){hidden}, outputs, err);
-    free(outputs);
-    return result;
-}
-
-static int encode(struct run *run, struct err *err)
-{
-    struct prompt prompts[2] = {{0}};
-    float *empty = NULL;
-    bool weighted = false;
-    int result = 0;
-
-    tell_phase(run, ENGINE_PHASE_ENCODE);
-    for (int b = 0; b < run->plan.size.batch && !result; b++) {
-        result =
-            prompt_read(&prompts[b], job_prompt(run->job, b), run->plan.syntax, err);
-        weighted |= !result && is_weighted(&prompts[b]);
-    }
-    if (!result && weighted && run->plan.syntax == PROMPT_COMFY)
-        result = (empty = encode_nothing(run, err)) ? 0 : -1;
-    if (!result)
-        result = encode_prompts(run, prompts, empty, err);
-    free(empty);
-    prompt_release(&prompts[0]);
-    prompt_release(&prompts[1]);
-    return result;
-}
-
 /* ---- the picture to start from ---- */
 
 /* The mean of what the encoder says. Others draw from its distribution, with a generator of its own that no
@@ -181,7 +64,8 @@ static int encode(struct run *run, struct err *err)
 static int encode_start(struct run *run, struct err *err)
 {
     size_t channels = (size_t)run->model->checkpoint->vae.latent_channels;
-    float *first = at(run, run->memory.first), *moments = at(run, run->memory.moments);
+    float *first = run_at(run, run->memory.first),
+          *moments = run_at(run, run->memory.moments);
 
     if (run_stage(run, STAGE_START, (void *[]){run->start->pixels}, (void *[]){moments},
                   err))
@@ -196,7 +80,7 @@ static int encode_start(struct run *run, struct err *err)
 static void put_back(const struct run *run, float *latent)
 {
     size_t channels = (size_t)run->model->checkpoint->vae.latent_channels;
-    const float *first = at(run, run->memory.first);
+    const float *first = run_at(run, run->memory.first);
 
     for (size_t i = 0; i < run->latent_count; i++) {
         float keep = run->start->keep[i / channels];
@@ -209,7 +93,7 @@ static void put_back(const struct run *run, float *latent)
 static void begin_at_picture(struct run *run, float *x, double sigma)
 {
     size_t channels = (size_t)run->model->checkpoint->vae.latent_channels;
-    const float *first = at(run, run->memory.first), *keep = run->start->keep;
+    const float *first = run_at(run, run->memory.first), *keep = run->start->keep;
     enum engine_fill fill = run->job->start.fill;
 
     for (size_t i = 0; i < run->latent_count; i++) {
@@ -240,6 +124,18 @@ static void apply(const struct run *run, const float *x, double sigma,
         put_back(run, ret);
 }
 
+/* The parts of the prompt, each of its weight, into the first. */
+static void guide(const struct run *run, float *prediction, const float *uncond)
+{
+    const struct script_row *rows = run->script.rows;
+    size_t count = run->latent_count;
+
+    sampler_guide(prediction, uncond, count, run->plan.guidance * rows[0].weight);
+    for (int i = 1; i < run->plan.parts; i++)
+        sampler_guide_more(prediction, prediction + (size_t)i * count, uncond, count,
+                           run->plan.guidance * rows[i].weight);
+}
+
 /* x [H, W, C] at noise level sigma -> denoised */
 static int denoise(void *user, const float *x, double sigma,
                    const struct sampler_denoised *ret, struct err *err)
@@ -248,29 +144,34 @@ static int denoise(void *user, const float *x, double sigma,
     const struct job_memory *m = &run->memory;
     struct scaling scaling =
         schedule_scaling(run->model->checkpoint->prediction, sigma);
-    float *latents = at(run, m->latents), *prediction = at(run, m->prediction);
-    void **inputs = mem_alloc((size_t)(m->context_count + 2) * sizeof(*inputs));
+    float *latents = run_at(run, m->latents), *prediction = run_at(run, m->prediction);
     size_t count = run->latent_count;
+    const float *uncond = prediction + (size_t)run->plan.parts * count;
+    void **inputs;
     int result;
 
+    if (run_say(run, run->call++, err))
+        return -1;
     for (int b = 0; b < run->plan.size.batch; b++)
         for (size_t i = 0; i < count; i++)
             latents[(size_t)b * count + i] = (float)(scaling.in * (double)x[i]);
-    *(float *)at(run, m->t) = (float)(run->plan.dialect == DIALECT_COMFY
-                                          ? schedule_nearest_t(&run->schedule, sigma)
-                                          : schedule_t(&run->schedule, sigma));
+    *(float *)run_at(run, m->t) =
+        (float)(run->plan.dialect == DIALECT_COMFY
+                    ? schedule_nearest_t(&run->schedule, sigma)
+                    : schedule_t(&run->schedule, sigma));
+    inputs = mem_alloc((size_t)(m->context_count + 2) * sizeof(*inputs));
     inputs[0] = latents;
-    inputs[1] = at(run, m->t);
+    inputs[1] = run_at(run, m->t);
     for (int i = 0; i < m->context_count; i++)
-        inputs[2 + i] = at(run, m->contexts[i]);
+        inputs[2 + i] = run_at(run, m->contexts[i]);
     result = run_stage(run, STAGE_STEP, inputs, (void *[]){prediction}, err);
     free(inputs);
     if (result)
         return -1;
     if (ret->uncond)
-        apply(run, x, sigma, prediction + count, ret->uncond);
-    if (run->plan.size.batch == 2)
-        sampler_guide(prediction, prediction + count, count, run->plan.guidance);
+        apply(run, x, sigma, uncond, ret->uncond);
+    if (run->plan.size.batch > 1)
+        guide(run, prediction, uncond);
     apply(run, x, sigma, prediction, ret->guided);
     return 0;
 }
@@ -285,12 +186,12 @@ static void show(struct run *run, const float *denoised, int step, int steps)
                                      .steps = steps,
                                      .width = run->job->width / scale,
                                      .height = run->job->height / scale,
-                                     .rgb = at(run, run->memory.rgb)};
+                                     .rgb = run_at(run, run->memory.rgb)};
 
     if (!run->model->preview.is_known)
         preview_learn(run->model);
     preview_draw(&run->model->preview, denoised, run->latent_count,
-                 at(run, run->memory.rgb));
+                 run_at(run, run->memory.rgb));
     if (image_png_encode(preview.rgb, (unsigned)preview.width, (unsigned)preview.height,
                          NULL, 0, &png, NULL) == 0) {
         preview.png = png.data;
@@ -347,7 +248,7 @@ static void begin_step_noise(const struct run *run, int64_t seed, struct noise *
 
 static int sample(struct run *run, int64_t seed, struct err *err)
 {
-    float *x = at(run, run->memory.x);
+    float *x = run_at(run, run->memory.x);
     struct noise noise;
     struct sampler_run walk = {.sampler = run->plan.sampler,
                                .options = run->plan.options,
@@ -367,8 +268,10 @@ static int sample(struct run *run, int64_t seed, struct err *err)
     double scale = noise_scale(run), last = run->sigmas[run->levels];
 
     tell_phase(run, ENGINE_PHASE_SAMPLE);
+    run->call = 0;
     noise_init(&noise, run->plan.rng, (uint64_t)seed);
-    sampler_noise(&noise, walk.channels, x, walk.count, at(run, run->memory.latents));
+    sampler_noise(&noise, walk.channels, x, walk.count,
+                  run_at(run, run->memory.latents));
     begin_step_noise(run, seed, &noise);
     if (run->start)
         begin_at_picture(run, x, scale);
@@ -404,14 +307,14 @@ static int to_bytes(const float *picture, uint8_t *ret_rgb, size_t count)
 static int decode(struct run *run, struct err *err)
 {
     const struct picture_size *size = &run->plan.size;
-    float *x = at(run, run->memory.x), *picture = at(run, run->memory.picture);
+    float *x = run_at(run, run->memory.x), *picture = run_at(run, run->memory.picture);
 
     tell_phase(run, ENGINE_PHASE_DECODE);
     for (size_t i = 0; i < run->latent_count; i++)
         x[i] = (float)((double)x[i] / VAE_SCALE);
     if (run_stage(run, STAGE_DECODE, (void *[]){x}, (void *[]){picture}, err))
         return -1;
-    if (to_bytes(picture, at(run, run->memory.rgb),
+    if (to_bytes(picture, run_at(run, run->memory.rgb),
                  (size_t)size->width * (size_t)size->height * 3))
         return err_set(err, ERR_INTERNAL,
                        "the picture is not a number: the weights of %s are damaged or "
@@ -475,7 +378,7 @@ static int deliver(struct run *run, int64_t seed, struct err *err)
                                  .seed = seed,
                                  .width = run->job->width,
                                  .height = run->job->height,
-                                 .rgb = at(run, run->memory.rgb)};
+                                 .rgb = run_at(run, run->memory.rgb)};
     struct image whole = {0};
     int result;
 
@@ -524,7 +427,8 @@ static int draw_images(struct run *run, struct err *err)
 {
     int64_t seed = run->job->seed >= 0 ? run->job->seed : draw_seed();
 
-    if (encode(run, err) || (run->start && encode_start(run, err)))
+    tell_phase(run, ENGINE_PHASE_ENCODE);
+    if (run_encode(run, err) || (run->start && encode_start(run, err)))
         return -1;
     for (run->image = 0; run->image < run->job->count; run->image++)
         if (sample(run, seed + run->image, err) || decode(run, err) ||
@@ -562,7 +466,7 @@ int engine_generate(struct engine_model *model, const struct engine_job *job,
     if (job_understand(model, job, &run->plan, err) ||
         model_compile(model, &run->plan.size, err) || model_pack(model, NULL, err))
         goto out;
-    job_memory_lay_out(&run->memory, model, run->plan.sampler);
+    job_memory_lay_out(&run->memory, model, &run->plan);
     run->latent_count = (size_t)(job->width / model->checkpoint->vae.scale) *
                         (size_t)(job->height / model->checkpoint->vae.scale) *
                         (size_t)model->checkpoint->vae.latent_channels;
@@ -578,6 +482,7 @@ out:
     if (run->block)
         munmap(run->block, run->memory.total);
     job_memory_release(&run->memory);
+    script_release(&run->script);
     free(run->sigmas);
     free(run);
     return result;

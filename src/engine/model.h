@@ -1,4 +1,4 @@
-/* model: what engine.c and generate.c share. Private to the engine. */
+/* model: what engine.c, encode.c and generate.c share. Private to the engine. */
 #ifndef MYSTI_ENGINE_MODEL_H
 #define MYSTI_ENGINE_MODEL_H
 
@@ -6,6 +6,7 @@
 #include "engine/engine.h"
 #include "engine/graph/backend.h"
 #include "engine/preview.h"
+#include "engine/text/editing.h"
 #include "engine/text/prompt.h"
 
 struct engine {
@@ -54,15 +55,18 @@ struct plan_of_job {
     struct sampler_options options;
     enum prompt_syntax syntax;
     double guidance; /* the scale, as the sampler wants it */
-    int levels;      /* steps of the whole schedule */
-    int walked;      /* of them the last so many are walked */
+    int parts; /* of the prompt: the first rows of the batch; then the negative one */
+    int kept_texts; /* different ones that the prompts say; 0: they never change */
+    int levels;     /* steps of the whole schedule */
+    int walked;     /* of them the last so many are walked */
 };
 
 int job_understand(const struct engine_model *model, const struct engine_job *job,
                    struct plan_of_job *ret_plan, struct err *err) MUST_CHECK;
 
-/* 0: the prompt, 1: the negative one */
-const char *job_prompt(const struct engine_job *job, int i);
+/* Of a plan with everything but the prompts: their syntax, batch and chunks. */
+int job_understand_prompts(const struct engine_job *job, struct plan_of_job *plan,
+                           struct err *err) MUST_CHECK;
 
 /* Everything that a running job keeps in memory beside the packed weights, as offsets
  * into one block. */
@@ -70,6 +74,7 @@ struct job_memory {
     size_t arena;     /* all stages' */
     size_t ids;       /* [batch chunks, positions] i32 */
     size_t hidden;    /* [batch chunks, positions, width] f32 */
+    size_t texts;     /* [kept_texts, chunks positions, width] f32 */
     size_t *contexts; /* per cross-attention, activation type; context_count of them */
     int context_count;
     size_t latents;    /* [batch, H, W, C] f32: what the U-Net reads */
@@ -86,7 +91,7 @@ struct job_memory {
 };
 
 void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model *model,
-                        enum sampler sampler);
+                        const struct plan_of_job *plan);
 void job_memory_release(struct job_memory *memory);
 
 #endif

@@ -142,6 +142,22 @@ test('the same seed draws the same picture, count counts seeds up, a job says wh
   assert.ok(!pixels(heavy.images[0]).equals(pixels(one.images[0])));
 });
 
+test('a prompt may change on the way, and several may draw together', async (t) => {
+  const worker = await ready(t);
+  const pixels = async (prompt, more) => Buffer.from(decodePng((await worker.draw({ prompt, seed: 7, ...more })).images[0].png).rgb);
+  const [a, b] = [await pixels('a red circle'), await pixels('two yellow stars')];
+  assert.ok((await pixels('[a red circle:two yellow stars:0]')).equals(b));
+  assert.ok((await pixels('[a red circle:two yellow stars:1.0]')).equals(a));
+  for (const prompt of ['[a red circle:two yellow stars:0.3]', '[a red circle|two yellow stars]', 'a red circle AND two yellow stars']) {
+    const picture = await pixels(prompt);
+    assert.ok(!picture.equals(a) && !picture.equals(b), prompt);
+  }
+  assert.ok(!(await pixels('a red circle', { negative_prompt: '[blue|two yellow stars]' })).equals(a));
+  const many = await worker.json('POST', '/internal/generate', { prompt: `[${'x|'.repeat(2000)}]` });
+  assert.deepEqual([many.status, many.body.error.param], [400, 'prompt']);
+  assert.match(many.body.error.message, /more than 1000 alternatives/);
+});
+
 test('a job may start from a picture: what the mask leaves alone stays, wrong files get a sentence', async (t) => {
   const worker = await ready(t);
   const path = (name) => join(folder, name);

@@ -1,5 +1,7 @@
-/* Any bytes as a prompt, in both syntaxes: refused with a sentence, or whole chunks of ids of the vocabulary. */
+/* Any bytes as a prompt, in both syntaxes: refused with a sentence, or whole chunks of ids of the vocabulary. And as
+ * one that changes: refused, or every run of the U-Net has a text of the script. */
 #include "engine/text/prompt.h"
+#include "engine/text/editing.h"
 
 #include "fuzz.h"
 
@@ -33,6 +35,29 @@ static void check(const char *text, enum prompt_syntax syntax)
     prompt_release(&p);
 }
 
+static void check_script(const char *text)
+{
+    struct script s = {.steps = 5};
+    struct err err = {0};
+
+    if (script_add_prompt(&s, text, &err)) {
+        if (err.code != ERR_INVALID)
+            abort();
+    } else {
+        if (s.row_count < 1 || s.row_count > SCRIPT_PARTS_MAX || s.text_count < 1)
+            abort();
+        for (int row = 0; row < s.row_count; row++) {
+            if (!(fabs(s.rows[row].weight) <= 100))
+                abort();
+            for (int call = 0; call <= s.steps; call++)
+                if (script_text(&s, row, call) < 0 ||
+                    script_text(&s, row, call) >= s.text_count)
+                    abort();
+        }
+    }
+    script_release(&s);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char *text = malloc(size + 1);
@@ -43,6 +68,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     text[size] = '\0';
     check(text, PROMPT_A1111);
     check(text, PROMPT_COMFY);
+    check_script(text);
     free(text);
     return 0;
 }

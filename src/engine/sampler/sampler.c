@@ -81,6 +81,12 @@ bool sampler_has_timesteps(enum sampler sampler)
     return samplers[sampler].needs & TIMESTEPS;
 }
 
+bool sampler_is_second_order(enum sampler sampler)
+{
+    /* PLMS looks twice in its first step alone */
+    return samplers[sampler].needs & SECOND && sampler != SAMPLER_PLMS;
+}
+
 /* ---- memory ---- */
 
 static bool draws(unsigned needs)
@@ -289,4 +295,12 @@ void sampler_guide(float *cond, const float *uncond, size_t count, double scale)
         double base = (double)uncond[i];
         cond[i] = (float)(base + ((double)cond[i] - base) * scale);
     }
+}
+
+void sampler_guide_more(float *guided, const float *cond, const float *uncond,
+                        size_t count, double scale)
+{
+    for (size_t i = 0; i < count; i++)
+        guided[i] =
+            (float)((double)guided[i] + ((double)cond[i] - (double)uncond[i]) * scale);
 }

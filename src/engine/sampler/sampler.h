@@ -74,6 +74,8 @@ size_t sampler_bytes(enum sampler sampler, size_t count);
 bool sampler_wants_uncond(enum sampler sampler);
 /* The schedule is made one step longer and its last but one level left out. */
 bool sampler_discards(enum sampler sampler, enum dialect dialect);
+/* Asks the callback twice in each step but the last. */
+bool sampler_is_second_order(enum sampler sampler);
 /* Walks A1111's own list of timesteps when the schedule is DDIM's. */
 bool sampler_has_timesteps(enum sampler sampler);
 
@@ -86,5 +88,8 @@ void sampler_order(const float *drawn, size_t channels, float *ret, size_t count
 
 /* denoised = uncond + (cond - uncond) * scale, in place over cond. */
 void sampler_guide(float *cond, const float *uncond, size_t count, double scale);
+/* guided += (cond - uncond) * scale: a further condition */
+void sampler_guide_more(float *guided, const float *cond, const float *uncond,
+                        size_t count, double scale);
 
 #endif

@@ -95,11 +95,10 @@ static bool is_word(char c)
     return isalnum((unsigned char)c) || c == '_' || (unsigned char)c >= 0x80;
 }
 
-/* The next BREAK that is a word of its own, or NULL. */
-static const char *find_break(const char *text, const char *begin)
+const char *prompt_find_word(const char *text, const char *word, const char *begin)
 {
-    for (const char *at = text; (at = strstr(at, "BREAK")); at++)
-        if ((at == begin || !is_word(at[-1])) && !is_word(at[5]))
+    for (const char *at = text; (at = strstr(at, word)); at++)
+        if ((at == begin || !is_word(at[-1])) && !is_word(at[strlen(word)]))
             return at;
     return NULL;
 }
@@ -110,7 +109,7 @@ static void add_plain(struct prompt_pieces *p, const char *text, size_t len)
     char *copy = mem_strndup(text, len);
     const char *from = copy, *at;
 
-    while ((at = find_break(from, copy))) {
+    while ((at = prompt_find_word(from, "BREAK", copy))) {
         const char *end = at;
 
         while (end > from && isspace((unsigned char)end[-1]))

@@ -45,6 +45,9 @@ void prompt_release(struct prompt *p);
 void prompt_weigh(const struct prompt_chunk *chunk, enum prompt_syntax syntax,
                   float *hidden, int64_t width, const float *empty);
 
+/* The next place in text where word stands as a word of its own, or NULL; begin is where all of the text begins. */
+const char *prompt_find_word(const char *text, const char *word, const char *begin);
+
 /* ---- one step earlier, for tests: pieces of text with their weights ---- */
 struct prompt_piece {
     char *text;

@@ -479,17 +479,16 @@ static bool watch(void *user)
 /* The block is mapped whole but touched only as far as it is used, so what was measured
  * between operations is at most the estimate; the largest stage touches nearly all of
  * it. (Sanitizers have memory of their own.) */
-static void test_estimate(void **state)
+static void expect_estimate(const char *prompt, struct engine_estimate small)
 {
     struct engine_job job = a_job();
-    struct engine_estimate small, large;
+    struct engine_estimate large;
     struct growth growth = {0};
     struct engine_events events = {.is_cancelled = watch, .user = &growth};
     struct err err = {0};
     double predicted, measured;
 
-    (void)state;
-    check(engine_estimate(model, &job, &small, &err), &err);
+    job.prompt = prompt;
     job.width = job.height = 256;
     job.steps = 1;
     check(engine_estimate(model, &job, &large, &err), &err);
@@ -510,6 +509,18 @@ static void test_estimate(void **state)
     (void)growth;
     (void)events;
 #endif
+}
+
+static void test_estimate(void **state)
+{
+    struct engine_job job = a_job();
+    struct engine_estimate small;
+    struct err err = {0};
+
+    (void)state;
+    check(engine_estimate(model, &job, &small, &err), &err);
+    expect_estimate("a boat", small);
+    expect_estimate("a boat AND [a house|a tree] AND the sea :0.5", small);
 }
 
 int main(void)

@@ -1,0 +1,273 @@
+/* encode: from what a job's prompts say to the U-Net's keys and values.
+ *
+ * The prompts become a script (text/editing.h): rows, one per part of the prompt and one for the negative prompt, that
+ * say one of a few texts in each run of the U-Net. The rows are the batch. Each text goes through the encoder once per
+ * job, batch by batch.
+ *
+ * Where the script never changes, that batch is the rows and stays. Where it does, the weighed hidden states of all texts
+ * are kept, and whenever a row says something else the keys and values are made again from them: that is under a
+ * hundredth of a run of the U-Net, while keeping the keys and values themselves would take thirty times the memory. */
+#include "base/mem.h"
+#include "engine/run.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- what a job says ---- */
+
+/* guided = u + scale (c - u): at 1 the part without the prompt cancels out. */
+static bool needs_negative(const struct script *s, const struct plan_of_job *plan)
+{
+    return s->row_count > 1 || fabs(plan->guidance - 1) >= 1e-9 ||
+           sampler_wants_uncond(plan->sampler);
+}
+
+static int write_script(const struct engine_job *job, const struct plan_of_job *plan,
+                        struct script *ret, struct err *err)
+{
+    bool is_a1111 = plan->syntax == PROMPT_A1111;
+    const char *negative = job->negative_prompt ? job->negative_prompt : "";
+
+    ret->steps = job->steps * (sampler_is_second_order(plan->sampler) ? 2 : 1);
+    if (is_a1111 ? script_add_prompt(ret, job->prompt, err)
+                 : script_add_plain(ret, job->prompt, err))
+        return -1;
+    if (!needs_negative(ret, plan))
+        return 0;
+    if (is_a1111 ? script_add_text(ret, negative, err)
+                 : script_add_plain(ret, negative, err)) {
+        if (err)
+            snprintf(err->param, sizeof(err->param), "negative_prompt");
+        return -1;
+    }
+    return 0;
+}
+
+/* Is it the prompt that says this, or the negative prompt alone? */
+static const char *who_says(const struct script *s, const struct plan_of_job *plan,
+                            int text)
+{
+    for (int row = 0; row < plan->parts; row++)
+        for (int call = 0; call <= s->steps; call++)
+            if (script_text(s, row, call) == text)
+                return "prompt";
+    return "negative_prompt";
+}
+
+/* All texts are as long as the least common multiple: attending to something twice is the same as once, and so none
+ * changes the others. */
+static int count_chunks(const struct script *s, struct plan_of_job *plan,
+                        struct err *err)
+{
+    int common = 1;
+
+    for (int i = 0; i < s->text_count; i++) {
+        struct prompt p;
+        int before = common;
+
+        if (prompt_read(&p, s->texts[i], plan->syntax, err)) {
+            if (err)
+                snprintf(err->param, sizeof(err->param), "%s", who_says(s, plan, i));
+            return -1;
+        }
+        while (common % p.count)
+            common += before;
+        if (common > PROMPT_CHUNKS_MAX) {
+            int chunks = p.count;
+
+            prompt_release(&p);
+            return err_set_param(
+                err, ERR_INVALID, "prompt",
+                "one of the prompts has %d chunks of 75 tokens and "
+                "others %d, which are drawn with as %d; at most %d are "
+                "possible: shorten one of them",
+                chunks, before, common, PROMPT_CHUNKS_MAX);
+        }
+        prompt_release(&p);
+    }
+    plan->size.chunks = common;
+    return 0;
+}
+
+int job_understand_prompts(const struct engine_job *job, struct plan_of_job *plan,
+                           struct err *err)
+{
+    struct script script = {0};
+    int result = -1;
+
+    plan->syntax = plan->dialect == DIALECT_COMFY ? PROMPT_COMFY : PROMPT_A1111;
+    if (write_script(job, plan, &script, err))
+        goto out;
+    plan->size.batch = script.row_count;
+    plan->parts = script.row_count > 1 ? script.row_count - 1 : 1;
+    plan->kept_texts = script_changes(&script) ? script.text_count : 0;
+    result = count_chunks(&script, plan, err);
+out:
+    script_release(&script);
+    return result;
+}
+
+/* ---- through the encoder ---- */
+
+static size_t hidden_of_chunk(const struct run *run)
+{
+    return (size_t)TOKENIZER_CONTEXT * (size_t)run->model->checkpoint->clip.width;
+}
+
+static size_t hidden_of_row(const struct run *run)
+{
+    return (size_t)run->plan.size.chunks * hidden_of_chunk(run);
+}
+
+/* The ids of each chunk of a prompt, again and again until there are enough. */
+static void put_ids(const struct prompt *prompt, int chunks, int32_t *ids)
+{
+    for (int i = 0; i < chunks; i++)
+        memcpy(ids + (size_t)i * TOKENIZER_CONTEXT,
+               prompt->chunks[i % prompt->count].ids, sizeof(prompt->chunks[0].ids));
+}
+
+static void weigh(struct run *run, const struct prompt *prompt, float *hidden,
+                  const float *empty)
+{
+    for (int i = 0; i < run->plan.size.chunks; i++)
+        prompt_weigh(&prompt->chunks[i % prompt->count], run->plan.syntax,
+                     hidden + (size_t)i * hidden_of_chunk(run),
+                     run->model->checkpoint->clip.width, empty);
+}
+
+static bool is_weighted(const struct prompt *prompt)
+{
+    for (int i = 0; i < prompt->count; i++)
+        if (prompt->chunks[i].is_weighted)
+            return true;
+    return false;
+}
+
+/* What the text encoder makes of a chunk without text; NULL: not needed, or err. */
+static float *encode_nothing(struct run *run, struct err *err)
+{
+    int rows = run->plan.size.batch * run->plan.size.chunks;
+    int32_t *ids = run_at(run, run->memory.ids);
+    float *hidden = run_at(run, run->memory.hidden), *empty;
+    struct prompt nothing;
+
+    if (prompt_read(&nothing, "", run->plan.syntax, err))
+        return NULL;
+    put_ids(&nothing, rows, ids);
+    prompt_release(&nothing);
+    if (run_stage(run, STAGE_ENCODE, (void *[]){ids}, (void *[]){hidden}, err))
+        return NULL;
+    empty = mem_alloc(hidden_of_chunk(run) * sizeof(*empty));
+    memcpy(empty, hidden, hidden_of_chunk(run) * sizeof(*empty));
+    return empty;
+}
+
+/* One prompt per row of the batch -> ids -> hidden, weighed */
+static int encode_batch(struct run *run, const struct prompt *prompts,
+                        const float *empty, struct err *err)
+{
+    const struct picture_size *size = &run->plan.size;
+    int32_t *ids = run_at(run, run->memory.ids);
+    float *hidden = run_at(run, run->memory.hidden);
+
+    for (int b = 0; b < size->batch; b++)
+        put_ids(&prompts[b], size->chunks,
+                ids + (size_t)b * (size_t)size->chunks * TOKENIZER_CONTEXT);
+    if (run_stage(run, STAGE_ENCODE, (void *[]){ids}, (void *[]){hidden}, err))
+        return -1;
+    for (int b = 0; b < size->batch; b++)
+        weigh(run, &prompts[b], hidden + (size_t)b * hidden_of_row(run), empty);
+    return 0;
+}
+
+/* The texts with these numbers, one per row of the batch. */
+static int encode_texts(struct run *run, const int *numbers, struct err *err)
+{
+    struct prompt prompts[SCRIPT_PARTS_MAX + 1] = {{0}};
+    float *empty = NULL;
+    bool weighted = false;
+    int result = 0;
+
+    for (int b = 0; b < run->plan.size.batch && !result; b++) {
+        result = prompt_read(&prompts[b], run->script.texts[numbers[b]],
+                             run->plan.syntax, err);
+        weighted |= !result && is_weighted(&prompts[b]);
+    }
+    if (!result && weighted && run->plan.syntax == PROMPT_COMFY)
+        result = (empty = encode_nothing(run, err)) ? 0 : -1;
+    if (!result)
+        result = encode_batch(run, prompts, empty, err);
+    free(empty);
+    for (int b = 0; b < run->plan.size.batch; b++)
+        prompt_release(&prompts[b]);
+    return result;
+}
+
+/* hidden, batch by batch, to where all texts are kept */
+static int encode_all_texts(struct run *run, struct err *err)
+{
+    size_t row = hidden_of_row(run);
+    float *kept = run_at(run, run->memory.texts);
+    int count = run->script.text_count, batch = run->plan.size.batch;
+
+    for (int first = 0; first < count; first += batch) {
+        int numbers[SCRIPT_PARTS_MAX + 1], some = count - first;
+
+        if (some > batch)
+            some = batch;
+        for (int b = 0; b < batch; b++)
+            numbers[b] = first + b % some;
+        if (encode_texts(run, numbers, err))
+            return -1;
+        memcpy(kept + (size_t)first * row, run_at(run, run->memory.hidden),
+               (size_t)some * row * sizeof(*kept));
+    }
+    return 0;
+}
+
+/* hidden -> keys and values */
+static int make_contexts(struct run *run, struct err *err)
+{
+    void **outputs =
+        mem_alloc((size_t)(run->memory.context_count + 1) * sizeof(*outputs));
+    int result;
+
+    for (int i = 0; i < run->memory.context_count; i++)
+        outputs[i] = run_at(run, run->memory.contexts[i]);
+    result = run_stage(run, STAGE_CONTEXT, (void *[]){run_at(run, run->memory.hidden)},
+                       outputs, err);
+    free(outputs);
+    return result;
+}
+
+int run_encode(struct run *run, struct err *err)
+{
+    if (write_script(run->job, &run->plan, &run->script, err))
+        return -1;
+    for (int b = 0; b < run->plan.size.batch; b++)
+        run->said[b] = run->plan.kept_texts ? -1 : script_text(&run->script, b, 0);
+    if (run->plan.kept_texts)
+        return encode_all_texts(run, err);
+    return encode_texts(run, run->said, err) || make_contexts(run, err) ? -1 : 0;
+}
+
+int run_say(struct run *run, int call, struct err *err)
+{
+    float *hidden = run_at(run, run->memory.hidden);
+    const float *kept = run_at(run, run->memory.texts);
+    size_t row = hidden_of_row(run);
+    bool is_new = false;
+
+    for (int b = 0; b < run->plan.size.batch; b++) {
+        int text = script_text(&run->script, b, call);
+
+        if (text == run->said[b])
+            continue;
+        memcpy(hidden + (size_t)b * row, kept + (size_t)text * row,
+               row * sizeof(*hidden));
+        run->said[b] = text;
+        is_new = true;
+    }
+    return is_new ? make_contexts(run, err) : 0;
+}

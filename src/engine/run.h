@@ -1,0 +1,36 @@
+/* run: a job while it is drawn; what generate.c and encode.c share. Nobody else includes it. */
+#ifndef MYSTI_ENGINE_RUN_H
+#define MYSTI_ENGINE_RUN_H
+
+#include "engine/model.h"
+
+struct start;
+
+struct run {
+    struct engine_model *model;
+    const struct engine_job *job;
+    const struct engine_events *events;
+    struct plan_of_job plan;
+    struct job_memory memory;
+    char *block;
+    struct script script;           /* what the prompts say in each run of the U-Net */
+    int said[SCRIPT_PARTS_MAX + 1]; /* whose keys and values the contexts hold */
+    int call;                       /* runs of the U-Net so far, of this picture */
+    size_t latent_count;            /* floats of one latent */
+    struct schedule schedule;
+    double *sigmas;         /* [levels + 1], the whole schedule */
+    unsigned levels, first; /* the walk begins at sigmas[first] */
+    int image;
+    struct start *start; /* NULL: from noise alone */
+};
+
+void *run_at(const struct run *run, size_t offset);
+int run_stage(struct run *run, enum stage stage, void *const *inputs,
+              void *const *outputs, struct err *err) MUST_CHECK;
+
+/* Every text of the script through the text encoder, once per job. */
+int run_encode(struct run *run, struct err *err) MUST_CHECK;
+/* The contexts are those of this run of the U-Net. */
+int run_say(struct run *run, int call, struct err *err) MUST_CHECK;
+
+#endif
