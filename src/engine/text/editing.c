@@ -23,7 +23,9 @@
 /* ---- one step ---- */
 
 struct reader {
-    const char *at;
+    const char *text, *at;
+    bool *
+        is_none; /* brackets that turned out to begin no pair, and are not tried twice */
     int steps, step;
     int depth;
     bool has_too_many; /* alternatives */
@@ -181,12 +183,14 @@ static bool take_square(struct reader *r)
 /* The pair that begins here; false: it is none, and what was written means nothing. */
 static bool take_pair(struct reader *r)
 {
-    bool is_pair = r->depth < PROMPT_DEPTH_MAX;
+    bool *is_none = &r->is_none[r->at - r->text];
+    bool is_pair = !*is_none && r->depth < PROMPT_DEPTH_MAX;
 
     r->depth++;
     if (is_pair)
         is_pair = *r->at == '(' ? take_round(r) : take_square(r);
     r->depth--;
+    *is_none = !is_pair;
     return is_pair;
 }
 
@@ -216,10 +220,17 @@ static bool take_all(struct reader *r)
 
 int editing_at(const char *text, int steps, int step, struct buf *ret, struct err *err)
 {
-    struct reader r = {.at = text, .steps = steps, .step = step, .out = ret};
+    struct reader r = {.text = text,
+                       .at = text,
+                       .is_none = mem_zalloc((strlen(text) + 1) * sizeof(bool)),
+                       .steps = steps,
+                       .step = step,
+                       .out = ret};
     size_t from = ret->len;
+    bool is_read = take_all(&r);
 
-    if (!take_all(&r)) {
+    free(r.is_none);
+    if (!is_read) {
         if (r.has_too_many)
             return err_set_param(err, ERR_INVALID, "prompt",
                                  "the prompt has more than %d alternatives in one pair "

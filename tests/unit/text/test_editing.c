@@ -58,6 +58,7 @@ static const struct want wants[] = {
     {"(a|b) [c:3]", "10:(a|b) [c:3]"},
     {"(a:b:c) [d:3]", "3:(a:b:c) /10:(a:b:c) d"},
     {"a BREAK [b:3]", "3:a BREAK /10:a BREAK b"},
+    {"[a [b:3] [c [d:5]", "3:[a  [c /5:[a b [c /10:[a b [c d"},
 };
 
 static void say(struct buf *ret, int steps, const char *text)
