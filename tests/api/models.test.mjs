@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import { startServer, until } from '../support/server.mjs';
-import { writeGguf, writeSafetensors } from '../support/models.mjs';
+import { writeGguf, writeSafetensors, writeTorch } from '../support/models.mjs';
 
 function shelf(server) {
   const at = (name) => join(server.models, name);
@@ -12,6 +12,8 @@ function shelf(server) {
   writeGguf(at('writer-c.gguf'));
   writeSafetensors(at('stable-diffusion/painter-b.safetensors'));
   writeGguf(at('flux.gguf'), { architecture: 'flux', tensors: ['double_blocks.0.img_attn.qkv.weight'] });
+  writeTorch(at('stable-diffusion/old.ckpt'));
+  writeTorch(at('embedding.pt'), { tensors: ['string_to_param'] });
   writeFileSync(at('broken.safetensors'), 'this is not a model');
   mkdirSync(at('folder.gguf'));
 }
@@ -23,7 +25,7 @@ test('both kinds are listed with their type, the active ones marked, in compact 
   const text = await (await server.get('/v1/models')).text();
   assert.ok(text.includes('"active":true'), 'guides search for it without a space');
   const { json } = await server.getJson('/v1/models');
-  assert.deepEqual(ids(json), ['chat/writer-b.gguf', 'flux.gguf', 'stable-diffusion/painter-b.safetensors',
+  assert.deepEqual(ids(json), ['chat/writer-b.gguf', 'flux.gguf', 'stable-diffusion/old.ckpt', 'stable-diffusion/painter-b.safetensors',
     'starter-painter.safetensors', 'starter-writer.gguf', 'writer-c.gguf']);
   assert.deepEqual(json.data.filter((m) => m.active).map((m) => `${m.type} ${m.id}`),
     ['diffusion starter-painter.safetensors', 'llm starter-writer.gguf']);

@@ -1,4 +1,4 @@
-/* Model files, both formats (the corpus decides which is met more): whatever opens must
+/* Model files, all formats (the corpus decides which is met more): whatever opens must
  * have readable values, and must be either understood or refused as a model, down to
  * the graphs made from it. */
 #include "engine/files/reader.h"

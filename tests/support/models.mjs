@@ -62,3 +62,8 @@ export function writeSafetensors(path, { tensors = painterTensors, metadata = {}
   }
   return write(path, Buffer.concat([u64(text.length), text, Buffer.alloc(tensors.length * 4)]));
 }
+
+// What is seen of a torch checkpoint from outside: an archive that begins with the pickle and its names.
+export function writeTorch(path, { tensors = painterTensors } = {}) {
+  return write(path, Buffer.from(`PK\x03\x04 archive/data.pkl ${tensors.join(' ')}`));
+}

@@ -1,4 +1,5 @@
 #include "small_model.h"
+#include "torch_file.h"
 
 #include "base/buf.h"
 #include "base/file.h"
@@ -199,6 +200,75 @@ static void *gguf_bytes(unsigned long *ret_size)
     return buf_take(&all);
 }
 
+/* ---- torch ---- */
+
+static void describe_torch(struct buf *pickle, const struct tensor *t, unsigned number)
+{
+    char key[16];
+    struct torch_tensor described = {.storage = "FloatStorage",
+                                     .key = key,
+                                     .numbers = t->count,
+                                     .rank = t->rank,
+                                     .size = t->dim};
+
+    snprintf(key, sizeof(key), "%u", number);
+    put_pickle_text(pickle, t->name);
+    put_torch_tensor(pickle, &described);
+}
+
+static void append_storage(struct zip_writer *zip, const struct tensor *t,
+                           unsigned number)
+{
+    struct buf data = {0};
+    char entry[40];
+
+    append_values(&data, t, 0);
+    snprintf(entry, sizeof(entry), "archive/data/%u", number);
+    zip_writer_add(zip, entry, data.data, data.len);
+    buf_release(&data);
+}
+
+static void put_setting(struct buf *pickle, const char *name, unsigned value)
+{
+    put_pickle_text(pickle, name);
+    put_pickle_int(pickle, value);
+}
+
+/* The pickle is the first entry, as torch has it. */
+static void *torch_bytes(unsigned long *ret_size)
+{
+    struct buf listing = {0}, pickle = {0}, all;
+    struct zip_writer zip = {0};
+    struct tensor *tensors = NULL;
+    unsigned count = 0;
+    char *next;
+
+    assert_int_equal(file_read(SMALL_MODEL_TENSORS, 1 << 20, &listing, NULL), 0);
+    buf_append_str(&pickle, PICKLE_BEGIN PICKLE_DICT_BEGIN);
+    put_setting(&pickle, "mysti.unet_heads", 4);
+    put_setting(&pickle, "mysti.text_heads", 3);
+    put_pickle_text(&pickle, "state_dict");
+    buf_append_str(&pickle, "ccollections\nOrderedDict\n)R(");
+    for (char *line = listing.data; *line; line = next, count++) {
+        next = strchr(line, '\n');
+        assert_non_null(next);
+        *next++ = 0;
+        tensors = mem_realloc(tensors, (count + 1) * sizeof(*tensors));
+        parse_line(line, &tensors[count]);
+        describe_torch(&pickle, &tensors[count], count);
+    }
+    buf_append_str(&pickle, "uu.");
+    zip_writer_add(&zip, "archive/data.pkl", pickle.data, pickle.len);
+    for (unsigned i = 0; i < count; i++)
+        append_storage(&zip, &tensors[i], i);
+    free(tensors);
+    buf_release(&listing);
+    buf_release(&pickle);
+    all = zip_writer_end(&zip);
+    *ret_size = all.len;
+    return buf_take(&all);
+}
+
 /* ---- safetensors ---- */
 
 static int is_same(const char *a, const char *b)
@@ -215,6 +285,8 @@ void *small_model_bytes(const struct small_model *options, unsigned long *ret_si
 
     if (options->format == SMALL_MODEL_GGUF)
         return gguf_bytes(ret_size);
+    if (options->format == SMALL_MODEL_TORCH)
+        return torch_bytes(ret_size);
     assert_int_equal(file_read(SMALL_MODEL_TENSORS, 1 << 20, &listing, NULL), 0);
     buf_printf(
         &header,

@@ -8,6 +8,7 @@
 
 enum small_model_format {
     SMALL_MODEL_SAFETENSORS, /* all F32 */
+    SMALL_MODEL_TORCH, /* all F32, under "state_dict", as training programs leave it */
     SMALL_MODEL_GGUF, /* Q8_0 where rows allow it, else F16; kernels BF16, vectors F32
                        */
 };

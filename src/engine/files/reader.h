@@ -1,4 +1,4 @@
-/* reader: what the two formats share while they fill a struct weights_file. Private to
+/* reader: what the formats share while they fill a struct weights_file. Private to
  * files/. */
 #ifndef MYSTI_ENGINE_FILES_READER_H
 #define MYSTI_ENGINE_FILES_READER_H
@@ -14,7 +14,10 @@ struct weights_file {
     char *path;
     const unsigned char *map; /* the whole file */
     size_t size;
-    bool is_mapped;         /* else borrowed memory (weights_memory_open) */
+    bool is_mapped; /* else borrowed memory (weights_memory_open) */
+    bool may_share; /* two tensors may be the same bytes */
+    void **copies;  /* data of weights that do not lie in the map as they are */
+    size_t copy_count, copy_cap;
     struct weight *weights; /* sorted by name once opened */
     size_t count, cap;
     struct weights_meta *meta;
@@ -31,6 +34,7 @@ struct tensor_entry {
     int rank;
     int64_t dim[4];
     uint64_t at; /* bytes from the beginning of the file */
+    void *copy;  /* the data instead, all of it; weights_file_add() takes it over */
 };
 
 /* Adds a tensor: name sane, no overflow, data within the file. WEIGHT_OTHER gets no
@@ -45,6 +49,7 @@ int weight_size(const struct tensor_entry *entry, uint64_t *ret_bytes);
 
 int safetensors_read(struct weights_file *file, struct err *err) MUST_CHECK;
 int gguf_read(struct weights_file *file, struct err *err) MUST_CHECK;
+int torch_read(struct weights_file *file, struct err *err) MUST_CHECK;
 
 /* For tests and fuzzing: as weights_file_open, from memory that outlives the file. */
 int weights_memory_open(struct weights_file **ret_file, const void *data, size_t size,

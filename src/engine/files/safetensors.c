@@ -126,7 +126,8 @@ int safetensors_read(struct weights_file *file, struct err *err)
     int result;
 
     if (file->size < 10 || file->map[8] != '{')
-        return err_set(err, ERR_BAD_FILE, "is neither a safetensors nor a GGUF file");
+        return err_set(err, ERR_BAD_FILE,
+                       "is neither a safetensors, a GGUF nor a torch file");
     length = load_u64(file->map);
     if (length > file->size - 8)
         return err_set(err, ERR_BAD_FILE,

@@ -1,10 +1,10 @@
 /* weights: opening a model file, finding its tensors, reading their values.
  *
- * The format is told from the first bytes, never from the name: "GGUF" begins one, and
- * a safetensors file begins with a header length whose header begins with '{'. The
- * format's reader then calls weights_file_add() for each tensor; that one function
- * holds every check that both formats need (rank, overflow, bounds), so that a struct
- * weight which exists is safe to read.
+ * The format is told from the first bytes, never from the name: "GGUF" begins one, a zip
+ * archive's "PK" torch's, and a safetensors file begins with a header length whose
+ * header begins with '{'. The format's reader then calls weights_file_add() for each
+ * tensor; that one function holds every check that all formats need (rank, overflow,
+ * bounds), so that a struct weight which exists is safe to read.
  *
  * The file is mapped private and read-only. Rejected: reading it into memory (twice the
  * memory while packing), and reading tensor by tensor with pread (the packer would need
@@ -12,8 +12,8 @@
  * truncates in place while it is being packed raises SIGBUS. Replacing it by rename, as
  * every downloader does, is safe.
  *
- * Names are sorted once and found by bisection; two tensors of one name, or two that
- * share bytes, make the file refused. */
+ * Names are sorted once and found by bisection; two tensors of one name make the file
+ * refused, and two that share bytes where the format does not have that. */
 #include "engine/files/ggml_types.h"
 #include "engine/files/reader.h"
 
@@ -180,6 +180,14 @@ static void *grow(void *list, size_t count, size_t *cap, size_t size)
     return mem_realloc(list, *cap * size);
 }
 
+/* Remembered first, so that it is freed whatever is wrong with the tensor. */
+static void keep_copy(struct weights_file *file, void *copy)
+{
+    file->copies =
+        grow(file->copies, file->copy_count, &file->copy_cap, sizeof(*file->copies));
+    file->copies[file->copy_count++] = copy;
+}
+
 int weights_file_add(struct weights_file *file, const struct tensor_entry *entry,
                      struct err *err)
 {
@@ -190,6 +198,8 @@ int weights_file_add(struct weights_file *file, const struct tensor_entry *entry
     uint64_t bytes = 0;
     int shown = entry->name_len > MAX_NAME ? MAX_NAME : (int)entry->name_len;
 
+    if (entry->copy)
+        keep_copy(file, entry->copy);
     if (entry->name_len == 0 || entry->name_len > MAX_NAME ||
         memchr(entry->name, 0, entry->name_len) ||
         !str_is_utf8(entry->name, entry->name_len))
@@ -200,15 +210,15 @@ int weights_file_add(struct weights_file *file, const struct tensor_entry *entry
         if (weight_size(entry, &bytes))
             return err_set(err, ERR_BAD_FILE, "tensor %.*s has an impossible shape",
                            shown, entry->name);
-        if (entry->at > file->size || bytes > file->size - entry->at)
+        if (!entry->copy && (entry->at > file->size || bytes > file->size - entry->at))
             return err_set(err, ERR_BAD_FILE,
                            "tensor %.*s ends at byte %llu, the file has %zu: it is "
                            "truncated",
                            shown, entry->name, (unsigned long long)entry->at + bytes,
                            file->size);
-        w.data = file->map + entry->at;
+        w.data = entry->copy ? entry->copy : file->map + entry->at;
         w.bytes = (size_t)bytes;
-        w.is_mapped = file->is_mapped;
+        w.is_mapped = file->is_mapped && !entry->copy;
     } else {
         w.rank = 0;
     }
@@ -269,12 +279,28 @@ static int refuse_twins(const struct weights_file *file, struct err *err)
     return 0;
 }
 
+/* A pickle of torch's magic number begins it: LONG1, 10 bytes. */
+static bool is_old_torch(const struct weights_file *file)
+{
+    static const unsigned char begin[] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c,
+                                          0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19};
+
+    return file->size >= sizeof(begin) && memcmp(file->map, begin, sizeof(begin)) == 0;
+}
+
 static int read_contents(struct weights_file *file, struct err *err)
 {
     int result;
 
     if (file->size >= 4 && memcmp(file->map, "GGUF", 4) == 0)
         result = gguf_read(file, err);
+    else if (file->size >= 4 && memcmp(file->map, "PK\3\4", 4) == 0)
+        result = torch_read(file, err);
+    else if (is_old_torch(file))
+        result = err_set(err, ERR_BAD_FILE,
+                         "was saved by a torch older than 1.6, whose format is not "
+                         "read: load and save it again with a newer one, or take a "
+                         "safetensors file of this model");
     else
         result = safetensors_read(file, err);
     if (result)
@@ -284,7 +310,7 @@ static int read_contents(struct weights_file *file, struct err *err)
     qsort(file->weights, file->count, sizeof(*file->weights), by_name);
     if (refuse_twins(file, err))
         return -1;
-    return refuse_overlap(file, err);
+    return file->may_share ? 0 : refuse_overlap(file, err);
 }
 
 /* ---- opening ---- */
@@ -358,8 +384,11 @@ void weights_file_close(struct weights_file *file)
         free(file->meta[i].key);
         free(file->meta[i].value);
     }
+    for (size_t i = 0; i < file->copy_count; i++)
+        free(file->copies[i]);
     if (file->is_mapped)
         munmap((void *)(uintptr_t)file->map, file->size);
+    free(file->copies);
     free(file->weights);
     free(file->meta);
     free(file->path);

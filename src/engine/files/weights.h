@@ -1,5 +1,6 @@
-/* weights: the tensors of a model file, whatever its format. safetensors and GGUF open
- * into the same struct weights_file; the rest of the engine never asks which it was.
+/* weights: the tensors of a model file, whatever its format. safetensors, GGUF and what
+ * torch.save writes (.ckpt, .pt) open into the same struct weights_file; the rest of the
+ * engine never asks which it was.
  *
  *   if (weights_file_open(&file, path, &err)) return -1;
  *   const struct weight *w = weights_file_find(file, "model.diffusion_model.out.2.weight");
@@ -41,7 +42,7 @@ struct weight {
                        KW]; unused are 1 */
     const unsigned char *data;
     size_t bytes;
-    bool is_mapped; /* data lies in a mapped file (tests make weights on the heap) */
+    bool is_mapped; /* data lies in a mapped file; else on the heap */
 };
 
 struct weights_file;

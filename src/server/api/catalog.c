@@ -127,7 +127,8 @@ static void add(struct scan *s, const char *id, char *path, const struct stat *s
 
 static bool is_model_name(const char *name)
 {
-    return str_has_suffix(name, ".gguf") || str_has_suffix(name, ".safetensors");
+    return str_has_suffix(name, ".gguf") || str_has_suffix(name, ".safetensors") ||
+           str_has_suffix(name, ".ckpt") || str_has_suffix(name, ".pt");
 }
 
 static void scan_folder(struct scan *s, const char *folder, const char *below,

@@ -45,8 +45,8 @@ const struct option options[] = {
      "else the starter",
      NULL, OPTION_AT_START},
     {"diffusion-model", NULL, OPTION_MODEL, F(diffusion_model), 0, 0, "", NULL, "FILE",
-     "picture model (safetensors or GGUF) to load; none: start without. Default: the "
-     "one loaded last, else the starter",
+     "picture model (safetensors, GGUF, ckpt) to load; none: start without. Default: "
+     "the one loaded last, else the starter",
      NULL, OPTION_AT_START},
     {"model-dir", NULL, OPTION_PATH, F(model_dir), 0, 0, "", NULL, "FOLDER",
      "folder with your models. Default: models in --home", NULL, OPTION_AT_START},

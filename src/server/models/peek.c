@@ -9,6 +9,8 @@
  * prefixes of their checkpoints. Converters of picture models often write no architecture at all, and there
  * are more text architectures every month, so a list of those was rejected.
  * Safetensors: u64 length of a JSON header; the names are searched in its text without parsing it.
+ * torch (.ckpt, .pt): a zip archive whose first entry, stored as it is, is the pickle with the names; they are searched
+ * in the archive's beginning.
  *
  * Everything in the file is foreign: lengths are checked against the size of the file before anything is read
  * or skipped, strings that matter are read into fixed memory, the others are skipped over, and the counts have limits. An
@@ -30,6 +32,9 @@
 #define NAME_MAX_BYTES 1024
 #define SAFETENSORS_HEADER_MAX (100 * 1024 * 1024) /* the format's own limit */
 #define SAFETENSORS_SCAN_MAX (16 * 1024 * 1024)
+#define TORCH_SCAN_MAX (8 * 1024 * 1024) /* no larger pickle is read */
+/* a pickle of torch's magic number */
+#define OLD_TORCH "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46"
 
 #define LAYERS_MAX 4096
 #define VALUES_MAX ((uint64_t)1 << 44)
@@ -384,24 +389,55 @@ static int peek_gguf(struct reader *r, struct model_peek *p)
     return 0;
 }
 
+/* The n bytes behind `at` as text, free() it; NULL with err. */
+static char *read_text(struct reader *r, uint64_t at, size_t n)
+{
+    char *text = mem_try_alloc(n + 1);
+
+    if (!text) {
+        err_set(r->err, ERR_NO_MEMORY, "no memory for the head of %s (%zu bytes)",
+                r->path, n);
+        return NULL;
+    }
+    r->at = at;
+    if (fseeko(r->file, (off_t)at, SEEK_SET) || get(r, text, n)) {
+        free(text);
+        cut_short(r);
+        return NULL;
+    }
+    text[n] = '\0';
+    return text;
+}
+
+static bool holds(const char *text, size_t n, const char *word)
+{
+    return memmem(text, n, word, strlen(word)) != NULL;
+}
+
 static int peek_safetensors(struct reader *r, struct model_peek *p, uint64_t header)
 {
     size_t n = header < SAFETENSORS_SCAN_MAX ? (size_t)header : SAFETENSORS_SCAN_MAX;
-    char *text = mem_try_alloc(n + 1);
+    char *text = read_text(r, 8, n);
 
     p->format = MODEL_SAFETENSORS;
     if (!text)
-        return err_set(r->err, ERR_NO_MEMORY,
-                       "no memory for the head of %s (%zu bytes)", r->path, n);
-    r->at = 8;
-    if (fseeko(r->file, 8, SEEK_SET) || get(r, text, n)) {
-        free(text);
-        return cut_short(r);
-    }
-    text[n] = '\0';
-    if (memmem(text, n, "\"model.diffusion_model.", 23) ||
-        memmem(text, n, "\"double_blocks.", 15) ||
-        memmem(text, n, "\"joint_blocks.", 14))
+        return -1;
+    if (holds(text, n, "\"model.diffusion_model.") ||
+        holds(text, n, "\"double_blocks.") || holds(text, n, "\"joint_blocks."))
+        p->kind = MODEL_PICTURE;
+    free(text);
+    return 0;
+}
+
+static int peek_torch(struct reader *r, struct model_peek *p)
+{
+    size_t n = r->size < TORCH_SCAN_MAX ? (size_t)r->size : TORCH_SCAN_MAX;
+    char *text = read_text(r, 0, n);
+
+    p->format = MODEL_TORCH;
+    if (!text)
+        return -1;
+    if (holds(text, n, "data.pkl") && holds(text, n, "model.diffusion_model."))
         p->kind = MODEL_PICTURE;
     free(text);
     return 0;
@@ -418,15 +454,24 @@ static int peek_open(struct reader *r, struct model_peek *p)
                        r->size);
     if (memcmp(head, "GGUF", 4) == 0)
         return peek_gguf(r, p);
+    if (memcmp(head, "PK\3\4", 4) == 0)
+        return peek_torch(r, p);
     if (get(r, head + 4, 4))
         return -1;
+    if (memcmp(head, OLD_TORCH, sizeof(head)) == 0)
+        return err_set(r->err, ERR_BAD_FILE,
+                       "%s was saved by a torch older than 1.6, whose format is not "
+                       "read: load and save it again with a newer one, or take a "
+                       "safetensors file of this model",
+                       r->path);
     for (int i = 7; i >= 0; i--)
         header = header << 8 | head[i];
     if (header >= 2 && header <= SAFETENSORS_HEADER_MAX && header <= r->size - 8 &&
         fgetc(r->file) == '{')
         return peek_safetensors(r, p, header);
     return err_set(r->err, ERR_BAD_FILE,
-                   "%s is not a model: it is neither a GGUF nor a safetensors file",
+                   "%s is not a model: it is neither a GGUF, a safetensors nor a torch "
+                   "file",
                    r->path);
 }
 

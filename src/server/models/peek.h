@@ -1,9 +1,9 @@
-/* peek: what kind of model is this file? Looks at the head only (GGUF or safetensors), bounded in time and
+/* peek: what kind of model is this file? Looks at the head only (GGUF, safetensors, torch), bounded in time and
  * memory, so that a wrong file is refused with a sentence before any process is started for it, and a file
  * given with --model finds the side it belongs to. Not a loader: the engines read the file themselves.
  *
  *   struct model_peek peek;
- *   if (model_peek(path, &peek, &err)) ...   // err: missing, a folder, neither format, cut short
+ *   if (model_peek(path, &peek, &err)) ...   // err: missing, a folder, no such format, cut short
  */
 #ifndef MYSTI_SERVER_MODELS_PEEK_H
 #define MYSTI_SERVER_MODELS_PEEK_H
@@ -19,7 +19,7 @@ enum model_kind {
     MODEL_PICTURE,
 };
 
-enum model_format { MODEL_GGUF, MODEL_SAFETENSORS };
+enum model_format { MODEL_GGUF, MODEL_SAFETENSORS, MODEL_TORCH };
 
 struct model_peek {
     enum model_kind kind;

@@ -300,6 +300,28 @@ static uint32_t sum_of(const struct engine_job *job)
     return seen.sums[0];
 }
 
+/* The same weights in another kind of file are the same picture. */
+static void test_formats_draw_alike(void **state)
+{
+    static const enum small_model_format formats[] = {SMALL_MODEL_TORCH};
+    struct engine_model *first = model;
+    struct engine_job job = a_job();
+    uint32_t expected = sum_of(&job);
+    struct err err = {0};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(formats) / sizeof(*formats); i++) {
+        char *path = small_model_write(&(struct small_model){.format = formats[i]});
+
+        check(engine_model_load(&model, engine, path, NULL, &err), &err);
+        assert_int_equal(sum_of(&job), expected);
+        engine_model_free(model);
+        model = first;
+        unlink(path);
+        free(path);
+    }
+}
+
 /* Every name draws in both dialects, and (but for two spellings of one method) another picture. */
 static void test_every_sampler_draws(void **state)
 {
@@ -530,6 +552,7 @@ int main(void)
         cmocka_unit_test(test_refuses_other_models),
         cmocka_unit_test(test_job_checks),
         cmocka_unit_test(test_draws),
+        cmocka_unit_test(test_formats_draw_alike),
         cmocka_unit_test(test_every_sampler_draws),
         cmocka_unit_test(test_every_schedule_draws),
         cmocka_unit_test(test_every_field_counts),

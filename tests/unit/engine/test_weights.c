@@ -82,7 +82,7 @@ static void test_refuses_broken_safetensors(void **state)
     } cases[] = {
         {"{", 8, "no JSON"},
         {"{}", 8, "no tensors"},
-        {"[1]", 8, "neither a safetensors nor a GGUF"},
+        {"[1]", 8, "neither a safetensors, a GGUF nor a torch file"},
         {ONE("F32", "2", "0,8"), 7, "truncated"},
         {ONE("F32", "2", "0,4"), 8, "its shape and type ask for 8"},
         {ONE("F32", "2", "8,0"), 8, "rising"},

@@ -206,6 +206,35 @@ static void safetensors(void **state)
     buf_release(&b);
 }
 
+/* The pickle is the first entry and stored as it is, so its names can be read. */
+static void torch(void **state)
+{
+    static const char name[] = "model.diffusion_model.out.2.bias";
+    struct buf b = {0};
+    struct model_peek p;
+    struct err err;
+
+    (void)state;
+    buf_append(&b, "PK\3\4\0\0", 6);
+    buf_append_str(&b, "archive/data.pkl\x80\2}");
+    assert_int_equal(peek(&b, &p, &err), 0);
+    assert_int_equal(p.kind, MODEL_UNKNOWN);
+    assert_int_equal(p.format, MODEL_TORCH);
+    buf_append_str(&b, name);
+    assert_int_equal(peek(&b, &p, &err), 0);
+    assert_int_equal(p.kind, MODEL_PICTURE);
+    buf_clear(&b);
+    buf_append_str(&b, "PK\3\4 readme.txt");
+    buf_append_str(&b, name);
+    assert_int_equal(peek(&b, &p, &err), 0);
+    assert_int_equal(p.kind, MODEL_UNKNOWN);
+    buf_clear(&b);
+    buf_append(&b, "\x80\2\x8a\n\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15);
+    assert_int_equal(peek(&b, &p, &err), -1);
+    assert_non_null(strstr(err.message, "older than 1.6"));
+    buf_release(&b);
+}
+
 static void what_is_no_file_is_refused(void **state)
 {
     struct model_peek p;
@@ -219,7 +248,8 @@ static void what_is_no_file_is_refused(void **state)
     assert_non_null(strstr(err.message, "/tmp is a folder"));
     assert_int_equal(model_peek("/dev/zero", &p, &err), -1);
     assert_int_equal(model_peek("/etc/passwd", &p, &err), -1);
-    assert_non_null(strstr(err.message, "neither a GGUF nor a safetensors file"));
+    assert_non_null(
+        strstr(err.message, "neither a GGUF, a safetensors nor a torch file"));
 }
 
 /* Cut anywhere inside head or data, it is never taken for whole. */
@@ -301,6 +331,7 @@ int main(void)
         cmocka_unit_test(what_a_text_model_is_for),
         cmocka_unit_test(picture_models_by_architecture_and_by_tensors),
         cmocka_unit_test(safetensors),
+        cmocka_unit_test(torch),
         cmocka_unit_test(what_is_no_file_is_refused),
         cmocka_unit_test(cut_files_are_refused),
         cmocka_unit_test(lies_about_sizes_are_refused),
