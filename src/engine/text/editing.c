@@ -24,8 +24,7 @@
 
 struct reader {
     const char *text, *at;
-    bool *
-        is_none; /* brackets that turned out to begin no pair, and are not tried twice */
+    bool *is_none; /* by place: a bracket that begins no pair, not to be tried again */
     int steps, step;
     int depth;
     bool has_too_many; /* alternatives */
