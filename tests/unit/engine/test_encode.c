@@ -3,46 +3,13 @@
 #include "base/mem.h"
 #include "engine/model.h"
 
-#include "small_model.h"
+#include "small_engine.h"
 #include "unit.h"
 
 #include <math.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { STEPS = 6, SIDE = 32, BYTES = SIDE * SIDE * 3 };
-
-static struct engine *engine;
-static struct engine_model *model;
-
-static void check(int result, const struct err *err)
-{
-    if (result)
-        fail_msg("%s", err->message);
-}
-
-static int set_up(void **state)
-{
-    char *path = small_model_write(&(struct small_model){.metadata = NULL});
-    struct err err = {0};
-
-    (void)state;
-    check(engine_open(&engine, &(struct engine_options){.backend = "ref", .threads = 2},
-                      &err),
-          &err);
-    check(engine_model_load(&model, engine, path, NULL, &err), &err);
-    unlink(path);
-    free(path);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    engine_model_free(model);
-    engine_close(engine);
-    return 0;
-}
 
 static struct engine_job a_job(const char *prompt, const char *negative)
 {
@@ -239,18 +206,6 @@ static void test_estimate(void **state)
     assert_int_equal(peak_of(&job), parts);
 }
 
-static void expect_refused(const struct engine_job *job, const char *param,
-                           const char *sentence)
-{
-    struct err err = {0};
-
-    assert_int_equal(engine_job_check(model, job, &err), -1);
-    assert_int_equal(err.code, ERR_INVALID);
-    assert_string_equal(err.param, param);
-    if (!strstr(err.message, sentence))
-        fail_msg("'%s' lacks '%s'", err.message, sentence);
-}
-
 static void test_bounds(void **state)
 {
     struct buf turns = {0}, lengthy = {0};
@@ -261,16 +216,16 @@ static void test_bounds(void **state)
         buf_printf(&turns, "%c%d", i ? '|' : '[', i);
     buf_append_str(&turns, "]");
     job = a_job(buf_str(&turns), "");
-    expect_refused(&job, "prompt", "more than 1000 alternatives");
+    expect_job_refused(&job, "prompt", "more than 1000 alternatives");
     job = a_job("a boat", buf_str(&turns));
-    expect_refused(&job, "negative_prompt", "more than 1000 alternatives");
+    expect_job_refused(&job, "negative_prompt", "more than 1000 alternatives");
     buf_release(&turns);
     for (int i = 0; i < 6; i++) /* a text of 7 chunks beside one of 9 */
         buf_append_str(&lengthy, "a BREAK ");
     job = a_job("a boat", "");
     buf_append_str(&lengthy, "[a|b BREAK c BREAK d]");
     job.prompt = buf_str(&lengthy);
-    expect_refused(&job, "prompt", "shorten one of them");
+    expect_job_refused(&job, "prompt", "shorten one of them");
     buf_release(&lengthy);
 }
 
@@ -285,5 +240,5 @@ int main(void)
         cmocka_unit_test(test_bounds),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, small_engine_set_up, small_engine_tear_down);
 }

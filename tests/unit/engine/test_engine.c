@@ -4,7 +4,7 @@
 #include "base/mem.h"
 #include "engine/model.h"
 
-#include "small_model.h"
+#include "small_engine.h"
 #include "unit.h"
 
 #include <math.h>
@@ -13,40 +13,16 @@
 
 #define UNET "model.diffusion_model."
 
-static struct engine *engine;
-static struct engine_model *model;
-
-static void check(int result, const struct err *err)
-{
-    if (result)
-        fail_msg("%s", err->message);
-}
-
 static int set_up(void **state)
 {
-    char *path = small_model_write(&(struct small_model){
+    (void)state;
+    small_engine_open();
+    model = small_engine_load(&(struct small_model){
         .metadata = "\"mysti.default_width\":\"64\",\"mysti.default_height\":"
                     "\"48\",\"mysti.default_steps\":\"3\","
                     "\"mysti.default_sampler\":\"DPM++ 2M Karras\","
                     "\"mysti.default_cfg_scale\":\"4.5\","
                     "\"mysti.name\":\"small one\""});
-    struct err err = {0};
-
-    (void)state;
-    check(engine_open(&engine, &(struct engine_options){.backend = "ref", .threads = 2},
-                      &err),
-          &err);
-    check(engine_model_load(&model, engine, path, NULL, &err), &err);
-    unlink(path); /* the mapping stays */
-    free(path);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    engine_model_free(model);
-    engine_close(engine);
     return 0;
 }
 
@@ -147,18 +123,6 @@ static struct engine_job a_job(void)
     job.seed = 7;
     job.width = job.height = 32;
     return job;
-}
-
-static void expect_job_refused(const struct engine_job *job, const char *param,
-                               const char *sentence)
-{
-    struct err err = {0};
-
-    assert_int_equal(engine_job_check(model, job, &err), -1);
-    assert_int_equal(err.code, ERR_INVALID);
-    assert_string_equal(err.param, param);
-    if (!strstr(err.message, sentence))
-        fail_msg("'%s' lacks '%s'", err.message, sentence);
 }
 
 static void test_job_checks(void **state)
@@ -562,5 +526,5 @@ int main(void)
         cmocka_unit_test(test_estimate),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, small_engine_tear_down);
 }

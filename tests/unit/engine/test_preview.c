@@ -4,51 +4,30 @@
 #include "engine/model.h"
 #include "engine/preview.c"
 
-#include "small_model.h"
+#include "small_engine.h"
 #include "unit.h"
 
 #include <string.h>
-#include <unistd.h>
 
 #define STARTER "models/starter/starter-painter.safetensors"
 
-static struct engine *engine;
-
-static void check(int result, const struct err *err)
-{
-    if (result)
-        fail_msg("%s", err->message);
-}
-
-static struct engine_model *load(const struct small_model *what)
-{
-    char *path = small_model_write(what);
-    struct engine_model *model;
-    struct err err = {0};
-
-    check(engine_model_load(&model, engine, path, NULL, &err), &err);
-    unlink(path);
-    free(path);
-    return model;
-}
-
 static void without_an_encoder_they_are_the_known_ones(void **state)
 {
-    struct engine_model *model =
-        load(&(struct small_model){.without_prefix = "first_stage_model.encoder."});
+    struct engine_model *loaded = small_engine_load(
+        &(struct small_model){.without_prefix = "first_stage_model.encoder."});
     const float latent[4] = {1, 0, 0, 0}, zero[4] = {0};
     uint8_t rgb[3];
 
     (void)state;
-    preview_learn(model);
-    assert_true(model->preview.is_known);
-    preview_draw(&model->preview, latent, 4, rgb);
+    preview_learn(loaded);
+    assert_true(loaded->preview.is_known);
+    preview_draw(&loaded->preview, latent, 4, rgb);
     assert_int_equal(rgb[0], 172); /* (0.3512 + 1) * 127.5 */
     assert_int_equal(rgb[1], 157);
     assert_int_equal(rgb[2], 169);
-    preview_draw(&model->preview, zero, 4, rgb);
+    preview_draw(&loaded->preview, zero, 4, rgb);
     assert_int_equal(rgb[0], 128);
-    engine_model_free(model);
+    engine_model_free(loaded);
 }
 
 /* The starter painter's latents hold the mean colours of their pixels, in a way of its own: its factors show them, Stable
@@ -73,7 +52,7 @@ static double error_of(const struct preview *p, const float *latents,
 
 static void they_are_learned_from_the_encoder(void **state)
 {
-    struct engine_model *model;
+    struct engine_model *loaded;
     struct preview known = {.is_known = true, .channels = 4};
     struct picture_size size = {
         .width = 64, .height = 64, .batch = 1, .starts = 1, .chunks = 1};
@@ -91,11 +70,11 @@ static void they_are_learned_from_the_encoder(void **state)
         colours[(y * 8 + x) * 3 + c] = v;
     }
     moments = aligned_alloc(64, 64 * 8 * 4);
-    check(engine_model_load(&model, engine, STARTER, NULL, &err), &err);
-    const struct backend_ops *ops = model->engine->backend->ops;
-    struct graph *graph = checkpoint_start_graph(model->checkpoint, &size);
+    check(engine_model_load(&loaded, engine, STARTER, NULL, &err), &err);
+    const struct backend_ops *ops = loaded->engine->backend->ops;
+    struct graph *graph = checkpoint_start_graph(loaded->checkpoint, &size);
 
-    check(ops->compile(model->engine->backend, graph, model->store, &program, &err),
+    check(ops->compile(loaded->engine->backend, graph, loaded->store, &program, &err),
           &err);
     check(ops->load(program, &err), &err);
     struct program_run run = {.inputs = (void *[]){picture},
@@ -104,36 +83,25 @@ static void they_are_learned_from_the_encoder(void **state)
     check(ops->run(program, &run, &err), &err);
     for (int i = 0; i < 64 * 4; i++)
         latents[i] = moments[i / 4 * 8 + i % 4] * 0.18215F;
-    preview_learn(model);
+    preview_learn(loaded);
     memcpy(known.factors, standard, sizeof(standard));
     print_message("  rms %.3f, with the known factors %.3f\n",
-                  sqrt(error_of(&model->preview, latents, colours) / 192),
+                  sqrt(error_of(&loaded->preview, latents, colours) / 192),
                   sqrt(error_of(&known, latents, colours) / 192));
-    assert_true(error_of(&model->preview, latents, colours) < 192 * 0.2 * 0.2);
+    assert_true(error_of(&loaded->preview, latents, colours) < 192 * 0.2 * 0.2);
     assert_true(error_of(&known, latents, colours) > 192 * 0.3 * 0.3);
     free(run.arena);
     ops->program_free(program);
     graph_free(graph);
     free(picture);
     free(moments);
-    engine_model_free(model);
+    engine_model_free(loaded);
 }
 
 static int set_up(void **state)
 {
-    struct err err = {0};
-
     (void)state;
-    check(engine_open(&engine, &(struct engine_options){.backend = "ref", .threads = 2},
-                      &err),
-          &err);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    engine_close(engine);
+    small_engine_open();
     return 0;
 }
 
@@ -144,5 +112,5 @@ int main(void)
         cmocka_unit_test(they_are_learned_from_the_encoder),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, small_engine_tear_down);
 }

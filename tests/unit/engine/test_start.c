@@ -5,22 +5,13 @@
 #include "engine/image/png.h"
 #include "engine/start.h"
 
-#include "small_model.h"
+#include "small_engine.h"
 #include "unit.h"
 
 #include <string.h>
 #include <unistd.h>
 
 enum { WIDE = 64, HIGH = 48 };
-
-static struct engine *engine;
-static struct engine_model *model;
-
-static void check(int result, const struct err *err)
-{
-    if (result)
-        fail_msg("%s", err->message);
-}
 
 /* ---- pictures to work with ---- */
 
@@ -368,29 +359,6 @@ static void a_model_without_encoder_says_so(void **state)
     buf_release(&image);
 }
 
-static int set_up(void **state)
-{
-    char *path = small_model_write(&(struct small_model){0});
-    struct err err = {0};
-
-    (void)state;
-    check(engine_open(&engine, &(struct engine_options){.backend = "ref", .threads = 2},
-                      &err),
-          &err);
-    check(engine_model_load(&model, engine, path, NULL, &err), &err);
-    unlink(path);
-    free(path);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    engine_model_free(model);
-    engine_close(engine);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -406,5 +374,5 @@ int main(void)
         cmocka_unit_test(a_model_without_encoder_says_so),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, small_engine_set_up, small_engine_tear_down);
 }

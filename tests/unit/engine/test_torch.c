@@ -2,6 +2,7 @@
  * sentence that each kind of broken or hostile file gets. */
 #include "engine/files/reader.h"
 
+#include "refused_file.h"
 #include "torch_file.h"
 #include "unit.h"
 
@@ -35,24 +36,6 @@ static struct weights_file *open_or_fail(const struct buf *bytes)
     if (weights_memory_open(&file, bytes->data, bytes->len, &err))
         fail_msg("%s", err.message);
     return file;
-}
-
-static void expect_refusal(const struct buf *bytes, const char *sentence)
-{
-    struct weights_file *file;
-    struct err err = {0};
-
-    if (weights_memory_open(&file, bytes->data, bytes->len, &err) == 0)
-        fail_msg("was read, '%s' was expected", sentence);
-    if (!strstr(err.message, sentence))
-        fail_msg("'%s' lacks '%s'", err.message, sentence);
-    assert_int_equal(err.code, ERR_BAD_FILE);
-}
-
-static void refuse_and_release(struct buf bytes, const char *sentence)
-{
-    expect_refusal(&bytes, sentence);
-    buf_release(&bytes);
 }
 
 static void put_tensor(struct buf *pickle, const char *name,
@@ -541,14 +524,7 @@ static void test_refuses_truncated_files(void **state)
     struct buf b = good();
 
     (void)state;
-    for (size_t len = 0; len < b.len; len++) {
-        char *exact = malloc(len + 1);
-        struct buf cut = {exact, len, len};
-
-        memcpy(exact, b.data, len);
-        expect_refusal(&cut, "");
-        free(exact);
-    }
+    expect_cuts_refused(&b);
     b.len -= 30;
     expect_refusal(&b, "truncated");
     buf_release(&b);
