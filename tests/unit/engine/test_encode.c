@@ -179,6 +179,20 @@ static void test_parts(void **state)
     assert_int_equal(same_steps(&job, &other), STEPS);
 }
 
+/* Two chunks beside three are drawn as six of each. */
+static void test_unlike_lengths(void **state)
+{
+    struct engine_job job = a_job("a BREAK b", "c BREAK d BREAK e");
+    struct engine_job other =
+        a_job("a BREAK b BREAK a BREAK b BREAK a BREAK b",
+              "c BREAK d BREAK e BREAK c BREAK d BREAK e");
+
+    (void)state;
+    assert_int_equal(same_steps(&job, &other), STEPS);
+    other.negative_prompt = "c BREAK d BREAK e BREAK c BREAK d BREAK a";
+    assert_true(same_steps(&job, &other) < STEPS);
+}
+
 static uint64_t peak_of(const struct engine_job *job)
 {
     struct engine_estimate estimate;
@@ -236,6 +250,7 @@ int main(void)
         cmocka_unit_test(test_changes_on_the_way),
         cmocka_unit_test(test_every_picture_begins_anew),
         cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_unlike_lengths),
         cmocka_unit_test(test_estimate),
         cmocka_unit_test(test_bounds),
     };
