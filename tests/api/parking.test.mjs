@@ -1,6 +1,6 @@
 // Text models that leave memory for a while, with their context, and come back.
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import { writeGguf } from '../support/models.mjs';
@@ -79,7 +79,7 @@ test('where it does not help nothing is saved, and that is said', async (t) => {
   assert.equal((await server.postJson('/v1/chat/completions', { messages })).status, 200);
 });
 
-test('saved contexts are bounded, the oldest go; what an earlier server left is removed', async (t) => {
+test('saved contexts are bounded, the oldest go; strays that an earlier server left are removed', async (t) => {
   const server = await startServer(t, { args: ['--kv-files', '1'], prepare: (s) => writeGguf(join(s.models, 'a.gguf')) });
   await server.postJson('/v1/llm/load', { model: 'a' });
   await park(server, 'llm-2');
@@ -90,11 +90,68 @@ test('saved contexts are bounded, the oldest go; what an earlier server left is 
   assert.equal(json.llm.saved_context.tokens, 40);
   writeFileSync(join(server.home, 'kv', 'left'), 'x');
   server.child.kill('SIGKILL');
-  await until('the server is gone', () => server.exit);
-  Object.assign(server, { exit: null, logText: '' });
-  server.start(join(server.root, 'bin'), { args: [], env: {} });
-  await server.answersHealth();
+  await server.startAgain();
   assert.ok(!existsSync(join(server.home, 'kv', 'left')));
+  assert.equal(files(server).length, 1);
+});
+
+const record = (server) => JSON.parse(readFileSync(join(server.home, 'contexts.json'), 'utf8')).contexts;
+
+for (const signal of ['SIGTERM', 'SIGKILL'])
+  test(`what is parked stays so when the server ends by ${signal}, and comes back with its context`, async (t) => {
+    const server = await startServer(t, { args: ['--llm-resident', '1'], llm: { slot_tokens: [40, 7] }, prepare: (s) => writeGguf(join(s.models, 'a.gguf')) });
+    await park(server);
+    await server.postJson('/v1/llm/load', { model: 'a' });
+    await park(server);
+    await until('both are recorded', () => existsSync(join(server.home, 'contexts.json')) && record(server).length === 2 && record(server).every((c) => c.saved.length === 2));
+    await until('that it is parked, too', () => JSON.parse(readFileSync(join(server.home, 'desired.json'), 'utf8')).text.every((w) => w.parked));
+    const before = files(server).sort();
+    const starts = server.records('llm').filter((r) => r.event === 'start').length;
+    server.child.kill(signal);
+    await server.startAgain();
+    assert.deepEqual(files(server).sort(), before);
+    for (const file of before) assert.equal(statSync(join(server.home, 'kv', file)).mode & 0o777, 0o600);
+    const { json } = await server.getJson('/v1/workers');
+    const text = Object.values(json).filter((w) => w.name !== 'sd');
+    assert.deepEqual(text.map((w) => `${w.wanted} ${w.state} ${w.saved_context.tokens}`).sort(),
+      ['a.gguf parked 47', 'starter-writer.gguf parked 47']);
+    assert.equal(server.records('llm').filter((r) => r.event === 'start').length, starts, 'nothing was started');
+    assert.equal((await server.postJson('/v1/chat/completions', { messages })).status, 200);
+    assert.equal((await server.postJson('/v1/chat/completions', { messages, model: 'starter-writer' })).status, 200);
+    await server.logged(/Restored the context of a.gguf: 47 tokens in 2 slots/);
+    await server.logged(/Restored the context of starter-writer.gguf: 47 tokens in 2 slots/);
+    await until('it is not parked any more', () => JSON.parse(readFileSync(join(server.home, 'desired.json'), 'utf8')).text.some((w) => w.model.endsWith('starter-writer.gguf') && !w.parked));
+  });
+
+test('a loaded model gets back after a restart what was saved when it was parked', async (t) => {
+  const server = await startServer(t);
+  await park(server);
+  await server.postJson('/v1/workers/llm/unpark');
+  await until('it is not parked any more', () => !JSON.parse(readFileSync(join(server.home, 'desired.json'), 'utf8')).text[0].parked);
+  server.child.kill('SIGKILL');
+  await server.startAgain();
+  await server.ready();
+  assert.equal(slots(server, 'restore').length, 2, 'once before and once after');
+});
+
+test('a saved context that is not as it was recorded is not believed', async (t) => {
+  const server = await startServer(t, { llm: { slot_tokens: [40, 7] } });
+  await park(server);
+  await until('both are recorded', () => existsSync(join(server.home, 'contexts.json')) && record(server)[0]?.saved.length === 2);
+  const { file } = record(server)[0].saved.find((s) => s.tokens === 40);
+  const { file: other } = record(server)[0].saved.find((s) => s.tokens === 7);
+  server.child.kill('SIGKILL');
+  await until('it is gone', () => server.exit);
+  writeFileSync(join(server.home, 'kv', file), 'cut short');
+  await server.startAgain();
+  assert.deepEqual(files(server), [other]);
+  assert.equal((await server.worker('llm')).saved_context.tokens, 7);
+  server.child.kill('SIGKILL');
+  await until('it is gone', () => server.exit);
+  writeFileSync(join(server.home, 'contexts.json'), '{"version": 1, "contexts": [{"model": ');
+  await server.startAgain();
+  assert.deepEqual(files(server), []);
+  assert.equal((await server.postJson('/v1/chat/completions', { messages })).status, 200);
 });
 
 test('a model that nobody uses leaves memory, never during an answer, and the next request brings it back', async (t) => {

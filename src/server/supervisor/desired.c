@@ -54,7 +54,7 @@ static int read_wish(const json_t *entry, struct wish *ret)
 {
     struct worker_load_options o = WORKER_LOAD_OPTIONS_DEFAULT;
     const char *path, *task = "auto";
-    int pinned = 0;
+    int pinned = 0, parked = 0, gave_way = 0;
     struct err ignored;
 
     if (!entry) /* not in the record: nobody has decided */
@@ -63,14 +63,17 @@ static int read_wish(const json_t *entry, struct wish *ret)
         wish_set(ret, NULL, NULL);
         return 0;
     }
-    if (json_unpack((json_t *)(uintptr_t)entry, "{s:s, s?i, s?i, s?i, s?s, s?i, s?b}",
-                    "model", &path, "gpu_layers", &o.gpu_layers, "context", &o.context,
-                    "slots", &o.slots, "task", &task, "idle_timeout", &o.idle_timeout_s,
-                    "pinned", &pinned) ||
+    if (json_unpack((json_t *)(uintptr_t)entry,
+                    "{s:s, s?i, s?i, s?i, s?s, s?i, s?b, s?b, s?b}", "model", &path,
+                    "gpu_layers", &o.gpu_layers, "context", &o.context, "slots",
+                    &o.slots, "task", &task, "idle_timeout", &o.idle_timeout_s,
+                    "pinned", &pinned, "parked", &parked, "gave_way", &gave_way) ||
         worker_task_from_name(task, &o.task, &ignored) || path[0] != '/')
         return -1;
     o.is_pinned = pinned;
     wish_set(ret, path, &o);
+    ret->is_parked = parked;
+    ret->gave_way = gave_way;
     return 0;
 }
 
@@ -144,13 +147,20 @@ int desired_read(const char *path, struct desired_wishes *ret, struct err *err)
 
 static json_t *wish_json(const struct wish *w)
 {
+    json_t *entry;
+
     if (!w->path)
         return json_null();
-    return json_pack("{s:s, s:i, s:i, s:i, s:s, s:i, s:b}", "model", w->path,
-                     "gpu_layers", w->options.gpu_layers, "context", w->options.context,
-                     "slots", w->options.slots, "task",
-                     worker_task_name(w->options.task), "idle_timeout",
-                     w->options.idle_timeout_s, "pinned", w->options.is_pinned);
+    entry = json_pack("{s:s, s:i, s:i, s:i, s:s, s:i, s:b}", "model", w->path,
+                      "gpu_layers", w->options.gpu_layers, "context",
+                      w->options.context, "slots", w->options.slots, "task",
+                      worker_task_name(w->options.task), "idle_timeout",
+                      w->options.idle_timeout_s, "pinned", w->options.is_pinned);
+    if (w->is_parked)
+        json_object_set_new(entry, "parked", json_true());
+    if (w->gave_way)
+        json_object_set_new(entry, "gave_way", json_true());
+    return entry;
 }
 
 char *desired_text(const struct desired_wishes *wishes)

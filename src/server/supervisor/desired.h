@@ -18,6 +18,8 @@ struct wish {
     bool known; /* false: nobody has decided yet, so the starter model it is */
     char *path; /* NULL: nothing */
     struct worker_load_options options;
+    bool is_parked; /* text, on disk: out of memory until it is wanted again */
+    bool gave_way;  /* parked for somebody else: comes back by itself */
 };
 
 void wish_set(struct wish *w, const char *path,

@@ -13,10 +13,8 @@
  * reads everything again anyway; a recurrent one keeps a state that fits to one position only; vectors and ranks have no
  * context. Images in a context cannot be saved by llama-server, which refuses, and the refusal is passed on.
  *
- * Stale files are removed: another model or another file of that name, other context, slots or task. They hold what people
- * wrote, so they are readable by the owner alone (the cage's umask), go with the unload of their model, and go
- * when the server starts, because nothing knows then what they belonged to. --kv-limit and --kv-files bound them; the
- * oldest go first.
+ * Stale files are removed: another model or another file of that name, other context, slots or task. What is kept, how
+ * long, and over a restart of the server, is contexts.c.
  *
  * Two ways back. What was parked to make room for something else comes back when whoever parked it says so. What was
  * parked because nobody used it comes back with the next request for it (supervisor_summon), if need be in place of
@@ -28,97 +26,10 @@
 #include "server/models/peek.h"
 #include "server/supervisor/worker.h"
 
-#include <dirent.h>
 #include <inttypes.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define SLOT_LIMIT_MS 120000 /* for one file; it may be gigabytes on a slow disk */
-
-/* ---- files ---- */
-
-static char *kv_folder(const struct supervisor *s)
-{
-    return file_join(s->config->home, "kv");
-}
-
-static void on_removed(uv_fs_t *request)
-{
-    uv_fs_req_cleanup(request);
-    free(request);
-}
-
-static void remove_file(struct supervisor *s, const char *name)
-{
-    uv_fs_t *request = mem_zalloc(sizeof(*request));
-    char *folder = kv_folder(s), *path = file_join(folder, name);
-
-    if (uv_fs_unlink(s->loop, request, path, on_removed))
-        on_removed(request);
-    free(path);
-    free(folder);
-}
-
-static void forget_slot(struct worker *w, int i)
-{
-    remove_file(w->s, w->kv.slots[i].file);
-    w->kv.slots[i] = w->kv.slots[--w->kv.count];
-}
-
-void kv_forget(struct worker *w)
-{
-    while (w->kv.count)
-        forget_slot(w, 0);
-}
-
-/* The oldest go until the rest is within the bounds. */
-static void keep_bounds(struct supervisor *s)
-{
-    for (;;) {
-        struct worker *oldest = NULL;
-        int64_t bytes = 0, files = 0;
-        int at = 0;
-
-        for (int id = WORKER_LLM; id < s->worker_count; id++) {
-            struct worker *w = s->workers[id];
-
-            for (int i = 0; i < w->kv.count; i++) {
-                bytes += (int64_t)w->kv.slots[i].bytes;
-                files++;
-                if (!oldest ||
-                    w->kv.slots[i].saved_ms < oldest->kv.slots[at].saved_ms) {
-                    oldest = w;
-                    at = i;
-                }
-            }
-        }
-        if (!oldest || (bytes <= s->config->kv_limit && files <= s->config->kv_files))
-            return;
-        log_info(s->log,
-                 "Saved context %s is removed: %" PRId64 " files with %" PRId64
-                 " bytes are more than --kv-files or --kv-limit allow",
-                 oldest->kv.slots[at].file, files, bytes);
-        forget_slot(oldest, at);
-    }
-}
-
-void kv_prepare_folder(struct supervisor *s)
-{
-    char *folder = kv_folder(s);
-    struct err err = {0};
-    DIR *dir;
-
-    if (file_make_folder(folder, 0700, &err) || chmod(folder, 0700))
-        log_warning(s->log, "Contexts cannot be saved in %s%s%s", folder,
-                    *err.message ? ": " : "", err.message);
-    dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir));)
-        if (e->d_name[0] != '.')
-            (void)unlinkat(dirfd(dir), e->d_name, 0);
-    if (dir)
-        closedir(dir);
-    free(folder);
-}
 
 /* ---- whose files they are ---- */
 
@@ -185,11 +96,6 @@ static void ask_slot(struct worker *w, const char *action, int slot, const char 
 
 static void save_next(struct worker *w);
 
-static void make_name(const struct worker *w, int slot, char *ret, size_t size)
-{
-    snprintf(ret, size, "w%d-%u-%d.kv", w->id, w->generation, slot);
-}
-
 static json_int_t number_of(const json_t *answer, const char *key)
 {
     return json_integer_value(json_object_get(answer, key));
@@ -199,17 +105,19 @@ static void on_slot_saved(void *user, const struct err *err, int status,
                           const char *body, size_t len)
 {
     struct worker *w = user;
-    struct kv_slot slot = {.slot = w->kv_at, .saved_ms = clock_ms()};
+    struct kv_slot slot = {.slot = w->kv_at, .saved_us = clock_unix_us()};
     json_t *answer = err ? NULL : json_loadb(body, len, 0, NULL);
 
     w->kv_call = NULL;
-    make_name(w, slot.slot, slot.file, sizeof(slot.file));
+    kv_new_name(w, slot.slot, slot.file, sizeof(slot.file));
     slot.tokens = number_of(answer, "n_saved");
     slot.bytes = (uint64_t)number_of(answer, "n_written");
-    if (status == 200 && slot.tokens > 0)
+    if (status == 200 && slot.tokens > 0) {
         w->kv.slots[w->kv.count++] = slot;
-    else
-        remove_file(w->s, slot.file);
+        kv_sync(w, &slot);
+    } else {
+        kv_remove_file(w->s, slot.file);
+    }
     if (status != 200)
         log_warning(w->s->log, "The context of slot %d could not be saved: %s",
                     slot.slot, err ? err->message : body);
@@ -218,36 +126,18 @@ static void on_slot_saved(void *user, const struct err *err, int status,
     save_next(w);
 }
 
-int64_t kv_tokens(const struct worker *w)
-{
-    int64_t tokens = 0;
-
-    for (int i = 0; i < w->kv.count; i++)
-        tokens += w->kv.slots[i].tokens;
-    return tokens;
-}
-
-uint64_t kv_bytes(const struct worker *w)
-{
-    uint64_t bytes = 0;
-
-    for (int i = 0; i < w->kv.count; i++)
-        bytes += w->kv.slots[i].bytes;
-    return bytes;
-}
-
 static void save_next(struct worker *w)
 {
     char file[KV_NAME_SIZE];
 
     if (w->kv_at < w->present.slots && w->kv_at < KV_SLOTS_MAX) {
-        make_name(w, w->kv_at, file, sizeof(file));
+        kv_new_name(w, w->kv_at, file, sizeof(file));
         ask_slot(w, "save", w->kv_at, file, on_slot_saved);
         return;
     }
     log_info(w->s->log, "Saved the context of %s: %" PRId64 " tokens in %d slots",
              file_name(w->loaded), kv_tokens(w), w->kv.count);
-    keep_bounds(w->s);
+    kv_keep_bounds(w->s);
     worker_event(w, EV_SAVED);
 }
 
@@ -257,6 +147,7 @@ void kv_save(struct worker *w)
 
     kv_forget(w);
     w->kv_at = 0;
+    w->kv.stamp = (uint64_t)clock_unix_us();
     if (why) {
         log_info(w->s->log, "The context of %s is not saved: %s", file_name(w->loaded),
                  why);
@@ -285,7 +176,7 @@ static void on_slot_restored(void *user, const struct err *err, int status,
     } else {
         log_warning(w->s->log, "The context of slot %d did not come back: %s",
                     slot->slot, err ? err->message : body);
-        forget_slot(w, w->kv_at);
+        kv_forget_slot(w, w->kv_at);
     }
     json_decref(answer);
     restore_next(w);
@@ -365,6 +256,32 @@ void park_idle_begin(struct worker *w)
 void park_idle_end(struct worker *w)
 {
     uv_timer_stop(&w->idle_timer);
+}
+
+/* ---- parked when the server before this one ended ---- */
+
+bool park_take_up(struct worker *w)
+{
+    struct err ignored;
+
+    if (w->kind != WORKER_LLM || !w->wanted.path || !w->wanted.is_parked)
+        return false;
+    w->is_predicted = !supervisor_predict(w->s, w->wanted.path, &w->wanted.options,
+                                          &w->predicted, &ignored);
+    if (!w->is_predicted)
+        return false; /* its start will say what is wrong */
+    w->present = launch_options(w->s->config, &w->wanted);
+    w->gave_way = w->wanted.gave_way;
+    w->park_until = PARK_UNTIL_WANTED;
+    w->used_ms = clock_ms();
+    snprintf(w->park_reason, sizeof(w->park_reason),
+             "it was when the server ended, and nobody has wanted it since");
+    snprintf(w->reason, sizeof(w->reason), "parked: %s", w->park_reason);
+    log_info(w->s->log, "LLM model %s stays parked", w->wanted.path);
+    worker_set_state(w, WORKER_PARKED);
+    if (w->gave_way)
+        room_watch(w->s);
+    return true;
 }
 
 /* ---- asked for ---- */

@@ -91,19 +91,32 @@ static void add_stored(struct desired_wishes *all, const struct worker *w)
         all->text[all->text_count++] = w->stored; /* borrowed */
 }
 
-void supervisor_store(struct worker *w)
+static void store(struct worker *w)
 {
     struct supervisor *s = w->s;
     struct desired_wishes all = {0};
 
     wish_set(&w->stored, w->wanted.path, &w->wanted.options);
-    w->to_announce = w->wanted.path != NULL;
+    w->stored.is_parked = w->kind == WORKER_LLM && w->state == WORKER_PARKED;
+    w->stored.gave_way = w->stored.is_parked && w->gave_way;
     all.sd = s->workers[WORKER_SD]->stored;
     add_stored(&all, s->workers[s->default_text]);
     for (int id = WORKER_LLM; id < s->worker_count; id++)
         if (id != s->default_text)
             add_stored(&all, s->workers[id]);
     record_write(s->desired, desired_text(&all), on_stored, s);
+}
+
+void supervisor_store(struct worker *w)
+{
+    w->to_announce = w->wanted.path != NULL;
+    store(w);
+}
+
+void supervisor_store_parked(struct worker *w)
+{
+    if (w->kind == WORKER_LLM && w->stored.is_parked != (w->state == WORKER_PARKED))
+        store(w);
 }
 
 /* ---- at the start ---- */
@@ -145,8 +158,12 @@ static void want_stored(struct worker *w)
     } else if (is_starter(w->kind, w->stored.path)) {
         want_starter(w);
         w->wanted.options = w->stored.options;
+        w->wanted.is_parked = w->stored.is_parked;
+        w->wanted.gave_way = w->stored.gave_way;
     } else if (file_exists(w->stored.path)) {
         wish_set(&w->wanted, w->stored.path, &w->stored.options);
+        w->wanted.is_parked = w->stored.is_parked;
+        w->wanted.gave_way = w->stored.gave_way;
     } else if (w->kind == WORKER_SD || w->id == w->s->default_text) {
         log_warning(w->s->log, "%s model %s is gone: taking the starter instead",
                     w->profile->title, w->stored.path);
@@ -175,18 +192,22 @@ static void choose(struct worker *w, const char *given)
 /* One worker for each text model of the record, the default in the first. */
 static void take_record(struct supervisor *s, const struct desired_wishes *record)
 {
-    int count = record->text_count;
+    int count = record->text_count, residents = 0;
 
     if (record->sd.known)
         wish_set(&s->workers[WORKER_SD]->stored, record->sd.path, &record->sd.options);
     if (record->text_known && count == 0)
         wish_set(&s->workers[WORKER_LLM]->stored, NULL, NULL);
-    if (count > s->config->llm_resident)
-        count = (int)s->config->llm_resident;
     for (int i = 0; i < count; i++) {
-        struct worker *w = i ? worker_new(s, WORKER_LLM) : s->workers[s->default_text];
+        const struct wish *wish = &record->text[i];
+        struct worker *w;
 
-        wish_set(&w->stored, record->text[i].path, &record->text[i].options);
+        if (!wish->is_parked && ++residents > s->config->llm_resident)
+            continue;
+        w = i ? worker_new(s, WORKER_LLM) : s->workers[s->default_text];
+        wish_set(&w->stored, wish->path, &wish->options);
+        w->stored.is_parked = wish->is_parked;
+        w->stored.gave_way = wish->gave_way;
     }
 }
 

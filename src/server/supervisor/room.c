@@ -40,7 +40,7 @@
 
 static void on_timer(uv_timer_t *timer);
 
-static void keep_looking(struct supervisor *s)
+void room_watch(struct supervisor *s)
 {
     if (!uv_is_active((uv_handle_t *)&s->room.timer))
         uv_timer_start(&s->room.timer, on_timer, LOOK_MS, LOOK_MS);
@@ -172,7 +172,7 @@ static bool grant_all_the_same(struct supervisor *s, const struct room_ask *ask,
                  ask->name, m.layers, ask->layers, l->devices[ask->device].name,
                  GIB(l->devices[ask->device].free), GIB(ask->bytes));
         tell(s, l, &m, ask->name);
-        keep_looking(s);
+        room_watch(s);
         return true;
     }
     if (!may_try(ask, l))
@@ -274,7 +274,7 @@ static void put_in(struct supervisor *s, const struct room_ask *ask)
     kept->since_ms = clock_ms();
     kept->next = NULL;
     *end = kept;
-    keep_looking(s);
+    room_watch(s);
     supervisor_wake(s);
 }
 
@@ -540,7 +540,7 @@ void room_released(struct worker *w)
     if (devices_simulate_memory(w->s->devices) || w->s->shutting_down)
         return; /* what is not observed does not lag */
     w->s->room.released_ms = clock_ms();
-    keep_looking(w->s);
+    room_watch(w->s);
 }
 
 void room_forget(struct worker *w)

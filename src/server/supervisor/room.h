@@ -81,6 +81,8 @@ enum room_answer room_for_worker(struct worker *w, struct err *err);
 /* Does somebody else wait for memory already, and not for leave? */
 bool room_is_wanted(const struct supervisor *s, const struct worker *but);
 /* Its process is gone. */
+/* somebody has given way, and is to come back when all is quiet */
+void room_watch(struct supervisor *s);
 void room_released(struct worker *w);
 /* It does not want it any more. */
 void room_forget(struct worker *w);

@@ -281,6 +281,7 @@ void worker_become_ready(struct worker *w)
         supervisor_store(w);
     w->was_lost = false;
     worker_set_state(w, w->running ? WORKER_BUSY : WORKER_READY);
+    supervisor_store_parked(w);
     if (w->kind == WORKER_SD)
         learn_from(w);
     park_idle_begin(w);

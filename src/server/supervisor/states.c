@@ -107,6 +107,7 @@ static void become_parked(struct worker *w)
     log_info(w->s->log, "%s model %s is parked: %s", w->profile->title, w->wanted.path,
              w->park_reason);
     worker_set_state(w, WORKER_PARKED);
+    supervisor_store_parked(w);
     supervisor_settle(w, WAIT_PARK, NULL);
 }
 

@@ -203,7 +203,8 @@ static void finish_shutdown(struct supervisor *s)
     for (int i = 0; i < s->worker_count; i++)
         if (s->workers[i]->process)
             return;
-    if (!done || record_is_writing(s->desired) || record_is_writing(s->measured))
+    if (!done || record_is_writing(s->desired) || record_is_writing(s->measured) ||
+        kv_is_writing(s))
         return;
     s->shut_done = NULL;
     done(s->shut_data, NULL);
@@ -331,7 +332,7 @@ int supervisor_new(const struct supervisor_options *o, struct supervisor **ret,
         log_warning(s->log, "Ended %zu worker(s) that an earlier server left behind",
                     reaper_found(s->reaper));
     make_run_folder(s);
-    kv_prepare_folder(s);
+    kv_prepare(s);
     record = file_join(s->config->home, "desired.json");
     s->desired = record_new(s->loop, record);
     free(record);
@@ -349,8 +350,10 @@ int supervisor_new(const struct supervisor_options *o, struct supervisor **ret,
 void supervisor_begin(struct supervisor *s)
 {
     residents_choose_wanted(s);
+    kv_begin(s);
     for (int i = 0; i < s->worker_count; i++)
-        worker_event(s->workers[i], EV_START);
+        if (!park_take_up(s->workers[i]))
+            worker_event(s->workers[i], EV_START);
 }
 
 void supervisor_shutdown(struct supervisor *s, supervisor_done_fn *done, void *data)
@@ -415,6 +418,7 @@ void supervisor_free(struct supervisor *s)
     }
     record_free(s->desired);
     record_free(s->measured);
+    record_free(s->contexts);
     learned_free(s->learned);
     reaper_free(s->reaper);
     room_close(s);

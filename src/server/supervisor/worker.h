@@ -6,6 +6,7 @@
  *   health.c      questions to the process: is it there, load this, let it go
  *   wishes.c      what may be asked: load, unload, start, stop, restart
  *   park.c        out of memory and back, with the context; what nobody uses
+ *   contexts.c    (and context_record.c) the files of saved contexts, over a restart of the server, too
  *   ledger.c      what lies where in memory
  *   room.c        who wants memory, and who gives way
  *   learn.c       what models really took, for the next time
@@ -61,7 +62,8 @@ struct kv_slot {
     char file[KV_NAME_SIZE]; /* in the folder kv of the state folder */
     json_int_t tokens;
     uint64_t bytes;
-    uint64_t saved_ms;
+    int64_t saved_us; /* since 1970 */
+    bool is_synced;   /* on the disk, so it may stand in the record */
 };
 
 /* What it can be restored into: this file, started like this. */
@@ -77,6 +79,7 @@ struct kv {
     struct kv_owner owner;
     struct kv_slot slots[KV_SLOTS_MAX];
     int count;
+    uint64_t stamp; /* of the names to come; no two are alike */
 };
 
 enum kv_step { KV_NOTHING, KV_RESTORING, KV_RESTORED };
@@ -195,6 +198,8 @@ struct supervisor {
     struct room room;
     struct record *desired;  /* desired.json */
     struct record *measured; /* measured.json */
+    struct record *contexts; /* contexts.json */
+    int contexts_syncing;    /* files on their way to the disk */
     struct learned *learned;
     struct reaper *reaper;
     struct supervisor_wait *waits;
@@ -265,6 +270,8 @@ struct worker *worker_new(struct supervisor *s, enum worker_kind kind);
 /* residents.c */
 /* `wanted` of this worker is loaded, or it was unloaded: keep that */
 void supervisor_store(struct worker *w);
+/* the same for its being parked, or not any more; only when that is news */
+void supervisor_store_parked(struct worker *w);
 void residents_choose_wanted(struct supervisor *s);
 /* the default text worker from here on; the two change names */
 void residents_make_default(struct worker *w);
@@ -286,15 +293,33 @@ void learn_correct(const struct supervisor *s, const char *path,
 /* of a picture model; 0: not known */
 uint64_t learn_picture_model(const struct supervisor *s, const char *path);
 
+/* contexts.c */
+void kv_prepare(struct supervisor *s);
+/* which contexts are still wanted; everything else goes. Once the wishes are known */
+void kv_begin(struct supervisor *s);
+void kv_new_name(const struct worker *w, int slot, char *ret, size_t size);
+void kv_remove_file(struct supervisor *s, const char *name);
+void kv_forget_slot(struct worker *w, int i);
+void kv_forget(struct worker *w); /* the files, too */
+void kv_sync(struct worker *w, const struct kv_slot *slot);
+void kv_keep_bounds(struct supervisor *s);
+bool kv_is_writing(const struct supervisor *s);
+int64_t kv_tokens(const struct worker *w);
+uint64_t kv_bytes(const struct worker *w);
+
+/* context_record.c */
+/* an entry of contexts.json; the model's path is borrowed from it */
+json_t *kv_json(const char *model, const struct kv *kv);
+int kv_from_json(const json_t *entry, const char **ret_model,
+                 struct kv *ret) MUST_CHECK;
+
 /* park.c */
-void kv_prepare_folder(struct supervisor *s);
 void kv_save(struct worker *w); /* ends in EV_SAVED */
 /* true: it is on its way and ends in EV_LOADED once more */
 bool kv_restore(struct worker *w);
-void kv_forget(struct worker *w); /* the files, too */
-int64_t kv_tokens(const struct worker *w);
-uint64_t kv_bytes(const struct worker *w);
 void kv_process_gone(struct worker *w);
+/* true: it was parked when the server ended before, and is again */
+bool park_take_up(struct worker *w);
 void park_idle_begin(struct worker *w);
 void park_idle_end(struct worker *w);
 

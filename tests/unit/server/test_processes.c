@@ -1,4 +1,4 @@
-/* Child processes, the record of them, and the record of what should be loaded. */
+/* Child processes, the record of them, and the records of what should be loaded and of saved contexts. */
 #include "unit.h"
 
 #include "base/buf.h"
@@ -9,6 +9,7 @@
 #include "server/supervisor/process.h"
 #include "server/supervisor/reaper.h"
 #include "server/supervisor/record.h"
+#include "server/supervisor/worker.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -258,6 +259,7 @@ static void wishes_survive(void **state)
     wish_set(&wishes.text[0], "/a/d \"x\".gguf", &o);
     wishes.text_count = 2;
     wish_set(&wishes.text[1], "/a/e.gguf", NULL);
+    wishes.text[1].is_parked = wishes.text[1].gave_way = true;
     record_write(d, desired_text(&wishes), count_done, &done);
     uv_run(&loop, UV_RUN_DEFAULT);
     assert_int_equal(done, 2);
@@ -266,6 +268,8 @@ static void wishes_survive(void **state)
     assert_int_equal(back.text_count, 2);
     assert_true(wish_is_same(&back.text[0], &wishes.text[0]));
     assert_true(wish_is_same(&back.text[1], &wishes.text[1]));
+    assert_false(back.text[0].is_parked || back.text[0].gave_way);
+    assert_true(back.text[1].is_parked && back.text[1].gave_way);
     desired_wishes_release(&back);
     desired_wishes_release(&wishes);
     wish_set(&wishes.sd, NULL, NULL); /* unloaded: that is a decision */
@@ -346,6 +350,67 @@ static void a_damaged_record_is_said_and_ignored(void **state)
     }
 }
 
+static void saved_contexts_survive(void **state)
+{
+    struct kv kv = {.owner = {.device = 3,
+                              .inode = 4,
+                              .size = 5,
+                              .modified = {.tv_sec = 6, .tv_nsec = 7},
+                              .options = {.context = 512,
+                                          .slots = 2,
+                                          .task = TASK_CHAT}},
+                    .count = 2,
+                    .slots = {{.slot = 0, .file = "w1-ab-0.kv", .tokens = 1},
+                              {.slot = 1,
+                               .file = "w1-ab-1.kv",
+                               .tokens = 40,
+                               .bytes = 1 << 20,
+                               .saved_us = 9,
+                               .is_synced = true}}},
+              back;
+    json_t *entry = kv_json("/a/b.gguf", &kv);
+    const char *model;
+
+    (void)state;
+    assert_int_equal(kv_from_json(entry, &model, &back), 0);
+    assert_string_equal(model, "/a/b.gguf");
+    assert_int_equal(back.count, 1); /* the other one may not be on the disk */
+    assert_string_equal(back.slots[0].file, "w1-ab-1.kv");
+    assert_int_equal(back.slots[0].slot, 1);
+    assert_int_equal(back.slots[0].tokens, 40);
+    assert_int_equal(back.slots[0].bytes, 1 << 20);
+    assert_int_equal(back.owner.inode, 4);
+    assert_int_equal(back.owner.modified.tv_nsec, 7);
+    assert_true(load_options_are_same(&back.owner.options, &kv.owner.options));
+    json_decref(entry);
+}
+
+static void names_that_lead_elsewhere_are_not_taken(void **state)
+{
+    static const char *const names[] = {
+        "w/../../x", "/etc/passwd",
+        "..",        "",
+        "w1\\x",     "w-a-name-that-is-longer-than-any-of-ours-could-be"};
+    struct kv kv = {.count = 1,
+                    .slots = {{.file = "w1.kv", .tokens = 1, .is_synced = true}}},
+              back;
+    json_t *entry = kv_json("/a", &kv), *slot;
+    const char *model;
+
+    (void)state;
+    assert_int_equal(kv_from_json(entry, &model, &back), 0);
+    slot = json_array_get(json_object_get(entry, "saved"), 0);
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        json_object_set_new(slot, "file", json_string(names[i]));
+        assert_int_equal(kv_from_json(entry, &model, &back), -1);
+    }
+    json_object_set_new(entry, "saved", json_null());
+    assert_int_equal(kv_from_json(entry, &model, &back), 0);
+    assert_int_equal(back.count, 0);
+    assert_int_equal(kv_from_json(json_null(), &model, &back), -1);
+    json_decref(entry);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -358,6 +423,8 @@ int main(void)
         cmocka_unit_test(wishes_survive),
         cmocka_unit_test(the_record_of_version_1_is_read),
         cmocka_unit_test(a_damaged_record_is_said_and_ignored),
+        cmocka_unit_test(saved_contexts_survive),
+        cmocka_unit_test(names_that_lead_elsewhere_are_not_taken),
     };
 
     return RUN_TESTS(tests);

@@ -76,6 +76,11 @@ void supervisor_store(struct worker *w)
     wish_set(&w->stored, w->wanted.path, &w->wanted.options);
 }
 
+void supervisor_store_parked(struct worker *w)
+{
+    w->stored.is_parked = w->state == WORKER_PARKED;
+}
+
 void kv_save(struct worker *w)
 {
     (void)w;
@@ -509,6 +514,7 @@ static void parking_saves_and_comes_back_with_the_context(void **state)
     assert_int_equal(did.settled[WAIT_PARK], 0); /* not before the memory is free */
     ends(SIGTERM, 0, true);
     assert_int_equal(w->state, WORKER_PARKED);
+    assert_true(w->stored.is_parked); /* a restart of the server leaves it so */
     assert_int_equal(did.settled[WAIT_PARK], 1);
     assert_string_equal(w->wanted.path, "/m/a.gguf");
     assert_int_equal(did.forgets, 0);
@@ -521,6 +527,7 @@ static void parking_saves_and_comes_back_with_the_context(void **state)
     did.restores_context = false;
     worker_event(w, EV_LOADED);
     assert_int_equal(w->state, WORKER_READY);
+    assert_false(w->stored.is_parked);
     assert_int_equal(w->restarts, 0);
 }
 
