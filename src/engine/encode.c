@@ -8,6 +8,7 @@
  * are kept, and whenever a row says something else the keys and values are made again from them: that is under a
  * hundredth of a run of the U-Net, while keeping the keys and values themselves would take thirty times the memory. */
 #include "base/mem.h"
+#include "engine/lora/tags.h"
 #include "engine/run.h"
 
 #include <math.h>
@@ -22,15 +23,14 @@ static bool needs_negative(const struct script *s, const struct plan_of_job *pla
            sampler_wants_uncond(plan->sampler);
 }
 
-static int write_script(const struct engine_job *job, const struct plan_of_job *plan,
-                        struct script *ret, struct err *err)
+static int write_prompts(const char *prompt, const char *negative,
+                         const struct plan_of_job *plan, struct script *ret,
+                         struct err *err)
 {
     bool is_a1111 = plan->syntax == PROMPT_A1111;
-    const char *negative = job->negative_prompt ? job->negative_prompt : "";
 
-    ret->steps = job->steps * (sampler_is_second_order(plan->sampler) ? 2 : 1);
-    if (is_a1111 ? script_add_prompt(ret, job->prompt, err)
-                 : script_add_plain(ret, job->prompt, err))
+    if (is_a1111 ? script_add_prompt(ret, prompt, err)
+                 : script_add_plain(ret, prompt, err))
         return -1;
     if (!needs_negative(ret, plan))
         return 0;
@@ -41,6 +41,21 @@ static int write_script(const struct engine_job *job, const struct plan_of_job *
         return -1;
     }
     return 0;
+}
+
+/* The tags of LoRAs say how, not what. */
+static int write_script(const struct engine_job *job, const struct plan_of_job *plan,
+                        struct script *ret, struct err *err)
+{
+    char *prompt = lora_tags_strip(job->prompt);
+    char *negative = lora_tags_strip(job->negative_prompt ? job->negative_prompt : "");
+    int result;
+
+    ret->steps = job->steps * (sampler_is_second_order(plan->sampler) ? 2 : 1);
+    result = write_prompts(prompt, negative, plan, ret, err);
+    free(prompt);
+    free(negative);
+    return result;
 }
 
 /* Is it the prompt that says this, or the negative prompt alone? */

@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "engine/image/png.h"
+#include "engine/loras.h"
 #include "engine/model.h"
 #include "engine/start.h"
 #include "engine/text/tokenizer.h"
@@ -56,6 +57,8 @@ int engine_open(struct engine **ret_engine, const struct engine_options *options
         free(engine);
         return -1;
     }
+    for (int i = 0; i < ENGINE_LORA_FOLDERS && options->lora_folders[i]; i++)
+        engine->lora_folders[i] = mem_strdup(options->lora_folders[i]);
     *ret_engine = engine;
     return 0;
 }
@@ -65,6 +68,8 @@ void engine_close(struct engine *engine)
     if (!engine)
         return;
     backend_close(engine->backend);
+    for (int i = 0; i < ENGINE_LORA_FOLDERS; i++)
+        free(engine->lora_folders[i]);
     free(engine);
 }
 
@@ -190,6 +195,7 @@ void engine_model_free(struct engine_model *model)
     stages_free(model, model->stages);
     if (model->store)
         model->engine->backend->ops->store_free(model->store);
+    loras_close(model->loras);
     checkpoint_close(model->checkpoint);
     free(model);
 }
@@ -507,24 +513,27 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
     struct engine_estimate estimate = {0};
     struct plan_of_job plan;
     struct job_memory memory;
+    struct loras *loras;
+    uint64_t drawing, laying, start = 0;
 
-    if (job_understand(model, job, &plan, err) || model_compile(model, &plan.size, err))
+    if (job_understand(model, job, &plan, err) ||
+        model_compile(model, &plan.size, err) ||
+        (job->start.image.data && start_bytes(job, &start, err)) ||
+        loras_open(&loras, model, job, err))
         return -1;
+    laying = loras_lay_bytes(model, loras);
+    loras_close(loras);
     job_memory_lay_out(&memory, model, &plan);
+    drawing = memory.total + memory.beside + start;
+    job_memory_release(&memory);
     estimate.resident_bytes = model->engine->backend->ops->store_bytes(model->store);
-    estimate.peak_bytes = estimate.resident_bytes + memory.total + memory.beside;
+    /* LoRAs are laid before the job's own memory is there */
+    estimate.peak_bytes =
+        estimate.resident_bytes + (drawing > laying ? drawing : laying);
     for (int i = 0; i < STAGE_COUNT; i++)
         if (model->stages->programs[i])
             estimate.peak_bytes += model->stages->programs[i]->missing_weight_bytes +
                                    model->stages->programs[i]->other_bytes;
-    job_memory_release(&memory);
-    if (job->start.image.data) {
-        uint64_t bytes;
-
-        if (start_bytes(job, &bytes, err))
-            return -1;
-        estimate.peak_bytes += bytes;
-    }
     *ret_estimate = estimate;
     return 0;
 }

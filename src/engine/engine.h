@@ -25,10 +25,14 @@
 struct engine;
 struct engine_model;
 
+enum { ENGINE_LORA_FOLDERS = 4 };
+
 struct engine_options {
     const char *backend;   /* "dnnl", "ref"; NULL: the best that is built in */
     const char *precision; /* "f32", "bf16"; NULL: the best for this processor */
     int threads;           /* 0: one per processor core */
+    /* Where the LoRAs of prompts are, the first one first; NULL: no more. Copied. */
+    const char *lora_folders[ENGINE_LORA_FOLDERS];
 };
 
 int engine_open(struct engine **ret_engine, const struct engine_options *options,
@@ -99,8 +103,8 @@ struct engine_start {
 };
 
 struct engine_job {
-    const char *prompt;          /* UTF-8, with brackets and AND (docs/prompts.md); ""
-                                    is a prompt, NULL is none */
+    const char *prompt;          /* UTF-8, with brackets, AND and LoRAs
+                                    (docs/prompts.md); "" is a prompt, NULL is none */
     const char *negative_prompt; /* NULL: "" */
     int width, height; /* multiples of 8 (more where the model halves more often) */
     int steps;
@@ -144,9 +148,22 @@ struct engine_estimate {
 int engine_estimate(struct engine_model *model, const struct engine_job *job,
                     struct engine_estimate *ret_estimate, struct err *err) MUST_CHECK;
 
-enum engine_phase { ENGINE_PHASE_ENCODE, ENGINE_PHASE_SAMPLE, ENGINE_PHASE_DECODE };
+enum engine_phase {
+    ENGINE_PHASE_ENCODE, /* LoRAs onto the weights, prompts into vectors */
+    ENGINE_PHASE_SAMPLE,
+    ENGINE_PHASE_DECODE
+};
 const char *
 engine_phase_name(enum engine_phase phase); /* "encode", "sample", "decode" */
+
+/* One of those that the prompts ask for. Lives only during the call. */
+struct engine_lora {
+    const char *name;
+    double unet, text; /* strengths */
+    size_t matched,
+        unmatched; /* tensors of its file that change the model, and others */
+    const char *first_unmatched; /* NULL: none */
+};
 
 /* Everything in it lives only during the call. */
 struct engine_image {
@@ -169,6 +186,8 @@ struct engine_preview {
 };
 
 struct engine_events {
+    /* before the first phase, once for each */
+    void (*on_lora)(void *user, const struct engine_lora *lora);
     void (*on_phase)(void *user, enum engine_phase phase, int image);
     /* after step 1..steps of image 0..count-1 */
     void (*on_step)(void *user, int image, int step, int steps);

@@ -1,5 +1,6 @@
 /* generate: one job from prompt to PNG.
  *
+ * loras.c: the LoRAs that the prompts ask for, laid over the weights.
  * encode.c: what the prompts say, through the text encoder, and the U-Net's keys and values. Then per picture: noise,
  * the sampler's walk along the sigmas (each step one U-Net run over the batch of the prompt's parts and the negative
  * prompt), decode, PNG.
@@ -18,6 +19,7 @@
 #include "base/mem.h"
 #include "engine/image/parameters.h"
 #include "engine/image/png.h"
+#include "engine/loras.h"
 #include "engine/run.h"
 #include "engine/start.h"
 
@@ -427,7 +429,6 @@ static int draw_images(struct run *run, struct err *err)
 {
     int64_t seed = run->job->seed >= 0 ? run->job->seed : draw_seed();
 
-    tell_phase(run, ENGINE_PHASE_ENCODE);
     if (run_encode(run, err) || (run->start && encode_start(run, err)))
         return -1;
     for (run->image = 0; run->image < run->job->count; run->image++)
@@ -435,6 +436,17 @@ static int draw_images(struct run *run, struct err *err)
             deliver(run, seed + run->image, err))
             return -1;
     return 0;
+}
+
+static int take_loras(struct run *run, struct err *err)
+{
+    struct loras *loras;
+
+    if (loras_open(&loras, run->model, run->job, err))
+        return -1;
+    loras_tell(loras, run->events);
+    tell_phase(run, ENGINE_PHASE_ENCODE);
+    return model_lay(run->model, loras, run->events, err);
 }
 
 static void make_sigmas(struct run *run)
@@ -464,7 +476,7 @@ int engine_generate(struct engine_model *model, const struct engine_job *job,
     run->job = job;
     run->events = events ? events : &nothing;
     if (job_understand(model, job, &run->plan, err) ||
-        model_compile(model, &run->plan.size, err) || model_pack(model, NULL, err))
+        model_compile(model, &run->plan.size, err) || take_loras(run, err))
         goto out;
     job_memory_lay_out(&run->memory, model, &run->plan);
     run->latent_count = (size_t)(job->width / model->checkpoint->vae.scale) *

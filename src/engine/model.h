@@ -11,6 +11,7 @@
 
 struct engine {
     struct backend *backend;
+    char *lora_folders[ENGINE_LORA_FOLDERS + 1]; /* NULL at the end */
 };
 
 enum stage {
@@ -30,12 +31,16 @@ struct stages {
     struct program *programs[STAGE_COUNT];
 };
 
+struct loras;
+
 struct engine_model {
     struct engine *engine;
     struct checkpoint *checkpoint;
     struct weight_store *store;
     struct stages *stages;  /* of the size that was asked for last */
     struct preview preview; /* learned with the first one */
+    struct loras *loras;    /* over the weights; NULL before the first job */
+    bool is_laid;           /* the weights are packed with just these */
 };
 
 /* Compiles for `size` unless the model has it; weights are not packed yet. */

@@ -1,6 +1,8 @@
 /* Any bytes as a prompt, in both syntaxes: refused with a sentence, or whole chunks of ids of the vocabulary. And as
- * one that changes: refused, or every run of the U-Net has a text of the script. */
+ * one that changes: refused, or every run of the U-Net has a text of the script. And as one with LoRAs: refused, or names
+ * and strengths that can be used, and a text without them. */
 #include "engine/text/prompt.h"
+#include "engine/lora/tags.h"
 #include "engine/text/editing.h"
 
 #include "fuzz.h"
@@ -58,6 +60,27 @@ static void check_script(const char *text)
     script_release(&s);
 }
 
+static void check_tags(const char *text)
+{
+    struct lora_tags tags = {0};
+    struct err err = {0};
+    char *rest = lora_tags_strip(text);
+
+    if (lora_tags_read(&tags, text, &err)) {
+        if (err.code != ERR_INVALID)
+            abort();
+    } else {
+        for (int i = 0; i < tags.count; i++)
+            if (!*tags.all[i].name || !(fabs(tags.all[i].strength.unet) <= 100) ||
+                !(fabs(tags.all[i].strength.text) <= 100))
+                abort();
+        if ((tags.count == 0) != (strcmp(rest, text) == 0))
+            abort();
+    }
+    lora_tags_release(&tags);
+    free(rest);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char *text = malloc(size + 1);
@@ -69,6 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check(text, PROMPT_A1111);
     check(text, PROMPT_COMFY);
     check_script(text);
+    check_tags(text);
     free(text);
     return 0;
 }

@@ -20,6 +20,7 @@
 #ifndef MYSTI_ENGINE_GRAPH_BACKEND_H
 #define MYSTI_ENGINE_GRAPH_BACKEND_H
 
+#include "engine/graph/edit.h"
 #include "engine/graph/plan.h"
 
 enum backend_precision {
@@ -82,14 +83,21 @@ struct backend_ops {
     struct weight_store *(*store_new)(struct backend *backend);
     void (*store_free)(struct weight_store *store);
     size_t (*store_bytes)(const struct weight_store *store); /* allocated now */
+    /* Lays `edit` over the weights in place of the one before; NULL: none. It is borrowed until the next one. Programs
+     * must be loaded again before they run; a load that fails on the way can be tried again, with this edit or another.
+     */
+    void (*edit)(struct weight_store *store, const struct weight_edit *edit);
+    /* What the loads after that allocate for a while, at most; the edit's own memory is not in it. */
+    size_t (*edit_bytes)(const struct weight_store *store,
+                         const struct weight_edit *edit);
 
     /* Plans the graph, makes what needs no weights; fills program's byte counts. Quick
      * enough to be asked for an estimate. */
     int (*compile)(struct backend *backend, const struct graph *graph,
                    struct weight_store *store, struct program **ret_program,
                    struct err *err);
-    /* Packs the weights the store lacks. Again: nothing to do. ERR_NO_MEMORY leaves the
-     * store as it was. */
+    /* Packs the weights the store lacks, and those that an edit put out of date. Again: nothing to do. ERR_NO_MEMORY
+     * adds nothing to the store. */
     int (*load)(struct program *program, struct err *err);
     int (*run)(struct program *program, const struct program_run *run, struct err *err);
     void (*program_free)(struct program *program);

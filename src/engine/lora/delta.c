@@ -376,3 +376,24 @@ out:
     free(w.more);
     return result;
 }
+
+/* While a factor is loaded, its stored forms are there beside the ones that are used: counted twice, whatever it is. */
+static size_t factor_room(const struct lora_factor *f)
+{
+    size_t numbers;
+
+    if (!f->b)
+        return 0;
+    numbers = (size_t)f->rows * (size_t)f->inner + weight_count(f->b);
+    if (f->core)
+        numbers += weight_count(f->core) + (size_t)f->inner * (size_t)f->cols;
+    return 2 * numbers * sizeof(float);
+}
+
+size_t lora_delta_room(const struct lora_delta *d)
+{
+    size_t norms = d->norms ? weight_count(d->norms) * sizeof(double) : 0;
+
+    return factor_room(&d->f[0]) + factor_room(&d->f[1]) + norms +
+           (2 * ROWS + 1) * (size_t)d->cols * sizeof(float);
+}

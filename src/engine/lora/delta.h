@@ -52,4 +52,7 @@ int lora_delta_set_norms(struct lora_delta *delta, const struct lora_parts *part
 int lora_delta_add(const struct lora_delta *delta, const struct lora_view *view,
                    double strength, float *values, struct err *err) MUST_CHECK;
 
+/* Bytes that this allocates, at most. */
+size_t lora_delta_room(const struct lora_delta *delta);
+
 #endif

@@ -229,6 +229,18 @@ const char *lora_unmatched_name(const struct lora *lora, size_t index)
     return lora->unmatched[index];
 }
 
+size_t lora_delta_bytes(const struct lora *lora)
+{
+    size_t most = 0;
+
+    for (size_t i = 0; i < lora->target_count; i++) {
+        size_t bytes = lora_delta_room(&lora->targets[i].delta);
+
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 void lora_forget(const struct lora *lora)
 {
     weights_file_forget(lora->file);

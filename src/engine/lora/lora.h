@@ -54,6 +54,9 @@ int lora_add_delta(const struct lora *lora, const struct weight *weight,
                    struct lora_strength strength, float *values,
                    struct err *err) MUST_CHECK;
 
+/* Bytes that lora_add_delta() allocates for a while, at most. */
+size_t lora_delta_bytes(const struct lora *lora);
+
 /* Gives the mapped file's pages back, see weights_file_forget(). */
 void lora_forget(const struct lora *lora);
 

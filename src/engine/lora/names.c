@@ -248,8 +248,6 @@ static void add_openclip(struct lora_names *n, const char *stem,
 
     if (strcmp(stem, "ln_final") == 0)
         add_text(n, "final_layer_norm", place);
-    if (strcmp(stem, "token_embedding") == 0)
-        add_text(n, "embeddings.token_embedding", place);
     for (size_t i = 0; i < sizeof(inside) / sizeof(*inside); i++) {
         const char *number = stem + strlen(blocks);
 
@@ -302,6 +300,9 @@ static void add_weight(struct lora_names *n, const struct weight *w, const char 
     char stem[MAX_STEM], name[MAX_STEM];
     struct lora_place place = {.weight = w, .rows = w->dim[0]};
 
+    /* tables are read row by row, never packed: nothing could be laid over them */
+    if (str_has_suffix(w->name, "_embedding.weight"))
+        return;
     snprintf(stem, sizeof(stem), "%.*s", (int)(strlen(w->name) - strlen(ending)),
              w->name);
     snprintf(name, sizeof(name), "%s%s", stem, bias);

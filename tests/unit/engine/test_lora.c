@@ -6,6 +6,7 @@
 #include "engine/lora/lora.h"
 #include "engine/lora/names.h"
 
+#include "made.h"
 #include "unit.h"
 
 #include <math.h>
@@ -13,78 +14,6 @@
 
 #define U "model.diffusion_model."
 #define T "cond_stage_model.transformer.text_model.encoder.layers.0."
-
-/* ---- files: every value is a hash of its tensor's name and its index ---- */
-
-struct made {
-    struct buf header, data, bytes;
-};
-
-/* in [-1, 1), exactly a float; alphas are their first value's hash too, but positive */
-static double value(const char *name, int64_t i)
-{
-    uint32_t x = 2166136261U + (uint32_t)i * 0x9E3779B9U;
-
-    for (; *name; name++)
-        x = (x ^ (unsigned char)*name) * 16777619U;
-    x = (x ^ x >> 16) * 0x85EBCA6BU;
-    x = (x ^ x >> 13) * 0xC2B2AE35U;
-    return ((double)((x ^ x >> 16) >> 8)) / 8388608.0 - 1;
-}
-
-static void put_typed(struct made *m, const char *name, const char *dtype, int rank,
-                      const int64_t *dim)
-{
-    int64_t count = 1;
-    size_t at = m->data.len;
-
-    buf_printf(&m->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[",
-               m->header.len ? "," : "{", name, dtype);
-    for (int i = 0; i < rank; i++) {
-        buf_printf(&m->header, "%s%lld", i ? "," : "", (long long)dim[i]);
-        count *= dim[i];
-    }
-    for (int64_t i = 0; i < count; i++) {
-        float v = (float)value(name, i);
-
-        buf_append(&m->data, &v, sizeof(v));
-    }
-    buf_printf(&m->header, "],\"data_offsets\":[%zu,%zu]}", at, m->data.len);
-}
-
-#define PUT(m, name, ...)                                                              \
-    put_typed(m, name, "F32",                                                          \
-              (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),               \
-              (int64_t[]){__VA_ARGS__})
-
-static void put_scalar(struct made *m, const char *name, float v)
-{
-    put_typed(m, name, "F32", 0, NULL);
-    memcpy(m->data.data + m->data.len - 4, &v, 4);
-}
-
-static struct weights_file *finish(struct made *m)
-{
-    struct weights_file *file;
-    struct err err = {0};
-    uint64_t length;
-
-    buf_append_str(&m->header, "}");
-    length = m->header.len;
-    buf_append(&m->bytes, &length, sizeof(length));
-    buf_append(&m->bytes, m->header.data, m->header.len);
-    buf_append(&m->bytes, m->data.data, m->data.len);
-    if (weights_memory_open(&file, m->bytes.data, m->bytes.len, &err))
-        fail_msg("%s", err.message);
-    return file;
-}
-
-static void release(struct made *m)
-{
-    buf_release(&m->header);
-    buf_release(&m->data);
-    buf_release(&m->bytes);
-}
 
 /* ---- a base ---- */
 
@@ -115,7 +44,7 @@ static struct weights_file *base_file(struct made *m)
     PUT(m, U "input_blocks.3.1.proj_in.weight", O, I);
     PUT(m, TEXT_Q, O, I);
     PUT(m, T "self_attn.q_proj.bias", O);
-    return finish(m);
+    return made_open(m);
 }
 
 /* ---- one LoRA over it ---- */
@@ -137,7 +66,7 @@ static void expect_delta(struct made *lora_file, const char *base_name,
     struct err err = {0};
     struct lora *lora;
 
-    if (lora_read(&lora, finish(lora_file), base, &err))
+    if (lora_read(&lora, made_open(lora_file), base, &err))
         fail_msg("%s", err.message);
     assert_int_equal(lora_unmatched(lora), 0);
     assert_true(lora_touches(lora, w));
@@ -146,7 +75,7 @@ static void expect_delta(struct made *lora_file, const char *base_name,
         fail_msg("%s", err.message);
     for (int64_t at = 0; at < (int64_t)weight_count(w); at++) {
         int64_t o = at / (wide * area), i = at / area % wide, k = at % area;
-        double wanted = value(base_name, at) + factor * formula(names, o, i, k);
+        double wanted = made_value(base_name, at) + factor * formula(names, o, i, k);
 
         if (fabs((double)values[at] - wanted) > 2e-5)
             fail_msg("%s: value %d is %g, %g was expected", base_name, (int)at,
@@ -155,8 +84,8 @@ static void expect_delta(struct made *lora_file, const char *base_name,
     free(values);
     lora_close(lora);
     weights_file_close(base);
-    release(lora_file);
-    release(&base_made);
+    made_release(lora_file);
+    made_release(&base_made);
 }
 
 static void expect_refusal(struct made *m, const char *const *sentences)
@@ -166,15 +95,15 @@ static void expect_refusal(struct made *m, const char *const *sentences)
     struct err err = {0};
     struct lora *lora;
 
-    if (lora_read(&lora, finish(m), base, &err) == 0)
+    if (lora_read(&lora, made_open(m), base, &err) == 0)
         fail_msg("was read, '%s' was expected", sentences[0]);
     for (; *sentences; sentences++)
         if (!strstr(err.message, *sentences))
             fail_msg("'%s' lacks '%s'", err.message, *sentences);
     assert_int_equal(err.code, ERR_BAD_FILE);
     weights_file_close(base);
-    release(m);
-    release(&base_made);
+    made_release(m);
+    made_release(&base_made);
 }
 
 /* ---- LoRA, in every spelling ---- */
@@ -193,7 +122,8 @@ static double product(const void *names, int64_t o, int64_t i, int64_t k)
     double sum = 0;
 
     for (int r = 0; r < R; r++)
-        sum += value(p->up, o * R + r) * value(p->down, r * p->cols + i * p->area + k);
+        sum += made_value(p->up, o * R + r) *
+               made_value(p->down, r * p->cols + i * p->area + k);
     return sum;
 }
 
@@ -280,7 +210,7 @@ static void test_alpha(void **state)
     (void)state;
     PUT(&m, names.up, O, R);
     PUT(&m, names.down, R, I);
-    put_scalar(&m, STEM_Q ".alpha", 1.5F);
+    made_scalar(&m, STEM_Q ".alpha", 1.5F);
     expect_delta(&m, Q, product, &names, 0.75 * 1.5 / R);
 }
 
@@ -293,7 +223,7 @@ static void test_convolution(void **state)
     (void)state;
     PUT(&m, names.up, O, R, 1, 1);
     PUT(&m, names.down, R, I, 3, 3);
-    put_scalar(&m, STEM_CONV ".alpha", 2);
+    made_scalar(&m, STEM_CONV ".alpha", 2);
     expect_delta(&m, CONV, product, &names, 0.75 * 2 / R);
 }
 
@@ -326,9 +256,9 @@ static double tucker(const void *names, int64_t o, int64_t i, int64_t k)
     (void)names;
     for (int n = 0; n < R; n++)
         for (int m = 0; m < M; m++)
-            sum += value(STEM_CONV ".lora_up.weight", o * R + n) *
-                   value(STEM_CONV ".lora_mid.weight", (n * M + m) * AREA + k) *
-                   value(STEM_CONV ".lora_down.weight", m * I + i);
+            sum += made_value(STEM_CONV ".lora_up.weight", o * R + n) *
+                   made_value(STEM_CONV ".lora_mid.weight", (n * M + m) * AREA + k) *
+                   made_value(STEM_CONV ".lora_down.weight", m * I + i);
     return sum;
 }
 
@@ -340,7 +270,7 @@ static void test_tucker(void **state)
     PUT(&m, STEM_CONV ".lora_up.weight", O, R, 1, 1);
     PUT(&m, STEM_CONV ".lora_mid.weight", R, M, 3, 3);
     PUT(&m, STEM_CONV ".lora_down.weight", M, I, 1, 1);
-    put_scalar(&m, STEM_CONV ".alpha", 3);
+    made_scalar(&m, STEM_CONV ".alpha", 3);
     expect_delta(&m, CONV, tucker, NULL, 0.75 * 3 / M);
 }
 
@@ -353,11 +283,11 @@ static double loha(const void *names, int64_t o, int64_t i, int64_t k)
     double first = 0, second = 0;
 
     for (int r = 0; r < R; r++)
-        first += value(STEM_CONV ".hada_w1_a", o * R + r) *
-                 value(STEM_CONV ".hada_w1_b", (r * I + i) * *area + k);
+        first += made_value(STEM_CONV ".hada_w1_a", o * R + r) *
+                 made_value(STEM_CONV ".hada_w1_b", (r * I + i) * *area + k);
     for (int r = 0; r < M; r++)
-        second += value(STEM_CONV ".hada_w2_a", o * M + r) *
-                  value(STEM_CONV ".hada_w2_b", (r * I + i) * *area + k);
+        second += made_value(STEM_CONV ".hada_w2_a", o * M + r) *
+                  made_value(STEM_CONV ".hada_w2_b", (r * I + i) * *area + k);
     return first * second;
 }
 
@@ -371,7 +301,7 @@ static void test_loha(void **state)
     PUT(&m, STEM_CONV ".hada_w1_b", R, I * AREA);
     PUT(&m, STEM_CONV ".hada_w2_a", O, M);
     PUT(&m, STEM_CONV ".hada_w2_b", M, I * AREA);
-    put_scalar(&m, STEM_CONV ".alpha", 2);
+    made_scalar(&m, STEM_CONV ".alpha", 2);
     expect_delta(&m, CONV, loha, &area, 0.75 * 2 / R);
 }
 
@@ -383,8 +313,9 @@ static double core(const char *t, const char *a, const char *b, int64_t rank,
 
     for (int i = 0; i < rank; i++)
         for (int j = 0; j < rank; j++)
-            sum += value(t, (i * rank + j) * AREA + at[2]) *
-                   value(b, j * inputs + at[1]) * value(a, i * outputs + at[0]);
+            sum += made_value(t, (i * rank + j) * AREA + at[2]) *
+                   made_value(b, j * inputs + at[1]) *
+                   made_value(a, i * outputs + at[0]);
     return sum;
 }
 
@@ -410,7 +341,7 @@ static void test_loha_tucker(void **state)
     PUT(&m, STEM_CONV ".hada_t2", R, R, 3, 3);
     PUT(&m, STEM_CONV ".hada_w2_a", R, O);
     PUT(&m, STEM_CONV ".hada_w2_b", R, I);
-    put_scalar(&m, STEM_CONV ".alpha", 1);
+    made_scalar(&m, STEM_CONV ".alpha", 1);
     expect_delta(&m, CONV, loha_core, NULL, 0.75 * 1 / R);
 }
 
@@ -422,8 +353,8 @@ static double lokr(const void *names, int64_t o, int64_t i, int64_t k)
 {
     const int64_t *area = names;
 
-    return value(STEM_CONV ".lokr_w1", o / D * B + i / E) *
-           value(STEM_CONV ".lokr_w2", (o % D * E + i % E) * *area + k);
+    return made_value(STEM_CONV ".lokr_w1", o / D * B + i / E) *
+           made_value(STEM_CONV ".lokr_w2", (o % D * E + i % E) * *area + k);
 }
 
 static void test_lokr_whole(void **state)
@@ -434,7 +365,7 @@ static void test_lokr_whole(void **state)
     (void)state;
     PUT(&m, STEM_CONV ".lokr_w1", A, B);
     PUT(&m, STEM_CONV ".lokr_w2", D, E, 3, 3);
-    put_scalar(&m, STEM_CONV ".alpha", 1e10F); /* LyCORIS' sign for "no rank" */
+    made_scalar(&m, STEM_CONV ".alpha", 1e10F); /* LyCORIS' sign for "no rank" */
     expect_delta(&m, CONV, lokr, &area, 0.75);
 }
 
@@ -445,11 +376,11 @@ static double lokr_products(const void *names, int64_t o, int64_t i, int64_t k)
     double first = 0, second = 0;
 
     for (int r = 0; r < M; r++)
-        first += value(STEM_CONV ".lokr_w1_a", o / D * M + r) *
-                 value(STEM_CONV ".lokr_w1_b", r * B + i / E);
+        first += made_value(STEM_CONV ".lokr_w1_a", o / D * M + r) *
+                 made_value(STEM_CONV ".lokr_w1_b", r * B + i / E);
     for (int r = 0; r < R; r++)
-        second += value(STEM_CONV ".lokr_w2_a", o % D * R + r) *
-                  value(STEM_CONV ".lokr_w2_b", (r * E + i % E) * *area + k);
+        second += made_value(STEM_CONV ".lokr_w2_a", o % D * R + r) *
+                  made_value(STEM_CONV ".lokr_w2_b", (r * E + i % E) * *area + k);
     return first * second;
 }
 
@@ -463,14 +394,14 @@ static void test_lokr_products(void **state)
     PUT(&m, STEM_CONV ".lokr_w1_b", M, B);
     PUT(&m, STEM_CONV ".lokr_w2_a", D, R);
     PUT(&m, STEM_CONV ".lokr_w2_b", R, E * AREA);
-    put_scalar(&m, STEM_CONV ".alpha", 2);
+    made_scalar(&m, STEM_CONV ".alpha", 2);
     expect_delta(&m, CONV, lokr_products, &area, 0.75 * 2 / R);
 }
 
 static double lokr_core(const void *names, int64_t o, int64_t i, int64_t k)
 {
     (void)names;
-    return value(STEM_CONV ".lokr_w1", o / D * B + i / E) *
+    return made_value(STEM_CONV ".lokr_w1", o / D * B + i / E) *
            core(STEM_CONV ".lokr_t2", STEM_CONV ".lokr_w2_a", STEM_CONV ".lokr_w2_b", M,
                 D, E, (const int64_t[]){o % D, i % E, k});
 }
@@ -484,7 +415,7 @@ static void test_lokr_tucker(void **state)
     PUT(&m, STEM_CONV ".lokr_t2", M, M, 3, 3);
     PUT(&m, STEM_CONV ".lokr_w2_a", M, D);
     PUT(&m, STEM_CONV ".lokr_w2_b", M, E);
-    put_scalar(&m, STEM_CONV ".alpha", 3);
+    made_scalar(&m, STEM_CONV ".alpha", 3);
     expect_delta(&m, CONV, lokr_core, NULL, 0.75 * 3 / M);
 }
 
@@ -494,7 +425,7 @@ static double difference(const void *names, int64_t o, int64_t i, int64_t k)
 {
     const struct pair *p = names;
 
-    return value(p->up, o * p->cols + i * p->area + k);
+    return made_value(p->up, o * p->cols + i * p->area + k);
 }
 
 static void test_differences(void **state)
@@ -533,13 +464,13 @@ static void test_bias_of_none(void **state)
     (void)state;
     PUT(&m, STEM_Q ".diff", O, I);
     PUT(&m, STEM_Q ".diff_b", O);
-    assert_int_equal(lora_read(&lora, finish(&m), base, NULL), 0);
+    assert_int_equal(lora_read(&lora, made_open(&m), base, NULL), 0);
     assert_int_equal(lora_matched(lora), 1);
     assert_string_equal(lora_unmatched_name(lora, 0), STEM_Q ".diff_b");
     lora_close(lora);
     weights_file_close(base);
-    release(&m);
-    release(&base_made);
+    made_release(&m);
+    made_release(&base_made);
 }
 
 /* ---- DoRA ---- */
@@ -550,11 +481,12 @@ static double dora_of_rows(const void *names, int64_t o, int64_t i, int64_t k)
     struct pair p = {STEM_CONV ".lora_up.weight", STEM_CONV ".lora_down.weight",
                      I * AREA, AREA};
     const char *lengths = names;
-    double w = value(CONV, (o * I + i) * AREA + k), sum = 0;
+    double w = made_value(CONV, (o * I + i) * AREA + k), sum = 0;
 
     for (int64_t at = 0; at < I * AREA; at++)
-        sum += pow(value(CONV, o * I * AREA + at), 2);
-    return (w + 2.0 / R * product(&p, o, i, k)) * value(lengths, o) / sqrt(sum) - w;
+        sum += pow(made_value(CONV, o * I * AREA + at), 2);
+    return (w + 2.0 / R * product(&p, o, i, k)) * made_value(lengths, o) / sqrt(sum) -
+           w;
 }
 
 /* a column of W + D: all outputs and places of one input */
@@ -563,21 +495,22 @@ static double dora_of_columns(const void *names, int64_t o, int64_t i, int64_t k
     struct pair p = {STEM_CONV ".lora_up.weight", STEM_CONV ".lora_down.weight",
                      I * AREA, AREA};
     const char *lengths = names;
-    double w = value(CONV, (o * I + i) * AREA + k), sum = 0;
+    double w = made_value(CONV, (o * I + i) * AREA + k), sum = 0;
 
     for (int64_t row = 0; row < O; row++)
         for (int64_t at = 0; at < AREA; at++)
-            sum += pow(value(CONV, (row * I + i) * AREA + at) +
+            sum += pow(made_value(CONV, (row * I + i) * AREA + at) +
                            2.0 / R * product(&p, row, i, at),
                        2);
-    return (w + 2.0 / R * product(&p, o, i, k)) * value(lengths, i) / sqrt(sum) - w;
+    return (w + 2.0 / R * product(&p, o, i, k)) * made_value(lengths, i) / sqrt(sum) -
+           w;
 }
 
 static void put_conv_lora(struct made *m)
 {
     PUT(m, STEM_CONV ".lora_up.weight", O, R, 1, 1);
     PUT(m, STEM_CONV ".lora_down.weight", R, I, 3, 3);
-    put_scalar(m, STEM_CONV ".alpha", 2);
+    made_scalar(m, STEM_CONV ".alpha", 2);
 }
 
 static void test_dora(void **state)
@@ -618,34 +551,35 @@ static void test_thirds(void **state)
     (void)state;
     PUT(&base_made, G "attn.in_proj_weight", 12, 4);
     PUT(&base_made, G "attn.in_proj_bias", 12);
-    base = finish(&base_made);
+    base = made_open(&base_made);
     w = weights_file_find(base, G "attn.in_proj_weight");
     bias = weights_file_find(base, G "attn.in_proj_bias");
     PUT(&m, G_KEY "v_proj.diff", 4, 4);
     PUT(&m, G_KEY "k_proj.diff", 4, 4);
     PUT(&m, G_KEY "k_proj.diff_b", 4);
-    assert_int_equal(lora_read(&lora, finish(&m), base, NULL), 0);
+    assert_int_equal(lora_read(&lora, made_open(&m), base, NULL), 0);
     weight_to_f32(w, 0, 48, values);
     weight_to_f32(bias, 0, 12, biases);
     assert_int_equal(lora_add_delta(lora, w, strength, values, NULL), 0);
     assert_int_equal(lora_add_delta(lora, bias, strength, biases, NULL), 0);
     for (int i = 0; i < 48; i++) {
         double added = i < 16   ? 0
-                       : i < 32 ? value(G_KEY "k_proj.diff", i - 16)
-                                : value(G_KEY "v_proj.diff", i - 32);
+                       : i < 32 ? made_value(G_KEY "k_proj.diff", i - 16)
+                                : made_value(G_KEY "v_proj.diff", i - 32);
 
-        assert_true(fabs((double)values[i] - value(w->name, i) - 0.5 * added) < 1e-6);
+        assert_true(fabs((double)values[i] - made_value(w->name, i) - 0.5 * added) <
+                    1e-6);
     }
     for (int i = 0; i < 12; i++) {
-        double added = i / 4 == 1 ? value(G_KEY "k_proj.diff_b", i - 4) : 0;
+        double added = i / 4 == 1 ? made_value(G_KEY "k_proj.diff_b", i - 4) : 0;
 
-        assert_true(fabs((double)biases[i] - value(bias->name, i) - 0.5 * added) <
+        assert_true(fabs((double)biases[i] - made_value(bias->name, i) - 0.5 * added) <
                     1e-6);
     }
     lora_close(lora);
     weights_file_close(base);
-    release(&m);
-    release(&base_made);
+    made_release(&m);
+    made_release(&base_made);
 }
 
 /* values that are no numbers are found when they are used */
@@ -661,15 +595,15 @@ static void test_nan(void **state)
     (void)state;
     PUT(&m, STEM_Q ".diff", O, I);
     memcpy(m.data.data + 4 * 37, &(float){NAN}, 4);
-    assert_int_equal(lora_read(&lora, finish(&m), base, NULL), 0);
+    assert_int_equal(lora_read(&lora, made_open(&m), base, NULL), 0);
     weight_to_f32(q, 0, O * I, values);
     assert_int_equal(lora_add_delta(lora, q, strength, values, &err), -1);
     assert_int_equal(err.code, ERR_BAD_FILE);
     assert_non_null(strstr(err.message, STEM_Q ".diff"));
     lora_close(lora);
     weights_file_close(base);
-    release(&m);
-    release(&base_made);
+    made_release(&m);
+    made_release(&base_made);
 }
 
 static void test_no_memory(void **state)
@@ -684,7 +618,7 @@ static void test_no_memory(void **state)
     (void)state;
     put_conv_lora(&m);
     PUT(&m, STEM_CONV ".dora_scale", 1, I);
-    assert_int_equal(lora_read(&lora, finish(&m), base, NULL), 0);
+    assert_int_equal(lora_read(&lora, made_open(&m), base, NULL), 0);
     for (unsigned n = 1;; n++, failures++) {
         struct err err = {0};
         int result;
@@ -701,8 +635,8 @@ static void test_no_memory(void **state)
     assert_true(failures >= 6);
     lora_close(lora);
     weights_file_close(base);
-    release(&m);
-    release(&base_made);
+    made_release(&m);
+    made_release(&base_made);
 }
 
 /* ---- names ---- */
@@ -817,7 +751,7 @@ static void expect_pairs(const struct shape_of_unet *u, const char *const (*pair
     struct lora_names *names;
 
     put_unet(&m, u);
-    base = finish(&m);
+    base = made_open(&m);
     names = lora_names_new(base);
     for (size_t i = 0; i < count; i++) {
         snprintf(wanted, sizeof(wanted), U "%s.weight", pairs[i][1]);
@@ -834,7 +768,7 @@ static void expect_pairs(const struct shape_of_unet *u, const char *const (*pair
     assert_null(weight_called(names, "lora_unet_"));
     lora_names_free(names);
     weights_file_close(base);
-    release(&m);
+    made_release(&m);
 }
 
 static void test_blocks_of_sd1(void **state)
@@ -923,7 +857,7 @@ static void test_names_of_sdxl(void **state)
     PUT(&m, G31 "mlp.c_fc.weight", 8, 4);
     PUT(&m, G31 "ln_2.weight", 4);
     PUT(&m, U "label_emb.0.2.weight", 4, 4);
-    base = finish(&m);
+    base = made_open(&m);
     names = lora_names_new(base);
     expect_name(names, "lora_te1_text_model_encoder_layers_0_self_attn_k_proj",
                 L "self_attn.k_proj.weight");
@@ -942,7 +876,7 @@ static void test_names_of_sdxl(void **state)
     assert_int_equal(place->network, LORA_TEXT2);
     lora_names_free(names);
     weights_file_close(base);
-    release(&m);
+    made_release(&m);
 }
 
 /* ---- what does not fit ---- */
@@ -962,12 +896,12 @@ static void expect_no_guess(void)
     PUT(&m, STEM_K ".lora_down.weight", R, C);
     PUT(&m, STEM_Q ".lora_up.weight", O, R);
     PUT(&m, STEM_Q ".lora_down.weight", R, I + 1);
-    assert_int_equal(lora_read(&lora, finish(&m), base, &err), -1);
+    assert_int_equal(lora_read(&lora, made_open(&m), base, &err), -1);
     assert_non_null(strstr(err.message, "9 x 11"));
     assert_null(strstr(err.message, "seems"));
     weights_file_close(base);
-    release(&m);
-    release(&base_made);
+    made_release(&m);
+    made_release(&base_made);
 }
 
 static void test_another_family(void **state)
@@ -999,18 +933,18 @@ static void test_broken_files(void **state)
     PUT(&m, STEM_Q ".lora_down.weight", R + 1, I);
     REFUSED(&m, "lora_up.weight and", "do not fit together");
     PUT(&n, STEM_Q ".lora_up.weight", O, R);
-    put_scalar(&n, STEM_Q ".alpha", 1);
+    made_scalar(&n, STEM_Q ".alpha", 1);
     REFUSED(&n, "lora_up.weight has no lora_down");
     PUT(&o, STEM_Q ".lora_up.weight", O, 0);
     PUT(&o, STEM_Q ".lora_down.weight", 0, I);
     REFUSED(&o, "lora_up.weight is empty");
     PUT(&p, STEM_Q ".lora_up.weight", O, R);
     PUT(&p, STEM_Q ".lora_down.weight", R, I);
-    put_scalar(&p, STEM_Q ".alpha", NAN);
+    made_scalar(&p, STEM_Q ".alpha", NAN);
     REFUSED(&p, "alpha is no finite number");
     PUT(&q, STEM_Q ".lora_up.weight", O, R);
     PUT(&q, STEM_Q ".lora_down.weight", R, I);
-    put_typed(&q, STEM_Q ".alpha", "I32", 0, NULL);
+    made_put(&q, STEM_Q ".alpha", "I32", 0, NULL);
     REFUSED(&q, "alpha is of a type that cannot be read");
     PUT(&r, STEM_Q ".lora_A.weight", R, I);
     PUT(&r, STEM_Q ".lora_A.default.weight", R, I);
@@ -1032,7 +966,7 @@ static void test_unmatched(void **state)
     PUT(&m, STEM_Q ".lora_down.weight", R, I);
     PUT(&m, "lora_unet_elsewhere.lora_up.weight", O, R);
     PUT(&m, "something.else", 1);
-    assert_int_equal(lora_read(&lora, finish(&m), base, NULL), 0);
+    assert_int_equal(lora_read(&lora, made_open(&m), base, NULL), 0);
     assert_int_equal(lora_matched(lora), 2);
     assert_int_equal(lora_unmatched(lora), 2);
     assert_string_equal(lora_unmatched_name(lora, 0),
@@ -1048,8 +982,8 @@ static void test_unmatched(void **state)
     assert_memory_not_equal(values, before, sizeof(values));
     lora_close(lora);
     weights_file_close(base);
-    release(&m);
-    release(&base_made);
+    made_release(&m);
+    made_release(&base_made);
 }
 
 static void test_paths(void **state)
@@ -1064,7 +998,7 @@ static void test_paths(void **state)
     assert_int_equal(err.code, ERR_NOT_FOUND);
     assert_non_null(strstr(err.message, "/nowhere/style.safetensors"));
     weights_file_close(base);
-    release(&base_made);
+    made_release(&base_made);
 }
 
 int main(void)

@@ -7,8 +7,10 @@
  * oneDNN has no quick path from f16 to packed bf16, and rounding twice must not happen.
  *
  * Memory comes as one block per call of store_pack: its size is known, a failed block
- * changes nothing, and huge pages want large pieces. Blocks are freed with the store;
- * items are never packed twice.
+ * changes nothing, and huge pages want large pieces. Blocks are freed with the store.
+ * What an edit touches is packed again in its place: the store never grows by it, and
+ * programs keep their addresses. The price is that whatever an edit touches is in memory
+ * once more as f32 while it is packed, one source at a time.
  *
  * Items are found by linear search: a U-Net has about 700, and searching happens only
  * while a program is compiled. */
@@ -32,6 +34,7 @@ struct weight_store {
     int count, cap;
     struct block *blocks;
     int block_count;
+    const struct weight_edit *edit; /* borrowed; NULL: none */
 };
 
 enum { HUGE_PAGE = 2 << 20, ITEM_ALIGN = 64 };
@@ -181,15 +184,24 @@ struct packed *store_vector(struct weight_store *s, const struct weight *const *
 
 /* ---- packing ---- */
 
-static void pack_vector(struct packed *p)
+static int pack_vector(struct packed *p, const struct weight_edit *edit,
+                       struct err *err)
 {
     float *to = p->data;
 
     for (int i = 0; i < p->source_count; i++) {
-        if (p->sources[i])
-            weight_to_f32(p->sources[i], 0, (size_t)p->lengths[i], to);
+        if (p->sources[i]) {
+            struct edited room;
+            const struct weight *source = edited_make(&room, edit, p->sources[i], err);
+
+            if (!source)
+                return -1;
+            weight_to_f32(source, 0, (size_t)p->lengths[i], to);
+            edited_release(&room);
+        }
         to += p->lengths[i];
     }
+    return 0;
 }
 
 /* values of a source's row (one output channel), and of the same row as it is packed */
@@ -244,22 +256,30 @@ static void convert_row(const struct dnnl_backend *b, const struct packed *p,
 }
 
 /* All rows of all sources, plain, in the back end's type. */
-static void convert_rows(const struct dnnl_backend *b, const struct packed *p,
-                         void *plain, float *rows)
+static int convert_rows(const struct dnnl_backend *b, const struct packed *p,
+                        const struct weight_edit *edit, void *plain, float *rows,
+                        struct err *err)
 {
     int64_t length = row_length(p), room = room_for_row(p);
     size_t row = 0;
 
     for (int i = 0; i < p->source_count; i++) {
+        struct edited edited;
+        const struct weight *source = edited_make(&edited, edit, p->sources[i], err);
+
+        if (!source)
+            return -1;
 #pragma omp parallel for
         for (int64_t r = 0; r < p->lengths[i]; r++) {
             size_t to = (row + (size_t)r) * (size_t)length;
 
-            convert_row(b, p, p->sources[i], r, (char *)plain + to * elem_bytes(b->act),
+            convert_row(b, p, source, r, (char *)plain + to * elem_bytes(b->act),
                         rows + dnnl_thread() * room);
         }
+        edited_release(&edited);
         row += (size_t)p->lengths[i];
     }
+    return 0;
 }
 
 /* The plain layout that corresponds to the packed one: matrices are [I, O] to oneDNN and
@@ -412,19 +432,26 @@ struct plain {
     float *row;
 };
 
+static size_t plain_bytes(const struct dnnl_backend *b, const struct packed *p)
+{
+    size_t rows = 0;
+
+    for (int i = 0; i < p->source_count; i++)
+        rows += (size_t)p->lengths[i];
+    return rows * (size_t)row_length(p) * elem_bytes(b->act);
+}
+
 static int plain_alloc(struct plain *plain, const struct dnnl_backend *b,
                        struct packed *const *items, int count, struct err *err)
 {
     size_t rows = 0, row = 0;
 
     for (int i = 0; i < count; i++) {
-        size_t bytes = 0, length;
+        size_t bytes, length;
 
         if (!items[i]->layout)
             continue;
-        length = (size_t)row_length(items[i]);
-        for (int k = 0; k < items[i]->source_count; k++)
-            bytes += (size_t)items[i]->lengths[k] * length * elem_bytes(b->act);
+        bytes = plain_bytes(b, items[i]);
         rows = bytes > rows ? bytes : rows;
         length = (size_t)room_for_row(items[i]);
         row = length > row ? length : row;
@@ -438,12 +465,14 @@ static int plain_alloc(struct plain *plain, const struct dnnl_backend *b,
 }
 
 static int pack_weights(struct dnnl_backend *b, struct packed *p,
-                        const struct plain *plain, struct err *err)
+                        const struct weight_edit *edit, const struct plain *plain,
+                        struct err *err)
 {
-    if (dnnl_memory_create(&p->memory, p->layout, b->engine, p->data))
+    if (!p->memory && dnnl_memory_create(&p->memory, p->layout, b->engine, p->data))
         return err_set(err, ERR_NO_MEMORY, "oneDNN has no memory to describe tensor %s",
                        p->sources[0]->name);
-    convert_rows(b, p, plain->rows, plain->row);
+    if (convert_rows(b, p, edit, plain->rows, plain->row, err))
+        return -1;
     if (pads(p->layout)) {
         fill_padded(b, p, plain->rows);
         return 0;
@@ -457,58 +486,125 @@ static void unpack(struct packed *p)
         dnnl_memory_destroy(p->memory);
     p->memory = NULL;
     p->data = NULL;
+    p->is_edited = p->is_stale = false;
+}
+
+static int pack(struct weight_store *s, struct packed *p, const struct plain *plain,
+                struct err *err)
+{
+    p->is_stale = true; /* until it is done */
+    p->is_edited |= edit_touches(s->edit, p->sources, p->source_count);
+    if (p->layout ? pack_weights(s->backend, p, s->edit, plain, err)
+                  : pack_vector(p, s->edit, err))
+        return -1;
+    p->is_stale = false;
+    p->is_edited = edit_touches(s->edit, p->sources, p->source_count);
+    return 0;
+}
+
+/* Those without data first; ret_missing: how many these are. */
+static int find_wanted(struct packed *const *items, int count, struct packed **ret,
+                       int *ret_missing)
+{
+    int wanted = 0;
+
+    for (int i = 0; i < count; i++) {
+        if (items[i]->data)
+            continue;
+        items[i]->data = items[i]; /* seen; its real place follows */
+        ret[wanted++] = items[i];
+    }
+    *ret_missing = wanted;
+    for (int i = 0; i < count; i++)
+        if (items[i]->is_stale)
+            ret[wanted++] = items[i];
+    for (int i = 0; i < *ret_missing; i++)
+        ret[i]->data = NULL;
+    return wanted;
+}
+
+/* Places in one new block for items without. */
+static int give_places(struct packed *const *items, int count, struct block *ret,
+                       struct err *err)
+{
+    char *to;
+
+    *ret = (struct block){0};
+    for (int i = 0; i < count; i++)
+        ret->bytes += round_up(items[i]->bytes, ITEM_ALIGN);
+    if (!count)
+        return 0;
+    ret->data = to = pages_alloc(ret->bytes);
+    if (!to)
+        return err_set(err, ERR_NO_MEMORY, "no memory for %zu MiB of weights",
+                       ret->bytes >> 20);
+    for (int i = 0; i < count; i++) {
+        items[i]->data = to;
+        to += round_up(items[i]->bytes, ITEM_ALIGN);
+    }
+    return 0;
 }
 
 int store_pack(struct weight_store *s, struct packed *const *items, int count,
                struct err *err)
 {
-    struct packed **missing = mem_alloc(((size_t)count + 1) * sizeof(struct packed *));
-    struct block block = {0};
+    struct packed **wanted = mem_alloc(((size_t)count + 1) * sizeof(struct packed *));
+    struct block block;
     struct plain plain = {0};
-    int missing_count = 0, i;
+    int missing, total = find_wanted(items, count, wanted, &missing), result;
 
-    for (i = 0; i < count; i++) {
-        if (items[i]->data)
-            continue;
-        items[i]->data = items[i]; /* seen; its real place follows */
-        missing[missing_count++] = items[i];
-        block.bytes += round_up(items[i]->bytes, ITEM_ALIGN);
-    }
-    for (i = 0; i < missing_count; i++)
-        missing[i]->data = NULL;
-    block.data = missing_count ? pages_alloc(block.bytes) : NULL;
-    if (missing_count && !block.data) {
-        err_set(err, ERR_NO_MEMORY, "no memory for %zu MiB of weights",
-                block.bytes >> 20);
-        goto fail;
-    }
-    if (plain_alloc(&plain, s->backend, missing, missing_count, err))
-        goto fail;
-    char *to = block.data;
-    for (i = 0; i < missing_count; i++) {
-        missing[i]->data = to;
-        to += round_up(missing[i]->bytes, ITEM_ALIGN);
-        if (!missing[i]->layout)
-            pack_vector(missing[i]);
-        else if (pack_weights(s->backend, missing[i], &plain, err))
-            goto fail;
-    }
-    if (missing_count) {
+    result = give_places(wanted, missing, &block, err);
+    if (!result)
+        result = plain_alloc(&plain, s->backend, wanted, total, err);
+    for (int i = 0; i < total && !result; i++)
+        result = pack(s, wanted[i], &plain, err);
+    if (result) {
+        for (int i = 0; i < missing; i++)
+            unpack(wanted[i]);
+        pages_free(block.data, block.bytes);
+    } else if (missing) {
         s->blocks =
             mem_realloc(s->blocks, (size_t)(s->block_count + 1) * sizeof(*s->blocks));
         s->blocks[s->block_count++] = block;
     }
     free(plain.rows);
     free(plain.row);
-    free(missing);
-    return 0;
+    free(wanted);
+    return result;
+}
 
-fail:
-    for (i = 0; i < missing_count; i++)
-        unpack(missing[i]);
-    pages_free(block.data, block.bytes);
-    free(plain.rows);
-    free(plain.row);
-    free(missing);
-    return -1;
+/* ---- edits ---- */
+
+/* Does it have to be packed again, if this edit comes next? */
+static bool is_in_the_way(const struct packed *p, const struct weight_edit *edit)
+{
+    return p->data && (p->is_stale || p->is_edited ||
+                       edit_touches(edit, p->sources, p->source_count));
+}
+
+void store_edit(struct weight_store *s, const struct weight_edit *edit)
+{
+    for (int i = 0; i < s->count; i++)
+        s->items[i]->is_stale = is_in_the_way(s->items[i], edit);
+    s->edit = edit;
+}
+
+size_t store_edit_bytes(const struct weight_store *s, const struct weight_edit *edit)
+{
+    size_t most = 0;
+
+    for (int i = 0; i < s->count; i++) {
+        const struct packed *p = s->items[i];
+        size_t bytes, source = 0;
+
+        if (!p->layout || !is_in_the_way(p, edit))
+            continue;
+        for (int k = 0; k < p->source_count; k++)
+            if (edit_touches(edit, &p->sources[k], 1) &&
+                weight_count(p->sources[k]) > source)
+                source = weight_count(p->sources[k]);
+        bytes = plain_bytes(s->backend, p) + source * sizeof(float);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
 }

@@ -7,7 +7,7 @@
  * joined vectors in f32. Programs of one model share items whose sources and layout are
  * the same, so a second picture size adds bytes only where oneDNN wants another layout.
  * The memory of all items that a call packs is one block of huge pages. Items live as
- * long as the store. */
+ * long as the store. An edit (graph/edit.h) marks items as stale; they are packed again where they are. */
 #ifndef MYSTI_ENGINE_GRAPH_DNNL_STORE_H
 #define MYSTI_ENGINE_GRAPH_DNNL_STORE_H
 
@@ -31,11 +31,16 @@ struct packed {
     size_t bytes;
     void *data; /* NULL until packed */
     dnnl_memory_t memory;
+    bool is_edited; /* holds what an edit made, at least in parts */
+    bool is_stale;  /* holds something else than the store's edit makes */
 };
 
 struct weight_store *store_new(struct backend *backend);
 void store_free(struct weight_store *store);
 size_t store_bytes(const struct weight_store *store);
+void store_edit(struct weight_store *store, const struct weight_edit *edit);
+size_t store_edit_bytes(const struct weight_store *store,
+                        const struct weight_edit *edit);
 
 /* Matrices [O_k, I] one below the other, or one kernel [O, I, KH, KW], to be laid out as
  * `layout` says (copied). */
@@ -51,7 +56,8 @@ struct packed *store_find(const struct weight_store *store,
 struct packed *store_vector(struct weight_store *store,
                             const struct weight *const *sources, const int64_t *lengths,
                             int count);
-/* Packs those of `items` that are not packed yet. ERR_NO_MEMORY: nothing was packed. */
+/* Packs those of `items` that are not packed yet, or stale. When it fails, what was not packed is not packed, and what
+ * was stale still is. */
 int store_pack(struct weight_store *store, struct packed *const *items, int count,
                struct err *err) MUST_CHECK;
 

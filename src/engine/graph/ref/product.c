@@ -225,29 +225,59 @@ static void pack_row(const struct weight *w, const float *values, float *column)
             column[(t * channels + i) * PANEL] = values[i * taps + t];
 }
 
-void ref_pack(const struct node *n, float *weights, float *biases)
+static int read_vector(const struct weight *w, const struct weight_edit *edit,
+                       float *ret, struct err *err)
 {
-    size_t k = weight_count(n->weights[0]) / (size_t)n->weights[0]->dim[0];
-    int64_t output = 0;
+    struct edited room;
+    const struct weight *source = edited_make(&room, edit, w, err);
+
+    if (!source)
+        return -1;
+    weight_to_f32(source, 0, weight_count(source), ret);
+    edited_release(&room);
+    return 0;
+}
+
+/* The rows of one of n's weights, from row `output` of the panels on. */
+static int pack_matrix(const struct weight *w, const struct weight_edit *edit,
+                       int64_t output, float *weights, struct err *err)
+{
+    size_t k = weight_count(w) / (size_t)w->dim[0];
+    struct edited room;
+    const struct weight *source = edited_make(&room, edit, w, err);
     float *row;
 
-    if (n->op == OP_GROUP_NORM || n->op == OP_LAYER_NORM) {
-        weight_to_f32(n->weights[0], 0, weight_count(n->weights[0]), weights);
-        weight_to_f32(n->biases[0], 0, weight_count(n->biases[0]), biases);
-        return;
-    }
+    if (!source)
+        return -1;
     row = mem_alloc(k * sizeof(*row));
-    for (int m = 0; m < n->weight_count; m++) {
-        const struct weight *w = n->weights[m];
-
-        if (biases && n->biases[m])
-            weight_to_f32(n->biases[m], 0, weight_count(n->biases[m]), biases + output);
-        for (int64_t o = 0; o < w->dim[0]; o++, output++) {
-            weight_to_f32(w, (size_t)o * k, k, row);
-            pack_row(w, row,
-                     weights + output / PANEL * PANEL * (int64_t)k + output % PANEL);
-        }
-        weight_forget(w);
+    for (int64_t o = 0; o < w->dim[0]; o++, output++) {
+        weight_to_f32(source, (size_t)o * k, k, row);
+        pack_row(w, row,
+                 weights + output / PANEL * PANEL * (int64_t)k + output % PANEL);
     }
     free(row);
+    edited_release(&room);
+    weight_forget(w);
+    return 0;
+}
+
+int ref_pack(const struct node *n, const struct weight_edit *edit, float *weights,
+             float *biases, struct err *err)
+{
+    int64_t output = 0;
+
+    if (n->op == OP_GROUP_NORM || n->op == OP_LAYER_NORM)
+        return read_vector(n->weights[0], edit, weights, err) ||
+                       read_vector(n->biases[0], edit, biases, err)
+                   ? -1
+                   : 0;
+    for (int m = 0; m < n->weight_count; m++) {
+        if (biases && n->biases[m] &&
+            read_vector(n->biases[m], edit, biases + output, err))
+            return -1;
+        if (pack_matrix(n->weights[m], edit, output, weights, err))
+            return -1;
+        output += n->weights[m]->dim[0];
+    }
+    return 0;
 }

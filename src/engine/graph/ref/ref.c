@@ -4,7 +4,8 @@
  * A store keeps each node's weights packed once, keyed by the first weight, its bias
  * and how many are joined: two programs of one model (another size, another batch) read
  * the same entry. The embedding table is not packed: 77 rows of 49,408 are read per
- * prompt, straight from the mapped file.
+ * prompt, straight from the mapped file. Whatever an edit touches leaves the store, and
+ * the next load packs it anew.
  *
  * A program is the plan and, per node, its store entry. The only scratch is per thread
  * (a gathered tile, a row of scores) and lies in the arena, so the arena and the store
@@ -16,17 +17,19 @@
 #include <unistd.h>
 
 struct entry {
-    const struct weight *first;
-    const struct weight *first_bias;
+    const struct weight *
+        *sources; /* [2 count]: the weights, then their biases or NULL */
     int count;
     float *weights;
     float *biases;
     size_t bytes;
+    bool is_edited;
 };
 
 struct weight_store {
     struct entry *entries;
     size_t count, cap, bytes;
+    const struct weight_edit *edit; /* borrowed; NULL: none */
 };
 
 struct ref_backend {
@@ -78,14 +81,19 @@ static struct weight_store *ref_store_new(struct backend *backend)
     return mem_zalloc(sizeof(struct weight_store));
 }
 
+static void entry_release(struct entry *e)
+{
+    free(e->sources);
+    free(e->weights);
+    free(e->biases);
+}
+
 static void ref_store_free(struct weight_store *store)
 {
     if (!store)
         return;
-    for (size_t i = 0; i < store->count; i++) {
-        free(store->entries[i].weights);
-        free(store->entries[i].biases);
-    }
+    for (size_t i = 0; i < store->count; i++)
+        entry_release(&store->entries[i]);
     free(store->entries);
     free(store);
 }
@@ -103,11 +111,23 @@ static const struct weight *first_bias(const struct node *n)
 static const struct entry *find(const struct weight_store *store, const struct node *n)
 {
     for (size_t i = 0; i < store->count; i++)
-        if (store->entries[i].first == n->weights[0] &&
-            store->entries[i].first_bias == first_bias(n) &&
-            store->entries[i].count == n->weight_count)
+        if (store->entries[i].count == n->weight_count &&
+            store->entries[i].sources[0] == n->weights[0] &&
+            store->entries[i].sources[n->weight_count] == first_bias(n))
             return &store->entries[i];
     return NULL;
+}
+
+static const struct weight **sources_of(const struct node *n)
+{
+    size_t count = (size_t)n->weight_count;
+    const struct weight **sources = mem_zalloc(2 * count * sizeof(*sources));
+
+    for (size_t i = 0; i < count; i++) {
+        sources[i] = n->weights[i];
+        sources[count + i] = n->biases ? n->biases[i] : NULL;
+    }
+    return sources;
 }
 
 static float *zero_floats(size_t count)
@@ -119,20 +139,23 @@ static float *zero_floats(size_t count)
 
 static int pack(struct weight_store *store, const struct node *n, struct err *err)
 {
-    struct entry e = {
-        .first = n->weights[0], .first_bias = first_bias(n), .count = n->weight_count};
+    struct entry e = {.count = n->weight_count};
     size_t bias_floats, floats = ref_packed_floats(n, &bias_floats);
 
     e.bytes = (floats + bias_floats) * sizeof(float);
     e.weights = zero_floats(floats);
     e.biases = bias_floats ? zero_floats(bias_floats) : NULL;
     if (!e.weights || (bias_floats && !e.biases)) {
-        free(e.weights);
-        free(e.biases);
+        entry_release(&e);
         return err_set(err, ERR_NO_MEMORY,
                        "no memory for the weights of %s (%zu bytes)", n->name, e.bytes);
     }
-    ref_pack(n, e.weights, e.biases);
+    if (ref_pack(n, store->edit, e.weights, e.biases, err)) {
+        entry_release(&e);
+        return -1;
+    }
+    e.sources = sources_of(n);
+    e.is_edited = edit_touches(store->edit, e.sources, 2 * e.count);
     if (store->count == store->cap) {
         store->cap = store->cap ? 2 * store->cap : 256;
         store->entries =
@@ -141,6 +164,48 @@ static int pack(struct weight_store *store, const struct node *n, struct err *er
     store->entries[store->count++] = e;
     store->bytes += e.bytes;
     return 0;
+}
+
+/* ---- edits ---- */
+
+static bool is_in_the_way(const struct entry *e, const struct weight_edit *edit)
+{
+    return e->is_edited || edit_touches(edit, e->sources, 2 * e->count);
+}
+
+static void ref_edit(struct weight_store *store, const struct weight_edit *edit)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < store->count; i++) {
+        struct entry *e = &store->entries[i];
+
+        if (is_in_the_way(e, edit)) {
+            store->bytes -= e->bytes;
+            entry_release(e);
+        } else {
+            store->entries[kept++] = *e;
+        }
+    }
+    store->count = kept;
+    store->edit = edit;
+}
+
+/* the largest weight in f32 */
+static size_t ref_edit_bytes(const struct weight_store *store,
+                             const struct weight_edit *edit)
+{
+    size_t most = 0;
+
+    for (size_t i = 0; i < store->count; i++) {
+        const struct entry *e = &store->entries[i];
+
+        for (int k = 0; k < 2 * e->count; k++)
+            if (edit_touches(edit, &e->sources[k], 1) &&
+                weight_count(e->sources[k]) > most)
+                most = weight_count(e->sources[k]);
+    }
+    return most * sizeof(float);
 }
 
 /* ---- programs ---- */
@@ -291,6 +356,8 @@ const struct backend_ops backend_ref = {
     .store_new = ref_store_new,
     .store_free = ref_store_free,
     .store_bytes = ref_store_bytes,
+    .edit = ref_edit,
+    .edit_bytes = ref_edit_bytes,
     .compile = ref_compile,
     .load = ref_load,
     .run = ref_run,

@@ -31,7 +31,8 @@ float ref_activate(enum activation act, float x);
 
 /* Where node i's packed weights lie in its store entry, in floats. */
 size_t ref_packed_floats(const struct node *n, size_t *ret_bias_floats);
-void ref_pack(const struct node *n, float *weights, float *biases);
+int ref_pack(const struct node *n, const struct weight_edit *edit, float *weights,
+             float *biases, struct err *err);
 size_t ref_scratch_floats(const struct plan *p, const struct node *n); /* per thread */
 
 void ref_product(const struct ref_call *call); /* LINEAR, CONV2D */
