@@ -17,6 +17,7 @@ static const struct command {
     {"models", cli_models, "what can be loaded, what is"},
     {"load", cli_load, "a model, text or picture"},
     {"unload", cli_unload, "the picture model or the text model"},
+    {"leave", cli_leave, "yes or no to what waits for memory"},
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 

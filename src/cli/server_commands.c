@@ -1,4 +1,4 @@
-/* mysti status, models, load, unload: questions and orders to the server, each one request or a few, printed for
+/* mysti status, models, load, unload, leave: questions and orders to the server, each one request or a few, printed for
  * people, or with --json as the server gave it for programs. */
 #include "base/mem.h"
 #include "base/str.h"
@@ -80,11 +80,33 @@ static void print_worker(const char *title, const json_t *worker)
         printf("%-9s %s\n", "", reason);
 }
 
+/* What waits for leave (--memory-policy ask), with what would happen. */
+static void print_questions(const json_t *questions)
+{
+    const json_t *question, *move;
+    size_t i, k;
+
+    json_array_foreach(questions, i, question)
+    {
+        const json_t *moves = json_object_get(question, "moves");
+        long long id = (long long)json_integer_value(json_object_get(question, "id"));
+
+        printf("%-9s %s waits for room: mysti leave yes %lld, or mysti leave no "
+               "%lld\n",
+               i ? "" : "leave", text_of(question, "for"), id, id);
+        json_array_foreach(moves, k, move)
+        {
+            if (*text_of(move, "of"))
+                printf("%-9s   then %s\n", "", text_of(move, "reason"));
+        }
+    }
+}
+
 static int status(const struct question *q)
 {
     const char *server = client_server(q->server);
     json_t *health;
-    json_t *system;
+    json_t *system, *memory;
     struct err err = {0};
     int rc = client_get(server, "/health", &health, &err);
 
@@ -102,11 +124,15 @@ static int status(const struct question *q)
     print_worker("text", json_object_get(workers, "llm"));
     json_decref(health);
     if (client_get(server, "/v1/system", &system, &err) == CLI_OK) {
-        const json_t *memory = json_object_get(system, "memory");
+        const json_t *ram = json_object_get(system, "memory");
 
-        printf("%-9s %.1f GiB available of %.1f\n", "memory", gib(memory, "available"),
-               gib(memory, "total"));
+        printf("%-9s %.1f GiB available of %.1f\n", "memory", gib(ram, "available"),
+               gib(ram, "total"));
         json_decref(system);
+    }
+    if (client_get(server, "/v1/memory", &memory, &err) == CLI_OK) {
+        print_questions(json_object_get(memory, "questions"));
+        json_decref(memory); /* a key that is not for this sees no questions */
     }
     return is_ok ? CLI_OK : CLI_REFUSED;
 }
@@ -185,6 +211,73 @@ static int unload(const struct question *q)
     return client_complain("unload", CLI_USAGE, &err);
 }
 
+/* The one that waits, when no id was given. */
+static int only_question(const char *server, json_int_t *ret_id, struct err *err)
+{
+    json_t *memory;
+    const json_t *questions;
+    size_t count;
+    int rc = client_get(server, "/v1/memory", &memory, err);
+
+    if (rc)
+        return rc;
+    questions = json_object_get(memory, "questions");
+    count = json_array_size(questions);
+    if (count == 1)
+        *ret_id =
+            json_integer_value(json_object_get(json_array_get(questions, 0), "id"));
+    else
+        err_set(err, ERR_NOT_FOUND,
+                count ? "%zu wait for leave: say which, 'mysti status' has their "
+                        "numbers"
+                      : "nothing waits for leave",
+                count);
+    json_decref(memory);
+    return count == 1 ? CLI_OK : CLI_REFUSED;
+}
+
+/* "yes", "no 3" */
+static int read_leave(const char *words, bool *ret_yes, int64_t *ret_id,
+                      struct err *err)
+{
+    const char *blank = strchr(words, ' ');
+    size_t len = blank ? (size_t)(blank - words) : strlen(words);
+
+    *ret_yes = len == 3 && !memcmp(words, "yes", 3);
+    *ret_id = 0;
+    if (!*ret_yes && !(len == 2 && !memcmp(words, "no", 2)))
+        return err_set(err, ERR_INVALID, "'%.*s' is neither 'yes' nor 'no'", (int)len,
+                       words);
+    return blank ? str_to_int(blank + 1, "ID", 1, INT32_MAX, ret_id, err) : 0;
+}
+
+static int leave(const struct question *q)
+{
+    const char *server = client_server(q->server);
+    json_t *answer;
+    bool yes;
+    json_int_t which;
+    int64_t id;
+    struct err err = {0};
+    int rc;
+
+    if (read_leave(q->operand, &yes, &id, &err))
+        return client_complain("leave", CLI_USAGE, &err);
+    which = id;
+    rc = id ? CLI_OK : only_question(server, &which, &err);
+    if (!rc)
+        rc = client_post(server, "/v1/memory/leave",
+                         json_pack("{s:I, s:b}", "id", which, "leave", yes), &answer,
+                         &err);
+    if (rc)
+        return client_complain("leave", rc, &err);
+    if (q->json)
+        return print_json(answer);
+    json_decref(answer);
+    printf(yes ? "room is made\n" : "everything stays\n");
+    return CLI_OK;
+}
+
 static int run(const struct args_command *command, int argc, char **argv,
                int (*answer)(const struct question *q))
 {
@@ -248,4 +341,21 @@ int cli_unload(int argc, char **argv)
         .operand_at = offsetof(struct question, operand)};
 
     return run(&command, argc, argv, unload);
+}
+
+int cli_leave(int argc, char **argv)
+{
+    static const struct args_command command = {
+        .name = "leave",
+        .summary = "Answers what waits for leave to make others give way (the server's "
+                   "--memory-policy ask).",
+        .details =
+            "'mysti status' shows what would happen. ID may be left out when one "
+            "waits alone.\n",
+        .options = ask_options,
+        .operand = ARGS_WORDS,
+        .operand_name = "yes|no [ID]",
+        .operand_at = offsetof(struct question, operand)};
+
+    return run(&command, argc, argv, leave);
 }

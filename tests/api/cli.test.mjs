@@ -6,6 +6,7 @@ import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { writeGguf } from '../support/models.mjs';
 import { binFolder, freePort, startServer, until } from '../support/server.mjs';
 
 const program = join(binFolder, 'mysti');
@@ -29,7 +30,7 @@ const mysti = (args, options) => start(args, options).end;
 test('help, version and mistakes need no server', async () => {
   const help = await mysti(['--help']);
   assert.equal(help.code, 0);
-  for (const command of ['draw', 'write', 'status', 'models', 'load', 'unload']) {
+  for (const command of ['draw', 'write', 'status', 'models', 'load', 'unload', 'leave']) {
     assert.match(help.out, new RegExp(`^  ${command} `, 'm'));
     const own = await mysti([command, '--help']);
     assert.equal(own.code, 0);
@@ -41,7 +42,7 @@ test('help, version and mistakes need no server', async () => {
     [[], /Usage/], [['drow'], /perhaps 'draw'/], [['draw'], /PROMPT is missing/], [['draw', 'x', '--sampel', 'a'], /perhaps --sampler/],
     [['draw', 'x', '-o'], /--out needs a value/], [['draw', 'x', '--steps', '0'], /1 to 150/], [['draw', 'x', '--cfg', 'high'], /--cfg/],
     [['draw', 'x', '-o', '-', '--count', '2'], /one picture/],
-    [['models', 'x'], /one word too many/], [['load'], /NAME is missing/], [['unload', 'everything'], /'sd' .* 'llm'/], [['status', '--jsn'], /perhaps --json/],
+    [['models', 'x'], /one word too many/], [['load'], /NAME is missing/], [['unload', 'everything'], /'sd' .* 'llm'/], [['leave'], /yes\|no \[ID\] is missing/], [['leave', 'perhaps'], /'perhaps' is neither 'yes' nor 'no'/], [['leave', 'yes', 'all'], /ID/], [['status', '--jsn'], /perhaps --json/],
   ];
   for (const [args, text] of wrong) {
     const run = await mysti(args);
@@ -53,7 +54,7 @@ test('help, version and mistakes need no server', async () => {
 
 test('no server there is exit code 3, and the sentence says where it looked', async () => {
   const port = await freePort();
-  for (const args of [['draw', 'x'], ['write', 'x'], ['status'], ['models'], ['load', 'x'], ['unload', 'sd']]) {
+  for (const args of [['draw', 'x'], ['write', 'x'], ['status'], ['models'], ['load', 'x'], ['unload', 'sd'], ['leave', 'yes']]) {
     const run = await mysti([...args, '--server', `http://127.0.0.1:${port}`]);
     assert.equal(run.code, 3, args[0]);
     assert.match(run.err, new RegExp(`no server at http://127.0.0.1:${port}`));
@@ -210,4 +211,30 @@ test('status fails while a worker is down', async (t) => {
   const run = await mysti(['status'], { server });
   assert.equal(run.code, 1);
   assert.match(run.out, /^pictures +stopped/m);
+});
+
+test('status shows what waits for leave, leave answers it', async (t) => {
+  const shelf = (s) => ['a.gguf', 'b.gguf'].forEach((name) => writeGguf(join(s.models, name), { bytes: 2 * 1024 ** 3 }));
+  const server = await startServer(t, { prepare: shelf,
+    args: ['--simulate-device', 'ram=3G', '--memory-margin', '0', '--llm-resident', '8', '--memory-policy', 'ask'] });
+  assert.match((await mysti(['leave', 'yes'], { server })).err, /nothing waits for leave/);
+  assert.equal((await mysti(['load', 'a'], { server })).code, 0);
+  const asked = async () => {
+    const load = mysti(['load', 'b'], { server });
+    let shown;
+    await until('it is asked', async () => /b.gguf waits for room/.test(shown = (await mysti(['status'], { server })).out));
+    return { load, shown };
+  };
+  const first = await asked();
+  assert.match(first.shown, /^leave {5}b.gguf waits for room: mysti leave yes 1, or mysti leave no 1\n {12}then a.gguf is parked and gives back 2.0\d GiB on ram/m);
+  const no = await mysti(['leave', 'no', '1'], { server });
+  assert.deepEqual([no.code, no.out], [0, 'everything stays\n'], no.err);
+  const refused = await first.load;
+  assert.equal(refused.code, 1);
+  assert.match(refused.err, /leave was refused/);
+  const second = await asked();
+  const yes = await mysti(['leave', 'yes'], { server });
+  assert.deepEqual([yes.code, yes.out], [0, 'room is made\n'], yes.err);
+  assert.equal((await second.load).code, 0);
+  assert.equal((await mysti(['leave', 'no', '99'], { server })).code, 1);
 });

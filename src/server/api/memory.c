@@ -140,15 +140,16 @@ static json_t *planned_json(struct api *api, const struct plan *plan,
 
     for (int i = 0; i < plan->count; i++) {
         const struct plan_move *m = &plan->moves[i];
+        const char *of = m->resident >= 0 ? l->residents[m->resident].name : NULL;
         struct worker_snapshot w = {0};
 
         if (m->resident >= 0)
             supervisor_snapshot(api->server->supervisor, m->resident, &w);
         json_array_append_new(
-            list, json_pack("{s:s, s:s?, s:s, s:i, s:I, s:s}", "move",
-                            plan_move_name(m->kind), "worker", w.name, "device",
-                            l->devices[m->device].name, "layers", m->layers, "bytes",
-                            (json_int_t)m->bytes, "reason", m->reason));
+            list, json_pack("{s:s, s:s?, s:s?, s:s, s:i, s:I, s:s}", "move",
+                            plan_move_name(m->kind), "worker", w.name, "of", of,
+                            "device", l->devices[m->device].name, "layers", m->layers,
+                            "bytes", (json_int_t)m->bytes, "reason", m->reason));
     }
     return list;
 }

@@ -34,6 +34,20 @@ export interface Model {
   default: boolean
 }
 
+export interface PlannedMove {
+  move: string
+  of: string | null // null: of the one that asks
+  device: string
+  reason: string
+}
+
+/** Somebody waits until leave is given for others to give way. */
+export interface LeaveQuestion {
+  id: number
+  for: string
+  moves: PlannedMove[]
+}
+
 export interface Progress {
   step: number
   steps: number
@@ -130,6 +144,10 @@ export const loadModel = (kind: Kind, id: string) =>
   json<unknown>('POST', kind === 'sd' ? '/v1/models/load' : '/v1/llm/load', { model: id })
 
 export const startWorker = (kind: Kind) => json<unknown>('POST', `/v1/workers/${kind}/start`, {})
+
+export const leaveQuestions = async () => (await json<{ questions: LeaveQuestion[] }>('GET', '/v1/memory')).questions
+
+export const giveLeave = (id: number, leave: boolean) => json<unknown>('POST', '/v1/memory/leave', { id, leave })
 
 export const samplersAndSchedules = () => json<{ samplers: Named[]; schedulers: Named[] }>('GET', '/v1/options/samplers')
 
