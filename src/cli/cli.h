@@ -18,5 +18,6 @@ int cli_models(int argc, char **argv);
 int cli_load(int argc, char **argv);
 int cli_unload(int argc, char **argv);
 int cli_leave(int argc, char **argv);
+int cli_inspect(int argc, char **argv);
 
 #endif

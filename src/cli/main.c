@@ -1,4 +1,5 @@
-/* mysti: the command line of Mysti. Each command is a small HTTP client of mysti_server. */
+/* mysti: the command line of Mysti. Each command is a small HTTP client of mysti_server, but
+ * for `inspect`, which asks the picture worker's program. */
 #include "base/str.h"
 #include "cli/cli.h"
 
@@ -18,6 +19,7 @@ static const struct command {
     {"load", cli_load, "a model, text or picture"},
     {"unload", cli_unload, "the picture model or the text model"},
     {"leave", cli_leave, "yes or no to what waits for memory"},
+    {"inspect", cli_inspect, "what a model file is, without loading it"},
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 

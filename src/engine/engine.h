@@ -69,6 +69,11 @@ struct engine_model_info {
 void engine_model_info(const struct engine_model *model,
                        struct engine_model_info *ret_info);
 
+/* What a file is, from its names and shapes, without loading it: one JSON object as text
+ * (docs/files.md says its keys); free() it. Any file of a known format, whole or not,
+ * drawable or not; ERR_NOT_FOUND and ERR_BAD_FILE for the others. */
+int engine_inspect(char **ret_json, const char *path, struct err *err) MUST_CHECK;
+
 #define ENGINE_MAX_SIZE 2048 /* pixels, width and height */
 #define ENGINE_MAX_STEPS 150
 #define ENGINE_MAX_COUNT 16

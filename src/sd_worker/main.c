@@ -2,6 +2,7 @@
  * can ask how far it is. This thread runs the loop and nothing else; the engine has a thread of its own. */
 #include "http/http.h"
 #include "sd_worker/cage.h"
+#include "sd_worker/inspect.h"
 #include "sd_worker/options.h"
 #include "sd_worker/worker.h"
 
@@ -76,6 +77,8 @@ int main(int argc, char **argv)
 
     if (rc >= 0)
         return rc;
+    if (options.inspect)
+        return inspect(options.inspect);
     if (cage_enter(&err))
         return fail(&err);
     int threads = cage_threads(options.threads, argv);

@@ -17,6 +17,7 @@ static const char usage[] =
     "  --listen-port N       the port; 0, the default: any free one, printed once it "
     "listens\n"
     "  --model FILE          load this model at once\n"
+    "  --inspect FILE        say what this file is, as JSON, and end\n"
     "  --threads N           compute threads; 0, the default: one per physical core\n"
     "  --backend NAME        one of: %s\n"
     "  --sharing POLICY      who goes first on the processor and the graphics card:\n"
@@ -24,8 +25,9 @@ static const char usage[] =
     "  --verbose             log every step\n"
     "  --version, --help\n";
 
-static const char *const long_names[] = {"listen-port", "model",   "threads", "backend",
-                                         "sharing",     "verbose", "version", "help"};
+static const char *const long_names[] = {"listen-port", "model",   "inspect",
+                                         "threads",     "backend", "sharing",
+                                         "verbose",     "version", "help"};
 
 static int mistake(const struct err *err)
 {
@@ -60,6 +62,7 @@ int options_parse(struct options *ret, int argc, char **argv)
 {
     static const struct option longs[] = {{"listen-port", required_argument, NULL, 'p'},
                                           {"model", required_argument, NULL, 'm'},
+                                          {"inspect", required_argument, NULL, 'i'},
                                           {"threads", required_argument, NULL, 't'},
                                           {"backend", required_argument, NULL, 'b'},
                                           {"sharing", required_argument, NULL, 's'},
@@ -79,6 +82,9 @@ int options_parse(struct options *ret, int argc, char **argv)
             break;
         case 'm':
             ret->model = optarg;
+            break;
+        case 'i':
+            ret->inspect = optarg;
             break;
         case 't':
             rc = number(optarg, "--threads", 1024, &ret->threads, &err);

@@ -9,6 +9,7 @@
 struct options {
     int listen_port;      /* 0: any free one */
     const char *model;    /* loaded at once; NULL: none */
+    const char *inspect;  /* say what this file is and end; NULL: be a worker */
     const char *backend;  /* NULL: the best that is built in */
     int threads;          /* 0: one per physical core that this process may use */
     enum sharing sharing; /* until the server says something else */

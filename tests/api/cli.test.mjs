@@ -52,6 +52,63 @@ test('help, version and mistakes need no server', async () => {
   }
 });
 
+// a file of the safetensors format with one tensor of zeros per entry
+function tensors(entries, metadata = {}) {
+  const header = { __metadata__: metadata };
+  let at = 0;
+  for (const [name, shape] of Object.entries(entries)) {
+    const bytes = shape.reduce((a, b) => a * b, 2);
+    header[name] = { dtype: 'F16', shape, data_offsets: [at, at + bytes] };
+    at += bytes;
+  }
+  const json = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(json.length));
+  return Buffer.concat([length, json, Buffer.alloc(at)]);
+}
+
+test('inspect says what a file is, without a server', async () => {
+  const help = await mysti(['inspect', '--help']);
+  assert.equal(help.code, 0);
+  assert.match(help.out, /^Usage: mysti inspect \[options\] FILE\n[^]*--json/);
+  assert.match((await mysti(['--help'])).out, /^ {2}inspect /m);
+
+  const painter = join(binFolder, 'models/starter/starter-painter.safetensors');
+  const whole = await mysti(['inspect', painter]);
+  assert.equal(whole.code, 0, whole.err);
+  assert.match(whole.out, /^ {2}a picture model/m);
+  assert.match(whole.out, /^ {2}format +safetensors, 20\.1 MB, 562 tensors/m);
+  assert.match(whole.out, /^ {2}parts +U-Net: 5\.6 million/m);
+  assert.match(whole.out, /^ {2}missing +nothing\n {2}left over +nothing\n {2}Mysti +draws with it\n$/m);
+  const json = JSON.parse((await mysti(['inspect', '--json', painter])).out);
+  assert.deepEqual([json.kind, json.draws, json.missing.count], ['checkpoint', true, 0]);
+
+  // names and texts in a file may hold anything, also what would move the terminal's cursor
+  const odd = join(folder, '-odd.safetensors');
+  const stem = 'model.diffusion_model.input_blocks.';
+  writeFileSync(odd, tensors({ [`${stem}0.0.weight`]: [8, 9, 3, 3], [`${stem}1.1.transformer_blocks.0.attn2.to_k.weight`]: [8, 768], 'odd\x1b[2J\u009b': [1] }, { 'modelspec.title': '\x1b]0;mine\x07' }));
+  const part = await mysti(['inspect', '--', '-odd.safetensors']);
+  assert.equal(part.code, 0, part.err);
+  assert.match(part.out, /SD 1\.x, distilled \(1 of 16 cross-attentions\), for inpainting/);
+  assert.match(part.out, /needs +a text encoder\n +a VAE\n/);
+  assert.match(part.out, /missing +\d{2}\n[^]*and \d+ more/);
+  assert.match(part.out, /left over +1\n +odd\?\[2J\?\n/);
+  assert.match(part.out, /title: \?\]0;mine\?\n/);
+  assert.match(part.out, /does not draw with it: \S/);
+
+  writeFileSync(join(folder, 'noise.gguf'), 'GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\x7f\0\0\0\0\0\0\0\0', 'latin1');
+  for (const [file, sentence] of [['noise.gguf', /noise\.gguf: /], ['nothing.gguf', /cannot open/], ['.', /folder/]]) {
+    const run = await mysti(['inspect', file]);
+    assert.deepEqual([run.code, run.out], [1, ''], file);
+    assert.match(run.err, sentence);
+  }
+  assert.match((await mysti(['inspect', '--json', 'nothing.gguf'])).err, /nothing\.gguf/);
+  assert.equal((await mysti(['inspect'])).code, 2);
+  const lost = await mysti(['inspect', painter], { env: { MYSTI_SD_WORKER_PROGRAM: join(folder, 'no-such-program') } });
+  assert.equal(lost.code, 1);
+  assert.match(lost.err, /cannot start .*no-such-program/);
+});
+
 test('no server there is exit code 3, and the sentence says where it looked', async () => {
   const port = await freePort();
   for (const args of [['draw', 'x'], ['write', 'x'], ['status'], ['models'], ['load', 'x'], ['unload', 'sd'], ['leave', 'yes']]) {

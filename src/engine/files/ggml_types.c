@@ -26,6 +26,15 @@ int ggml_block(uint64_t ggml_type, struct ggml_block *ret_block)
     return 0;
 }
 
+const char *ggml_name(uint64_t ggml_type)
+{
+    const char *name = ggml_type < GGML_TYPE_COUNT
+                           ? ggml_get_type_traits((enum ggml_type)ggml_type)->type_name
+                           : NULL;
+
+    return name ? name : "other";
+}
+
 void ggml_to_f32(int ggml_type, const unsigned char *data, size_t first, size_t count,
                  float *ret_values)
 {
@@ -60,6 +69,12 @@ int ggml_block(uint64_t ggml_type, struct ggml_block *ret_block)
     (void)ggml_type;
     (void)ret_block;
     return -1;
+}
+
+const char *ggml_name(uint64_t ggml_type)
+{
+    (void)ggml_type;
+    return "other";
 }
 
 void ggml_to_f32(int ggml_type, const unsigned char *data, size_t first, size_t count,

@@ -16,6 +16,8 @@ struct ggml_block {
 
 /* 0 when values of this type can be had, -1 otherwise (a number from a file: any). */
 int ggml_block(uint64_t ggml_type, struct ggml_block *ret_block);
+/* "Q4_K"; "other" when ggml is not there or has no such type */
+const char *ggml_name(uint64_t ggml_type);
 /* Elements [first, first + count) of `data`; for types that ggml_block() knows. */
 void ggml_to_f32(int ggml_type, const unsigned char *data, size_t first, size_t count,
                  float *ret_values);

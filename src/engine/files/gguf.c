@@ -210,6 +210,7 @@ static int read_description(struct cursor *c, struct tensor_entry *entry,
         return -1;
     entry->type = type_of(type);
     entry->ggml_type = (int)type;
+    entry->other = ggml_name(type);
     return 0;
 }
 

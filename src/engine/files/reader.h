@@ -12,6 +12,7 @@ struct weights_meta {
 
 struct weights_file {
     char *path;
+    const char *format;
     const unsigned char *map; /* the whole file */
     size_t size;
     bool is_mapped; /* else borrowed memory (weights_memory_open) */
@@ -30,7 +31,8 @@ struct tensor_entry {
     const char *name;
     size_t name_len;
     enum weight_type type;
-    int ggml_type; /* for WEIGHT_GGML */
+    int ggml_type;     /* for WEIGHT_GGML */
+    const char *other; /* the format's name of a WEIGHT_OTHER; NULL: it has none */
     int rank;
     int64_t dim[4];
     uint64_t at; /* bytes from the beginning of the file */

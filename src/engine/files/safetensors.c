@@ -93,6 +93,7 @@ static int read_tensor(struct weights_file *file, const char *name,
     if (!dtype)
         return err_set(err, ERR_BAD_FILE, "tensor %.200s has no dtype", name);
     entry.type = type_of(dtype);
+    entry.other = dtype;
     if (read_shape(json_object_get(described, "shape"), &entry, err) ||
         read_offsets(json_object_get(described, "data_offsets"), data_at, &entry, err))
         return err_wrap(err, "tensor %.200s", name);

@@ -139,6 +139,7 @@ static int read_archive(struct torch *t, struct err *err)
 struct layout {
     const struct zip_entry *storage; /* NULL for WEIGHT_OTHER */
     enum weight_type type;
+    const char *type_name; /* torch's */
     int rank;
     int64_t numbers;                                  /* in the storage */
     int64_t offset, size[MAX_RANK], stride[MAX_RANK]; /* in numbers */
@@ -173,6 +174,7 @@ static int read_storage(const struct torch *t, const struct pickle_value *refere
         type->global->meaning != STORAGE || !key || !numbers || numbers->number < 0)
         return err_set(err, ERR_BAD_FILE, "its storage is not described as torch does");
     l->type = (enum weight_type)type->global->detail;
+    l->type_name = type->global->name;
     l->numbers = numbers->number;
     if (l->type == WEIGHT_OTHER)
         return 0;
@@ -306,6 +308,7 @@ static int describe(struct torch *t, const struct pickle_value *call,
     if (read_layout(t, call, &l, err))
         return -1;
     entry->type = l.type;
+    entry->other = l.type_name;
     if (l.type == WEIGHT_OTHER)
         return 0;
     entry->rank = l.rank;

@@ -22,6 +22,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -50,6 +51,24 @@ const char *weight_types_read(void)
                  "GGUF's "
                  "other quantisations,"
                : "F32, F16, BF16 and every quantisation of ggml";
+}
+
+const char *weight_type_name(const struct weight *w)
+{
+    switch (w->type) {
+    case WEIGHT_F32:
+        return "F32";
+    case WEIGHT_F16:
+        return "F16";
+    case WEIGHT_BF16:
+        return "BF16";
+    case WEIGHT_Q8_0:
+        return "Q8_0";
+    case WEIGHT_GGML:
+        return ggml_name((uint64_t)w->ggml_type);
+    default:
+        return w->other;
+    }
 }
 
 /* How values of a type are packed: `values` of them in `bytes`. */
@@ -188,6 +207,18 @@ static void keep_copy(struct weights_file *file, void *copy)
     file->copies[file->copy_count++] = copy;
 }
 
+/* The format's word, if it is one: it may be foreign text. */
+static void name_other(struct weight *w, const char *word)
+{
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_";
+    size_t len = word ? strspn(word, letters) : 0;
+
+    if (len == 0 || word[len] || len >= sizeof(w->other))
+        word = "other";
+    snprintf(w->other, sizeof(w->other), "%s", word);
+}
+
 int weights_file_add(struct weights_file *file, const struct tensor_entry *entry,
                      struct err *err)
 {
@@ -221,6 +252,7 @@ int weights_file_add(struct weights_file *file, const struct tensor_entry *entry
         w.is_mapped = file->is_mapped && !entry->copy;
     } else {
         w.rank = 0;
+        name_other(&w, entry->other);
     }
     w.name = mem_strndup(entry->name, entry->name_len);
     file->weights =
@@ -292,17 +324,21 @@ static int read_contents(struct weights_file *file, struct err *err)
 {
     int result;
 
-    if (file->size >= 4 && memcmp(file->map, "GGUF", 4) == 0)
+    file->format = "safetensors";
+    if (file->size >= 4 && memcmp(file->map, "GGUF", 4) == 0) {
+        file->format = "GGUF";
         result = gguf_read(file, err);
-    else if (file->size >= 4 && memcmp(file->map, "PK\3\4", 4) == 0)
+    } else if (file->size >= 4 && memcmp(file->map, "PK\3\4", 4) == 0) {
+        file->format = "torch";
         result = torch_read(file, err);
-    else if (is_old_torch(file))
+    } else if (is_old_torch(file)) {
         result = err_set(err, ERR_BAD_FILE,
                          "was saved by a torch older than 1.6, whose format is not "
                          "read: load and save it again with a newer one, or take a "
                          "safetensors file of this model");
-    else
+    } else {
         result = safetensors_read(file, err);
+    }
     if (result)
         return -1;
     if (file->count == 0)
@@ -426,4 +462,14 @@ const char *weights_file_meta(const struct weights_file *file, const char *key)
 const char *weights_file_path(const struct weights_file *file)
 {
     return file->path;
+}
+
+const char *weights_file_format(const struct weights_file *file)
+{
+    return file->format;
+}
+
+uint64_t weights_file_bytes(const struct weights_file *file)
+{
+    return file->size;
 }

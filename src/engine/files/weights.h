@@ -33,6 +33,8 @@ enum weight_type {
                      values to be had */
 };
 
+#define WEIGHT_TYPE_NAME 16
+
 struct weight {
     const char *name;
     enum weight_type type;
@@ -42,7 +44,8 @@ struct weight {
                        KW]; unused are 1 */
     const unsigned char *data;
     size_t bytes;
-    bool is_mapped; /* data lies in a mapped file; else on the heap */
+    bool is_mapped;               /* data lies in a mapped file; else on the heap */
+    char other[WEIGHT_TYPE_NAME]; /* what the format calls a WEIGHT_OTHER */
 };
 
 struct weights_file;
@@ -60,6 +63,8 @@ const struct weight *weights_file_at(const struct weights_file *file, size_t ind
  */
 const char *weights_file_meta(const struct weights_file *file, const char *key);
 const char *weights_file_path(const struct weights_file *file);
+const char *weights_file_format(const struct weights_file *file); /* "safetensors" */
+uint64_t weights_file_bytes(const struct weights_file *file);
 /* weight_forget() for all of the file */
 void weights_file_forget(const struct weights_file *file);
 
@@ -67,6 +72,8 @@ size_t weight_count(const struct weight *w); /* elements */
 /* Elements [first, first + count) as f32. The type must not be WEIGHT_OTHER. */
 void weight_to_f32(const struct weight *w, size_t first, size_t count,
                    float *ret_values);
+/* "F16", "Q4_K", "I64" */
+const char *weight_type_name(const struct weight *w);
 /* What can be read, for a sentence. */
 const char *weight_types_read(void);
 /* Tells the kernel that this tensor's pages are not needed any more; nothing for a

@@ -29,12 +29,19 @@ static const struct {
     {"text_encoder_2.", "SDXL"},
 };
 
-static const char *name_of(int64_t context)
+const char *family_of_context(int64_t channels)
 {
     for (size_t i = 0; i < sizeof(contexts) / sizeof(*contexts); i++)
-        if (contexts[i].context == context)
+        if (contexts[i].context == channels)
             return contexts[i].name;
-    return "a model of another kind";
+    return NULL;
+}
+
+static const char *name_of(int64_t context)
+{
+    const char *name = family_of_context(context);
+
+    return name ? name : "a model of another kind";
 }
 
 static bool reads_text(const char *stem, size_t len)
@@ -86,15 +93,25 @@ static const char *name_by_metadata(const struct weights_file *file)
     return name ? name : weights_file_meta(file, "ss_base_model_version");
 }
 
+const char *lora_family(const struct lora_groups *groups,
+                        const struct weights_file *file, int64_t *ret_context)
+{
+    const char *name;
+
+    *ret_context = lora_context(groups);
+    name = *ret_context ? family_of_context(*ret_context) : name_by_word(groups);
+    return name || *ret_context ? name : name_by_metadata(file);
+}
+
 void lora_family_explain(struct buf *sentence, const struct lora_groups *groups,
                          const struct weights_file *file,
                          const struct weights_file *base)
 {
-    int64_t context = lora_context(groups), wanted = base_context(base);
-    const char *name = context ? name_of(context) : name_by_word(groups);
+    int64_t context, wanted = base_context(base);
+    const char *name = lora_family(groups, file, &context);
 
-    if (!name)
-        name = name_by_metadata(file);
+    if (context)
+        name = name_of(context);
     if (!name || (context && context == wanted))
         return;
     buf_printf(sentence, ": it seems to be made for %.80s", name);
