@@ -70,6 +70,22 @@ static int write_stdout(const struct buf *png, struct err *err)
     return 0;
 }
 
+static void say_loras(const json_t *loras)
+{
+    size_t i;
+    const json_t *lora;
+
+    json_array_foreach((json_t *)(uintptr_t)loras, i, lora)
+    {
+        json_int_t matched = json_integer_value(json_object_get(lora, "matched"));
+        json_int_t other = json_integer_value(json_object_get(lora, "unmatched"));
+
+        fprintf(stderr, "LoRA %s: %lld of its %lld keys change the model\n",
+                json_string_value(json_object_get(lora, "name")), (long long)matched,
+                (long long)(matched + other));
+    }
+}
+
 static int save(struct draw *d, const json_t *event, struct err *err)
 {
     const char *text = json_string_value(json_object_get(event, "b64_json"));
@@ -97,6 +113,8 @@ static int save(struct draw *d, const json_t *event, struct err *err)
     if (rc == 0 && !d->quiet && strcmp(d->out, "-") != 0)
         printf("%s  seed %lld\n", path, (long long)json_integer_value(seed));
     fflush(stdout);
+    if (d->pictures == 0 && !d->quiet)
+        say_loras(json_object_get(event, "loras"));
     if (warning && !d->quiet) /* the server could not keep its own copy */
         fprintf(stderr, "mysti draw: %s\n", warning);
     buf_release(&png);
@@ -325,7 +343,8 @@ static const struct args_command command = {
     .summary = "Draws a picture of PROMPT and writes it as PNG, its settings inside.",
     .details = "What is not given is the model's own choice. (x:1.3) in PROMPT counts "
                "more, (x:0.7)\n"
-               "less. Ctrl-C cancels the job.\n\n"
+               "less; <lora:NAME:0.8> lays a LoRA over the model. Ctrl-C cancels the "
+               "job.\n\n"
                "  mysti draw \"a red circle on a blue background\" -o circle.png\n",
     .options = options,
     .operand = ARGS_WORDS,

@@ -232,6 +232,19 @@ static void on_step(void *user, int image, int step, int steps)
     }
 }
 
+static void on_lora(void *user, const struct engine_lora *lora)
+{
+    struct run *run = user;
+
+    post_line(run->c,
+              json_pack("{s:s, s:s, s:f, s:f, s:I, s:I, s:s*}", "event", "lora", "name",
+                        lora->name, "text", lora->text, "unet", lora->unet, "matched",
+                        (json_int_t)lora->matched, "unmatched",
+                        (json_int_t)lora->unmatched, "first_unmatched",
+                        lora->first_unmatched),
+              NULL, 0);
+}
+
 static bool wants_preview(void *user, int image, int step, int steps)
 {
     struct run *run = user;
@@ -306,7 +319,8 @@ static int run_generate(struct compute *c, struct task *task)
         .c = c, .task = task, .began_ns = clock_ns(), .sampling_ns = clock_ns()};
     struct request_files files = {0};
     int rc = -1;
-    const struct engine_events events = {.on_phase = on_phase,
+    const struct engine_events events = {.on_lora = on_lora,
+                                         .on_phase = on_phase,
                                          .on_step = on_step,
                                          .wants_preview = wants_preview,
                                          .on_preview = on_preview,
@@ -336,9 +350,10 @@ out:
 
 static int run_open(struct compute *c, struct err *err)
 {
-    const struct engine_options options = {.backend = c->options.backend,
-                                           .threads = c->options.threads};
+    struct engine_options options = {.backend = c->options.backend,
+                                     .threads = c->options.threads};
 
+    memcpy(options.lora_folders, c->options.lora_folders, sizeof(options.lora_folders));
     if (engine_open(&c->engine, &options, &c->open_err)) {
         if (err)
             *err = c->open_err;

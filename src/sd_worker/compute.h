@@ -44,7 +44,8 @@ enum compute_event {
 
 struct compute_options {
     uv_loop_t *loop;
-    const char *backend; /* NULL: the best */
+    const char *backend;                           /* NULL: the best */
+    const char *lora_folders[ENGINE_LORA_FOLDERS]; /* NULL: no more */
     int threads;
     struct sharing_place place; /* of the threads while they draw */
     void (*on_event)(void *user, enum compute_event event, const struct buf *data);

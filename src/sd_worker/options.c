@@ -1,7 +1,6 @@
 #include "sd_worker/options.h"
 
 #include "base/str.h"
-#include "engine/engine.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -20,14 +19,16 @@ static const char usage[] =
     "  --inspect FILE        say what this file is, as JSON, and end\n"
     "  --threads N           compute threads; 0, the default: one per physical core\n"
     "  --backend NAME        one of: %s\n"
+    "  --lora-dir FOLDER     where the LoRAs of prompts are; up to 4 times, the first\n"
+    "                        goes first\n"
     "  --sharing POLICY      who goes first on the processor and the graphics card:\n"
     "                        text-first (default), equal or image-first\n"
     "  --verbose             log every step\n"
     "  --version, --help\n";
 
-static const char *const long_names[] = {"listen-port", "model",   "inspect",
-                                         "threads",     "backend", "sharing",
-                                         "verbose",     "version", "help"};
+static const char *const long_names[] = {
+    "listen-port", "model",   "inspect", "threads", "backend",
+    "lora-dir",    "sharing", "verbose", "version", "help"};
 
 static int mistake(const struct err *err)
 {
@@ -58,6 +59,19 @@ static int number(const char *text, const char *what, int max, int *ret,
     return 0;
 }
 
+static int add_folder(struct options *o, const char *folder, struct err *err)
+{
+    int count = 0;
+
+    while (count < ENGINE_LORA_FOLDERS && o->lora_folders[count])
+        count++;
+    if (count == ENGINE_LORA_FOLDERS)
+        return err_set(err, ERR_INVALID, "--lora-dir: more than %d folders",
+                       ENGINE_LORA_FOLDERS);
+    o->lora_folders[count] = folder;
+    return 0;
+}
+
 int options_parse(struct options *ret, int argc, char **argv)
 {
     static const struct option longs[] = {{"listen-port", required_argument, NULL, 'p'},
@@ -65,6 +79,7 @@ int options_parse(struct options *ret, int argc, char **argv)
                                           {"inspect", required_argument, NULL, 'i'},
                                           {"threads", required_argument, NULL, 't'},
                                           {"backend", required_argument, NULL, 'b'},
+                                          {"lora-dir", required_argument, NULL, 'l'},
                                           {"sharing", required_argument, NULL, 's'},
                                           {"verbose", no_argument, NULL, 'v'},
                                           {"version", no_argument, NULL, 'V'},
@@ -91,6 +106,9 @@ int options_parse(struct options *ret, int argc, char **argv)
             break;
         case 'b':
             ret->backend = optarg;
+            break;
+        case 'l':
+            rc = add_folder(ret, optarg, &err);
             break;
         case 's':
             rc = sharing_parse(optarg, "--sharing", &ret->sharing, &err);

@@ -3,14 +3,16 @@
 #define MYSTI_SD_WORKER_OPTIONS_H
 
 #include "base/sharing.h"
+#include "engine/engine.h"
 
 #include <stdbool.h>
 
 struct options {
-    int listen_port;      /* 0: any free one */
-    const char *model;    /* loaded at once; NULL: none */
-    const char *inspect;  /* say what this file is and end; NULL: be a worker */
-    const char *backend;  /* NULL: the best that is built in */
+    int listen_port;     /* 0: any free one */
+    const char *model;   /* loaded at once; NULL: none */
+    const char *inspect; /* say what this file is and end; NULL: be a worker */
+    const char *backend; /* NULL: the best that is built in */
+    const char *lora_folders[ENGINE_LORA_FOLDERS]; /* NULL: no more */
     int threads;          /* 0: one per physical core that this process may use */
     enum sharing sharing; /* until the server says something else */
     bool verbose;

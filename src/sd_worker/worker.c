@@ -436,15 +436,15 @@ int worker_new(uv_loop_t *loop, const struct options *options, int threads, char
                struct worker **ret, struct err *err)
 {
     struct worker *w = mem_zalloc(sizeof(*w));
-    const struct compute_options compute = {.loop = loop,
-                                            .backend = options->backend,
-                                            .threads = threads,
-                                            .place =
-                                                sharing_picture_place(options->sharing),
-                                            .on_event = on_event,
-                                            .on_done = on_done,
-                                            .user = w};
+    struct compute_options compute = {.loop = loop,
+                                      .backend = options->backend,
+                                      .threads = threads,
+                                      .place = sharing_picture_place(options->sharing),
+                                      .on_event = on_event,
+                                      .on_done = on_done,
+                                      .user = w};
 
+    memcpy(compute.lora_folders, options->lora_folders, sizeof(compute.lora_folders));
     w->token = token;
     w->sharing = options->sharing;
     w->verbose = options->verbose;

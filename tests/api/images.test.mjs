@@ -84,6 +84,19 @@ test('as a URL, the picture is fetched from where it was asked for', async () =>
   assert.match(readPng(Buffer.from(await res.arrayBuffer())).texts.parameters, /^by url/);
 });
 
+test('the LoRAs of a picture come with it, whole, streamed and in the log; without any there is no word of them', async () => {
+  const want = [{ name: 'ink', text: 0.5, unet: 1, matched: 9, unmatched: 1, first_unmatched: 'lora_te2_x.alpha' }];
+  const { json } = await draw({ prompt: 'a boat <lora:ink:0.5:1>', n: 2 });
+  assert.deepEqual(json.data.map((picture) => picture.loras), [want, want]);
+  const log = server.logText.match(/LoRA 'ink'.*/g);
+  assert.deepEqual(log, ["LoRA 'ink', text 0.5, U-Net 1: 9 of its 10 keys change the model; not, for one: lora_te2_x.alpha"]);
+  const res = await server.post('/v1/images/generations', { prompt: '<lora:ink:0.5:1>', stream: true });
+  let streamed;
+  for await (const event of sseEvents(res)) if (event.data) streamed = JSON.parse(event.data).loras;
+  assert.deepEqual(streamed, want);
+  assert.equal((await draw({ prompt: 'a boat' })).json.data[0].loras, undefined);
+});
+
 test('an UTF-8 prompt survives the way there and back', async () => {
   const prompt = 'Füchse 🦊 im „Schnee“\nzweite Zeile';
   const { json } = await draw({ prompt });

@@ -10,7 +10,7 @@ import { decodePng } from '../support/decode_png.mjs';
 import { startPictureWorker, takeApart, workerProgram } from '../support/picture_worker.mjs';
 import { makePng } from '../support/png.mjs';
 import { freePort, until } from '../support/server.mjs';
-import { writeTinyPainter } from '../support/tiny_painter.mjs';
+import { writeTinyLora, writeTinyPainter } from '../support/tiny_painter.mjs';
 
 let folder;
 let model;
@@ -31,6 +31,8 @@ async function ready(t, options) {
   worker.facts = body;
   return worker;
 }
+
+const pixels = ({ images }) => Buffer.from(decodePng(images[0].png).rgb);
 
 test('nothing is answered without the token', async (t) => {
   const worker = await startPictureWorker(t);
@@ -431,6 +433,38 @@ test('a wrong word about sharing is refused and changes nothing', async (t) => {
     assert.match(answer.error.message, text);
     assert.equal((await worker.health()).sharing, 'text-first');
   }
+});
+
+test('LoRAs are laid over the loaded model, counted, and taken off bit for bit', async (t) => {
+  const loras = join(folder, 'loras');
+  mkdirSync(join(loras, 'styles'), { recursive: true });
+  writeTinyLora(join(loras, 'styles', 'tiny-ink.safetensors'));
+  writeTinyLora(join(loras, 'wide.safetensors'), (shapes) =>
+    Object.assign(shapes, { 'lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_up.weight': [640, 2] }));
+  writeFileSync(join(loras, 'torn.safetensors'), 'no more than this');
+  const worker = await ready(t, { args: ['--lora-dir', '/nowhere', '--lora-dir', loras] });
+  const ask = { prompt: 'a boat', seed: 3 };
+  const plain = await worker.draw(ask);
+  const inked = await worker.draw({ ...ask, prompt: 'a boat <lora:tiny-ink:0.5:2>' });
+  assert.equal(inked.status, 200, JSON.stringify(inked.body));
+  assert.deepEqual(inked.events.filter((e) => e.event === 'lora'), [{ event: 'lora', name: 'tiny-ink', text: 0.5, unet: 2,
+    matched: 6, unmatched: 1, first_unmatched: 'lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha' }]);
+  assert.ok(!pixels(inked).equals(pixels(plain)));
+  assert.match(inked.images[0].head.parameters, /^a boat <lora:tiny-ink:0\.5:2>\n/, 'the picture tells how it was made');
+  assert.ok(pixels(await worker.draw(ask)).equals(pixels(plain)));
+  assert.ok(pixels(await worker.draw({ ...ask, prompt: 'a <lora:styles/tiny-ink:0.5:2>boat' })).equals(pixels(inked)));
+  for (const [prompt, sentence] of [
+    ['<lora:tiny-inc>', /no LoRA 'tiny-inc' in the LoRA folder, which has 3; perhaps 'tiny-ink'/],
+    ['<lora:../tiny>', /not a path to somewhere else/],
+    ['<lora:tiny-ink:strong>', /strength 'strong'/],
+    ['<lora:wide>', /LoRA 'wide'.*640 x 32 values.*has 32 x 32/],
+    ['<lora:torn>', /LoRA 'torn'/]]) {
+    const { status, body } = await worker.draw({ ...ask, prompt });
+    assert.equal(status, 400, prompt);
+    assert.equal(body.error.param, 'prompt');
+    assert.match(body.error.message, sentence);
+  }
+  assert.ok(pixels(await worker.draw(ask)).equals(pixels(plain)));
 });
 
 test('SIGTERM ends it in the middle of a job', async (t) => {

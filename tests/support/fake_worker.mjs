@@ -141,6 +141,8 @@ async function sdGenerate(req, res, job) {
     return stop();
   }
   const { width, height, steps, seed, count } = jobSizes(job);
+  for (const [, name] of job.prompt.matchAll(/<lora:([^:>]+)/g))
+    say({ event: 'lora', name, text: 0.5, unet: 1, matched: 9, unmatched: 1, first_unmatched: 'lora_te2_x.alpha' });
   for (let image = 0; image < count; image++) {
     say({ event: 'phase', phase: 'encode' });
     say({ event: 'phase', phase: 'sample' });

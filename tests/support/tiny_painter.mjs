@@ -108,11 +108,8 @@ const metadata = {
   'mysti.default_height': '64', 'mysti.default_steps': '4', 'mysti.default_cfg_scale': '5',
 };
 
-// change(tensors, metadata): spoil it before it is written
-export function writeTinyPainter(path, change = () => {}) {
-  const shapes = tensors();
-  const meta = { ...metadata };
-  change(shapes, meta);
+// The values of each tensor: fill(name, shape) gives them in a row.
+function write(path, shapes, meta, fill) {
   const head = { __metadata__: meta };
   let offset = 0;
   for (const [name, shape] of Object.entries(shapes)) {
@@ -125,16 +122,46 @@ export function writeTinyPainter(path, change = () => {}) {
   length.writeBigUInt64LE(BigInt(text.length));
   const data = new Float32Array(offset / 4);
   let at = 0;
-  let seed = 1;
   for (const [name, shape] of Object.entries(shapes)) {
-    const count = shape.reduce((x, y) => x * y, 1);
-    const isNorm = shape.length === 1 && name.endsWith('.weight');
-    const scale = Math.sqrt(3 / (count / shape[0]));
-    for (let i = 0; i < count; i++) {
-      seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
-      data[at++] = isNorm ? 1 : (seed / 2 ** 31 - 1) * scale * (shape.length === 1 ? 0.02 : 1);
-    }
+    const next = fill(name, shape);
+    for (let i = shape.reduce((x, y) => x * y, 1); i > 0; i--) data[at++] = next();
   }
   writeFileSync(path, Buffer.concat([length, text, Buffer.from(data.buffer)]));
   return path;
+}
+
+// -1..1, always the same
+function numbers() {
+  let seed = 1;
+  return () => (seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0) / 2 ** 31 - 1;
+}
+
+// change(tensors, metadata): spoil it before it is written
+export function writeTinyPainter(path, change = () => {}) {
+  const shapes = tensors();
+  const meta = { ...metadata };
+  const random = numbers();
+  change(shapes, meta);
+  return write(path, shapes, meta, (name, shape) => {
+    const isNorm = shape.length === 1 && name.endsWith('.weight');
+    const scale = Math.sqrt(3 / (shape.reduce((x, y) => x * y, 1) / shape[0]));
+    return () => {
+      const value = random();
+      return isNorm ? 1 : value * scale * (shape.length === 1 ? 0.02 : 1);
+    };
+  });
+}
+
+// A LoRA for it, as kohya writes them, and one key that means nothing here.
+export function writeTinyLora(path, change = () => {}) {
+  const shapes = {};
+  const attention = 'lora_unet_middle_block_1_transformer_blocks_0_attn';
+  for (const part of ['1_to_q', '1_to_v', '2_to_out_0']) {
+    shapes[`${attention}${part}.lora_up.weight`] = [2 * WIDTH, 2];
+    shapes[`${attention}${part}.lora_down.weight`] = [2, 2 * WIDTH];
+  }
+  shapes['lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha'] = [1];
+  const random = numbers();
+  change(shapes);
+  return write(path, shapes, { ss_base_model_version: 'sd_v1' }, () => random);
 }

@@ -153,8 +153,8 @@ static json_t *picture_url(const struct drawing *d, const char *file)
 
 static json_t *picture_json(const struct drawing *d, const struct job_picture *p)
 {
-    json_t *picture =
-        json_pack("{s:I, s:s?}", "seed", (json_int_t)p->seed, "file", p->file);
+    json_t *picture = json_pack("{s:I, s:s?, s:O*}", "seed", (json_int_t)p->seed,
+                                "file", p->file, "loras", p->loras);
 
     if (d->ask.delivery == IMAGE_AS_URL) {
         if (p->file)

@@ -288,9 +288,9 @@ static void on_follow_picture(void *user, const struct job_picture *p)
     char *url = p->file ? mem_printf("/outputs/%s", p->file) : NULL;
 
     tell(f, "picture",
-         json_pack("{s:i, s:s?, s:s?, s:I, s:i, s:i}", "index", p->index, "file",
+         json_pack("{s:i, s:s?, s:s?, s:I, s:i, s:i, s:O*}", "index", p->index, "file",
                    p->file, "url", url, "seed", (json_int_t)p->seed, "width", p->width,
-                   "height", p->height));
+                   "height", p->height, "loras", p->loras));
     free(url);
 }
 

@@ -323,10 +323,12 @@ static void resolve_folders(struct config *c)
     set_default(&c->home, default_home());
     make_absolute(&c->home);
     set_default(&c->model_dir, file_join(c->home, "models"));
+    make_absolute(&c->model_dir);
+    set_default(&c->lora_dir, file_join(c->model_dir, "loras"));
+    make_absolute(&c->lora_dir);
     set_default(&c->output_dir, file_join(c->home, "outputs"));
     set_default(&c->key_file, file_join(c->home, "keys"));
     make_absolute(&c->key_file);
-    make_absolute(&c->model_dir);
     make_absolute(&c->output_dir);
     make_absolute(&c->sd_worker_program);
     make_absolute(&c->llm_worker_program);

@@ -51,6 +51,11 @@ const struct option options[] = {
     {"model-dir", NULL, OPTION_PATH, F(model_dir), 0, 0, "", NULL, "FOLDER",
      "folder with your models. Default: models in --home", NULL, OPTION_AT_START},
 
+    {"lora-dir", NULL, OPTION_PATH, F(lora_dir), 0, 0, "", NULL, "FOLDER",
+     "folder with your LoRAs, for <lora:name:1> in prompts. Default: loras in "
+     "--model-dir",
+     NULL, OPTION_AT_LOAD},
+
     {"home", NULL, OPTION_PATH, F(home), 0, 0, "", NULL, "FOLDER",
      "state: what is loaded, jobs, gallery. Default: $XDG_STATE_HOME/mysti", "Folders",
      OPTION_AT_START},

@@ -99,6 +99,8 @@ struct job_picture {
     size_t size;
     const char *file;             /* its name in the output folder; NULL: not saved */
     const struct err *save_error; /* why not, or NULL */
+    json_t *
+        loras; /* [{name, text, unet, matched, unmatched, first_unmatched}]; NULL: none, or not known any more */
 };
 
 /* Where a job is, for clients. */

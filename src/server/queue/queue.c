@@ -482,6 +482,7 @@ void job_free_if_over(struct job *job)
     }
     free(job->slots);
     free(job->client);
+    json_decref(job->loras);
     image_request_release(&job->request);
     free(job);
 }

@@ -33,6 +33,7 @@
 #include "server/store/jobs.h"
 #include "server/store/store.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -235,6 +236,7 @@ void job_hand_out(struct job *job)
                 .size = slot->size,
                 .file = slot->file,
                 .save_error = slot->save_error.code ? &slot->save_error : NULL,
+                .loras = job->loras,
             };
             if (w->on.on_picture)
                 w->on.on_picture(w->user, &picture);
@@ -377,6 +379,32 @@ static int bounded(int64_t n)
     return n < 0 ? 0 : n > 1000000 ? 1000000 : (int)n;
 }
 
+/* Kept for the answer, and said in the log: a LoRA that changes half of what it was made to change looks like a weak
+ * one. */
+static void take_lora(struct job *job, const json_t *event)
+{
+    json_t *lora = json_deep_copy(event);
+    const char *name = json_string_value(json_object_get(lora, "name"));
+    const char *other = json_string_value(json_object_get(lora, "first_unmatched"));
+    int64_t matched = integer_of(lora, "matched", 0),
+            unmatched = integer_of(lora, "unmatched", 0);
+
+    if (!name) {
+        json_decref(lora);
+        return;
+    }
+    json_object_del(lora, "event");
+    if (!job->loras)
+        job->loras = json_array();
+    log_info(job->queue->o.log,
+             "%s: LoRA '%.100s', text %g, U-Net %g: %" PRId64 " of its %" PRId64
+             " keys change the model%s%.200s",
+             job->id, name, json_number_value(json_object_get(lora, "text")),
+             json_number_value(json_object_get(lora, "unet")), matched,
+             matched + unmatched, other ? "; not, for one: " : "", other ? other : "");
+    json_array_append_new(job->loras, lora);
+}
+
 static void on_worker_event(void *user, const char *name, const json_t *event)
 {
     struct job_queue *q = user;
@@ -389,6 +417,8 @@ static void on_worker_event(void *user, const char *name, const json_t *event)
         job->sample_steps = bounded(integer_of(event, "steps", 0));
         job->eta_ms = integer_of(event, "eta_ms", -1);
         set_step(job, JOB_SAMPLING);
+    } else if (!strcmp(name, "lora")) {
+        take_lora(job, event);
     } else if (!strcmp(name, "done")) {
         q->run.said_done = true;
     } else if (!strcmp(name, "error")) {
@@ -608,6 +638,8 @@ void run_send(struct job_queue *q)
     r->status = 0;
     r->said_done = false;
     r->said_error.code = ERR_NONE;
+    json_decref(r->job->loras);
+    r->job->loras = NULL;
     r->stream = (struct worker_stream){
         .on_event = on_worker_event, .on_picture = on_worker_picture, .user = q};
     const struct http_field headers[] = {{"Authorization", r->authorization},

@@ -51,6 +51,7 @@ struct job {
     int64_t eta_ms;
     uint64_t begun_ms;
     uint64_t told_ms; /* when its client last heard of it */
+    json_t *loras; /* that the worker drew it with, as job_picture has them; or NULL */
     char detail[160];
     struct job_slot *slots; /* [request.count] */
     int received;           /* pictures that came from the worker */
