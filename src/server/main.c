@@ -299,9 +299,10 @@ static int make_parts(struct program *p, struct err *err)
     char *database = file_join(p->config.home, "mysti.db");
 
     s->client = workers.client;
-    if (devices_open(&s->devices, p->config.simulated_devices.items,
+    if (db_check(database, err) ||
+        devices_open(&s->devices, p->config.simulated_devices.items,
                      p->config.simulated_devices.count, err))
-        return -1;
+        return -1; /* the program ends */
     workers.devices = s->devices;
     if (supervisor_new(&workers, &s->supervisor, err))
         return -1;

@@ -209,9 +209,24 @@ test('a database that is damaged is set aside, and the server works', async (t) 
   const server = await startServer(t, { prepare: (s) => writeFileSync(join(s.home, 'mysti.db'), 'this is no database, but long enough to be taken for one '.repeat(50)) });
   const done = await ended(server, (await add(server, { prompt: 'a' })).json.id);
   assert.equal(done.state, 'done');
-  await server.logged(/is damaged, or not Mysti's/);
   const aside = readdirSync(server.home).find((f) => f.startsWith('mysti.db.damaged-'));
+  await server.logged(new RegExp(`mysti.db is damaged \\(file is not a database\\): it was set aside as \\S+${aside}, .*"sqlite3 \\S+${aside} .recover"`));
   assert.match(readFileSync(join(server.home, aside), 'utf8'), /this is no database/);
+});
+
+test('a database of a newer Mysti is refused at the start with one sentence, and left as it is', async (t) => {
+  const server = await startServer(t);
+  await ended(server, (await add(server, { prompt: 'a' })).json.id);
+  server.child.kill('SIGTERM');
+  await until('it ends', () => server.exit);
+  const python = (code) => execFileSync('python3', ['-c', `import sqlite3, sys\nc = sqlite3.connect(sys.argv[1])\n${code}\nc.commit()`, join(server.home, 'mysti.db')], { encoding: 'utf8' });
+  python('c.execute("PRAGMA user_version = 99")');
+  server.logText = '';
+  await assert.rejects(server.startAgain());
+  assert.deepEqual(server.exit, { code: 1, signal: null });
+  await server.logged(/mysti.db was written by a newer Mysti \(its version is 99, this one knows \d+\): start that one, choose another --home, or move the file away/);
+  assert.equal(python('print(c.execute("SELECT count(*) FROM job").fetchone()[0])').trim(), '1');
+  assert.deepEqual(readdirSync(server.home).filter((f) => /damaged|foreign/.test(f)), []);
 });
 
 test('a job that cannot be stored is refused with a sentence, and nothing is drawn', async (t) => {

@@ -86,10 +86,10 @@ static int trouble(struct db *db, const char *what, struct err *err)
 
 /* ---- opening, on the thread ---- */
 
-static int number_of(struct db *db, const char *sql, int64_t *ret)
+static int number_of(sqlite3 *sqlite, const char *sql, int64_t *ret)
 {
     sqlite3_stmt *s = NULL;
-    int rc = sqlite3_prepare_v2(db->sqlite, sql, -1, &s, NULL);
+    int rc = sqlite3_prepare_v2(sqlite, sql, -1, &s, NULL);
 
     if (rc == SQLITE_OK)
         rc = sqlite3_step(s);
@@ -99,28 +99,68 @@ static int number_of(struct db *db, const char *sql, int64_t *ret)
     return rc == SQLITE_ROW ? 0 : -1;
 }
 
-static bool is_sound(struct db *db)
+static bool is_newer(sqlite3 *sqlite, int64_t *ret_version)
 {
-    sqlite3_stmt *s = NULL;
-    bool sound = sqlite3_prepare_v2(db->sqlite, "PRAGMA quick_check(1)", -1, &s,
-                                    NULL) == SQLITE_OK &&
-                 sqlite3_step(s) == SQLITE_ROW &&
-                 !strcmp((const char *)sqlite3_column_text(s, 0), "ok");
+    int64_t id = 0;
 
-    sqlite3_finalize(s);
-    return sound;
+    return !number_of(sqlite, "PRAGMA application_id", &id) && id == APPLICATION_ID &&
+           !number_of(sqlite, "PRAGMA user_version", ret_version) &&
+           *ret_version > VERSION;
 }
 
-/* Ours, or empty. */
-static bool is_ours(struct db *db)
+/* What SQLite thinks of it, "ok" or what is wrong; NULL: it could not be asked. */
+static char *quick_check(struct db *db)
 {
-    int64_t id = 0, tables = 0, version = 0;
+    sqlite3_stmt *s = NULL;
+    char *said = NULL;
 
-    if (number_of(db, "PRAGMA application_id", &id) ||
-        number_of(db, "SELECT count(*) FROM sqlite_master", &tables) ||
-        number_of(db, "PRAGMA user_version", &version))
-        return false;
-    return id == APPLICATION_ID ? version <= VERSION : id == 0 && tables == 0;
+    if (sqlite3_prepare_v2(db->sqlite, "PRAGMA quick_check(1)", -1, &s, NULL) ==
+            SQLITE_OK &&
+        sqlite3_step(s) == SQLITE_ROW)
+        said = mem_strdup((const char *)sqlite3_column_text(s, 0));
+    sqlite3_finalize(s);
+    return said;
+}
+
+/* A disk that does not answer is no damage: it passes. */
+static int is_damage_or_trouble(struct db *db, char **ret_why, struct err *err)
+{
+    int code = sqlite3_errcode(db->sqlite) & 0xff;
+
+    if (code != SQLITE_CORRUPT && code != SQLITE_NOTADB)
+        return trouble(db, "the database cannot be read", err);
+    *ret_why = mem_strdup(sqlite3_errmsg(db->sqlite));
+    return 0;
+}
+
+/* Is it another program's (*ret_is_foreign), or damaged (*ret_why, to be freed)? Neither: it can be used. */
+static int examine(struct db *db, bool *ret_is_foreign, char **ret_why, struct err *err)
+{
+    int64_t id = 0, tables = 0;
+
+    if (number_of(db->sqlite, "PRAGMA application_id", &id) ||
+        number_of(db->sqlite, "SELECT count(*) FROM sqlite_master", &tables))
+        return is_damage_or_trouble(db, ret_why, err);
+    *ret_is_foreign = id != APPLICATION_ID && (id || tables);
+    if (*ret_is_foreign)
+        return 0;
+    *ret_why = quick_check(db);
+    if (!*ret_why)
+        return is_damage_or_trouble(db, ret_why, err);
+    if (strcmp(*ret_why, "ok") == 0) {
+        free(*ret_why);
+        *ret_why = NULL;
+    }
+    return 0;
+}
+
+static int set_newer(const char *path, int64_t version, struct err *err)
+{
+    return err_set(err, ERR_CONFLICT,
+                   "the database %s was written by a newer Mysti (its version is "
+                   "%" PRId64 ", this one knows %d): start that one, choose another "
+                   "--home, or move the file away, and its jobs with it",
+                   path, version, VERSION);
 }
 
 static void forget_connection(struct db *db)
@@ -132,25 +172,35 @@ static void forget_connection(struct db *db)
     db->sqlite = NULL;
 }
 
-static void set_aside(struct db *db)
+/* why: what is wrong with it; NULL: it is another program's. */
+static void set_aside(struct db *db, const char *why)
 {
     static const char *const endings[] = {"", "-wal", "-shm"};
     int64_t now = clock_unix_us();
+    char *aside =
+        mem_printf("%s.%s-%" PRId64, db->path, why ? "damaged" : "foreign", now);
 
     forget_connection(db);
     for (size_t i = 0; i < sizeof(endings) / sizeof(*endings); i++) {
         char *from = mem_printf("%s%s", db->path, endings[i]);
-        char *to = mem_printf("%s.damaged-%" PRId64 "%s", db->path, now, endings[i]);
+        char *to = mem_printf("%s%s", aside, endings[i]);
 
         (void)rename(from, to);
         free(from);
         free(to);
     }
-    log_error(
-        db->log,
-        "The database %s is damaged, or not Mysti's or of a newer one: it was set "
-        "aside as %s.damaged-%" PRId64 " and a new one begun",
-        db->path, db->path, now);
+    if (why)
+        log_error(db->log,
+                  "The database %s is damaged (%s): it was set aside as %s, and a new "
+                  "one begun. Jobs that waited are lost with it, pictures are not; "
+                  "\"sqlite3 %s .recover\" shows what can still be read",
+                  db->path, why, aside, aside);
+    else
+        log_error(db->log,
+                  "The database %s is not Mysti's: it was set aside as %s, and a new "
+                  "one begun",
+                  db->path, aside);
+    free(aside);
 }
 
 static int run_text(struct db *db, const char *sql, struct err *err)
@@ -160,16 +210,17 @@ static int run_text(struct db *db, const char *sql, struct err *err)
     return trouble(db, "the database cannot be written", err);
 }
 
-static int migrate(struct db *db, struct err *err)
+/* Step by step, each in a transaction of its own: one that fails leaves the database as the one before it left it. */
+static int migrate(struct db *db, const char *const *steps, int count, struct err *err)
 {
     int64_t version = 0;
 
-    if (number_of(db, "PRAGMA user_version", &version))
+    if (number_of(db->sqlite, "PRAGMA user_version", &version))
         return trouble(db, "the database cannot be read", err);
-    for (; version < VERSION; version++) {
+    for (; version < count; version++) {
         char *sql = mem_printf("BEGIN IMMEDIATE; %s PRAGMA user_version = %d; "
                                "PRAGMA application_id = %d; COMMIT",
-                               migrations[version], (int)version + 1, APPLICATION_ID);
+                               steps[version], (int)version + 1, APPLICATION_ID);
         int rc = run_text(db, sql, err);
 
         free(sql);
@@ -197,6 +248,28 @@ static int connect_once(struct db *db, struct err *err)
     return -1;
 }
 
+static int prepare(struct db *db, struct err *err)
+{
+    bool is_foreign = false;
+    int64_t version;
+    char *why = NULL;
+
+    if (is_newer(db->sqlite, &version))
+        return set_newer(db->path, version, err);
+    if (examine(db, &is_foreign, &why, err))
+        return -1;
+    if (is_foreign || why) {
+        set_aside(db, why);
+        free(why);
+        if (connect_once(db, err))
+            return -1;
+    }
+    if (run_text(db, "PRAGMA journal_mode = WAL", err) ||
+        run_text(db, "PRAGMA synchronous = FULL", err))
+        return -1;
+    return migrate(db, migrations, VERSION, err);
+}
+
 /* Opens it unless it is open. */
 static int connect_thread(struct db *db, struct err *err)
 {
@@ -204,13 +277,7 @@ static int connect_thread(struct db *db, struct err *err)
         return 0;
     if (connect_once(db, err))
         return -1;
-    if (!is_ours(db) || !is_sound(db)) {
-        set_aside(db);
-        if (connect_once(db, err))
-            return -1;
-    }
-    if (run_text(db, "PRAGMA journal_mode = WAL", err) ||
-        run_text(db, "PRAGMA synchronous = FULL", err) || migrate(db, err)) {
+    if (prepare(db, err)) {
         forget_connection(db);
         return -1;
     }
@@ -343,6 +410,21 @@ static void *thread_main(void *data)
     forget_connection(db);
     uv_async_send(&db->bell);
     return NULL;
+}
+
+/* ---- before all that ---- */
+
+int db_check(const char *path, struct err *err)
+{
+    sqlite3 *sqlite = NULL;
+    int64_t version;
+    int rc = 0;
+
+    if (sqlite3_open_v2(path, &sqlite, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK &&
+        is_newer(sqlite, &version))
+        rc = set_newer(path, version, err);
+    sqlite3_close(sqlite);
+    return rc;
 }
 
 /* ---- the loop's side ---- */

@@ -8,7 +8,8 @@
  * the loop after the commit (WAL, synchronous FULL: a power cut takes nothing back), or with the error that kept the
  * task from being stored. A task that fails takes no other with it.
  *
- * A database that is damaged or not ours is set aside under another name, and a new one begun; the log says so. */
+ * A database that is damaged or not ours is set aside under another name, and a new one begun; the log says so. One of an
+ * older version is brought up to date, one of a newer version is left alone: db_check() says so before anything is started. */
 #ifndef MYSTI_SERVER_STORE_DB_H
 #define MYSTI_SERVER_STORE_DB_H
 
@@ -32,6 +33,8 @@ struct db_task {
     struct db_task *next;
 };
 
+/* ERR_CONFLICT with a sentence when this database is of a newer version. Before the loop runs. */
+int db_check(const char *path, struct err *err) MUST_CHECK;
 struct db *db_open(struct uv_loop_s *loop, struct log *log, const char *path);
 void db_submit(struct db *db, struct db_task *task);
 void db_close(struct db *db, void (*on_closed)(void *user), void *user);

@@ -1,9 +1,6 @@
 /* The database's thread: order, one transaction for many, a failure that takes no other along, files that are none of ours,
- * a disk that is full; and the jobs in it. */
-#include "base/file.h"
-#include "base/mem.h"
-#include "server/log/log.h"
-#include "server/store/db.h"
+ * or of an older or newer Mysti, a disk that is full; and the jobs in it. */
+#include "server/store/db.c" /* for the steps from version to version */
 #include "server/store/jobs.h"
 
 #include "unit.h"
@@ -139,7 +136,7 @@ static void what_is_no_database_of_ours_is_set_aside(void **state)
     submit(db, &s, "CREATE TABLE theirs (x)"); /* it is not there */
     close_db(db);
     assert_false(s.failed);
-    assert_true(files_with("damaged") >= 2);
+    assert_true(files_with("foreign") >= 1);
     free(p);
 }
 
@@ -190,12 +187,176 @@ static void a_full_disk_is_a_failure_and_passes(void **state)
     assert_false(s.failed);
 }
 
-/* ---- jobs ---- */
+/* ---- versions ---- */
+
+/* What version 1 left on the disk, written down as it was then: it is not to follow the program. */
+static const char version_1[] =
+    "CREATE TABLE job (  serial INTEGER PRIMARY KEY AUTOINCREMENT,  id TEXT NOT NULL "
+    "UNIQUE,  kind TEXT NOT NULL,  request TEXT NOT NULL,  client TEXT NOT NULL,  key "
+    "TEXT,  body INTEGER,  kept INTEGER NOT NULL,  step TEXT NOT NULL,  attempts "
+    "INTEGER NOT NULL DEFAULT 0,  error TEXT,  created_ms INTEGER NOT NULL,  begun_ms "
+    "INTEGER,  ended_ms INTEGER);"
+    "CREATE UNIQUE INDEX job_key ON job (client, key) WHERE key IS NOT NULL;"
+    "CREATE INDEX job_ended ON job (ended_ms);"
+    "CREATE TABLE picture (  job TEXT NOT NULL,  number INTEGER NOT NULL,  file TEXT "
+    "NOT NULL,  seed INTEGER NOT NULL,  width INTEGER NOT NULL,  height INTEGER NOT "
+    "NULL,  PRIMARY KEY (job, number)) WITHOUT ROWID;"
+    "INSERT INTO job (id, kind, request, client, kept, step, created_ms) VALUES "
+    "('old', 'image', '{\"prompt\":\"a boat\"}', 'me', 1, 'waiting', 5);"
+    "INSERT INTO job (id, kind, request, client, key, body, kept, step, created_ms, "
+    "ended_ms) VALUES ('over', 'image', '{}', 'me', 'k', 7, 1, 'done', 3, 4);"
+    "INSERT INTO picture VALUES ('over', 0, 'img-1.png', 42, 64, 48);"
+    "PRAGMA user_version = 1; PRAGMA application_id = 1299805044;";
+
+static sqlite3 *open_raw(const char *sql)
+{
+    char *p = path(), *why = NULL;
+    sqlite3 *raw;
+
+    assert_int_equal(sqlite3_open(p, &raw), SQLITE_OK);
+    if (sql && sqlite3_exec(raw, sql, NULL, NULL, &why) != SQLITE_OK)
+        fail_msg("%s", why);
+    free(p);
+    return raw;
+}
+
+static int64_t count(sqlite3 *raw, const char *sql)
+{
+    int64_t n = -1;
+
+    (void)number_of(raw, sql, &n);
+    return n;
+}
+
+/* All statements that made it; free() it. */
+static char *schema(sqlite3 *raw)
+{
+    struct buf text = {0};
+    sqlite3_stmt *s;
+
+    sqlite3_prepare_v2(raw,
+                       "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL "
+                       "AND name NOT LIKE 'sqlite%' ORDER BY name",
+                       -1, &s, NULL);
+    while (sqlite3_step(s) == SQLITE_ROW)
+        buf_printf(&text, "%s\n", (const char *)sqlite3_column_text(s, 0));
+    sqlite3_finalize(s);
+    return buf_take(&text);
+}
+
+static void on_found(void *user, const struct err *err, json_t *jobs);
+static void on_added(void *user, const struct err *err, const char *existing,
+                     bool same_body);
 
 struct added {
     char existing[40];
     bool same_body, failed;
 };
+
+static void add(struct db *db, const char *id, const char *key, uint64_t body,
+                struct added *ret);
+
+static void an_older_one_is_brought_up_to_date(void **state)
+{
+    struct db *db;
+    struct added again;
+    json_t *left, *over;
+    sqlite3 *raw;
+
+    (void)state;
+    sqlite3_close(open_raw(version_1));
+    db = open_db();
+    job_store_unfinished(db, on_found, &left);
+    job_store_get(db, "over", NULL, on_found, &over);
+    add(db, "new", "k", 7, &again);
+    close_db(db);
+    assert_int_equal(json_array_size(left), 1);
+    assert_string_equal(
+        json_string_value(json_object_get(json_array_get(left, 0), "id")), "old");
+    assert_int_equal(json_array_size(json_object_get(over, "pictures")), 1);
+    assert_string_equal(again.existing, "over");
+    json_decref(left);
+    json_decref(over);
+    raw = open_raw(NULL);
+    assert_int_equal(count(raw, "PRAGMA user_version"), VERSION);
+    assert_int_equal(count(raw, "SELECT count(*) FROM job"), 2);
+    sqlite3_close(raw);
+    assert_int_equal(files_with("damaged") + files_with("foreign"), 0);
+}
+
+/* A step that was released is on people's disks: changed, it would not be what they have. */
+static void the_first_step_is_what_was_released(void **state)
+{
+    struct db db = {.path = path()};
+    char *released, *now;
+    struct err err = {0};
+
+    (void)state;
+    db.sqlite = open_raw(version_1);
+    released = schema(db.sqlite);
+    sqlite3_close(db.sqlite);
+    unlink(db.path);
+    db.sqlite = open_raw(NULL);
+    assert_int_equal(migrate(&db, migrations, 1, &err), 0);
+    now = schema(db.sqlite);
+    assert_string_equal(now, released);
+    sqlite3_close(db.sqlite);
+    free(released);
+    free(now);
+    free(db.path);
+}
+
+static void a_step_that_fails_leaves_what_was_there(void **state)
+{
+    const char *const steps[] = {
+        migrations[0],
+        "ALTER TABLE job ADD COLUMN urgent INTEGER NOT NULL DEFAULT 7;",
+        "UPDATE job SET urgent = 8; CREATE TABLE job (twice);",
+    };
+    struct db db = {.path = path(), .sqlite = open_raw(version_1)};
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(migrate(&db, steps, 3, &err), -1);
+    assert_non_null(strstr(err.message, "already exists"));
+    assert_int_equal(count(db.sqlite, "PRAGMA user_version"), 2);
+    assert_int_equal(count(db.sqlite, "SELECT sum(urgent) FROM job"), 14);
+    assert_int_equal(migrate(&db, steps, 2, &err), 0); /* it is there already */
+    sqlite3_close(db.sqlite);
+    free(db.path);
+}
+
+static void a_newer_one_is_left_alone(void **state)
+{
+    struct db *db;
+    struct step s;
+    struct err err = {0};
+    char *p = path();
+    sqlite3 *raw;
+
+    (void)state;
+    assert_int_equal(db_check(p, &err), 0); /* there is none */
+    sqlite3_close(open_raw(version_1));
+    assert_int_equal(db_check(p, &err), 0);
+    sqlite3_close(open_raw("PRAGMA user_version = 99; CREATE TABLE later (x)"));
+    assert_int_equal(db_check(p, &err), -1);
+    assert_int_equal(err.code, ERR_CONFLICT);
+    assert_non_null(strstr(err.message, p));
+    assert_non_null(strstr(err.message, "newer Mysti (its version is 99"));
+    db = open_db();
+    submit(db, &s, "DELETE FROM job");
+    close_db(db);
+    assert_true(s.failed);
+    assert_non_null(strstr(s.task.err.message, "newer Mysti"));
+    raw = open_raw(NULL);
+    assert_int_equal(count(raw, "SELECT count(*) FROM job"), 2);
+    assert_int_equal(count(raw, "SELECT count(*) FROM later"), 0);
+    sqlite3_close(raw);
+    assert_int_equal(files_with("damaged") + files_with("foreign"), 0);
+    free(p);
+}
+
+/* ---- jobs ---- */
 
 static void on_added(void *user, const struct err *err, const char *existing,
                      bool same_body)
@@ -316,6 +477,10 @@ int main(void)
         TEST(a_failure_takes_no_other_along),
         TEST(what_is_no_database_of_ours_is_set_aside),
         TEST(a_damaged_one_is_set_aside),
+        TEST(an_older_one_is_brought_up_to_date),
+        TEST(the_first_step_is_what_was_released),
+        TEST(a_step_that_fails_leaves_what_was_there),
+        TEST(a_newer_one_is_left_alone),
         TEST(a_full_disk_is_a_failure_and_passes),
         TEST(a_key_means_one_job),
         TEST(what_has_not_ended_is_found_in_its_order),
