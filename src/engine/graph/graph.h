@@ -97,6 +97,8 @@ enum activation {
     ACT_GELU,       /* x/2 (1 + erf(x / sqrt 2)) */
     ACT_GELU_TANH,  /* the tanh approximation */
     ACT_QUICK_GELU, /* x sigmoid(1.702 x) */
+    ACT_LEAKY_RELU, /* x, below 0 x/5 */
+    ACT_FIFTH,      /* x/5: what a block of ESRGAN adds to its input */
 };
 
 struct node {

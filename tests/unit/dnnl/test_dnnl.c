@@ -9,8 +9,9 @@
 
 #include <math.h>
 
-static const enum activation all_activations[] = {ACT_NONE, ACT_SILU, ACT_GELU,
-                                                  ACT_GELU_TANH, ACT_QUICK_GELU};
+static const enum activation all_activations[] = {
+    ACT_NONE,       ACT_SILU,       ACT_GELU, ACT_GELU_TANH,
+    ACT_QUICK_GELU, ACT_LEAKY_RELU, ACT_FIFTH};
 
 /* ---- products ---- */
 
@@ -27,7 +28,7 @@ static void test_linear(void **state)
         const struct weight *b = i % 4 ? case_weight(c, 1, out, 1, 1, 1) : NULL;
         int y = graph_linear(c->graph, x, "linear", w, b);
 
-        y = graph_activate(c->graph, y, all_activations[i % 5]);
+        y = graph_activate(c->graph, y, all_activations[i % 7]);
         case_check(c, y, 2);
     }
 }
@@ -49,7 +50,7 @@ static void test_linear_fused(void **state)
 
         y = graph_add(c->graph, y, row);
         y = i % 3 ? graph_add(c->graph, y, residual) : graph_add(c->graph, residual, y);
-        y = graph_activate(c->graph, y, all_activations[i % 5]);
+        y = graph_activate(c->graph, y, all_activations[i % 7]);
         if (i >= 4) /* the residual is read again: it must not be overwritten */
             y = graph_add(c->graph, y, residual);
         case_check(c, y, 4);
@@ -137,7 +138,7 @@ static void test_conv_fused(void **state)
         residual = conv_of(c, x, &skip);
         y = graph_add(c->graph, y, row);
         y = graph_add(c->graph, y, residual);
-        y = graph_activate(c->graph, y, all_activations[i % 5]);
+        y = graph_activate(c->graph, y, all_activations[i % 7]);
         if (i >= 4)
             y = graph_add(c->graph, y, residual);
         case_check(c, y, 4);
@@ -277,7 +278,7 @@ static void test_elementwise(void **state)
 
         case_check(
             c,
-            graph_activate(c->graph, graph_add(c->graph, a, b), all_activations[i % 5]),
+            graph_activate(c->graph, graph_add(c->graph, a, b), all_activations[i % 7]),
             3);
     }
 }

@@ -338,6 +338,10 @@ static double activated(enum activation act, double x)
         return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
     case ACT_QUICK_GELU:
         return x / (1 + exp(-1.702 * x));
+    case ACT_LEAKY_RELU:
+        return x < 0 ? x / 5 : x;
+    case ACT_FIFTH:
+        return x / 5;
     default:
         return x;
     }
@@ -349,7 +353,7 @@ static void test_activations(void **state)
     double expected[COUNT];
 
     (void)state;
-    for (int act = ACT_SILU; act <= ACT_QUICK_GELU; act++) {
+    for (int act = ACT_SILU; act <= ACT_FIFTH; act++) {
         struct graph *g = graph_new("act");
         float *x = numbers(COUNT), *got;
 

@@ -30,6 +30,12 @@ INLINE void activate_typed(const void *x, void *y, enum elem type, int64_t count
     case ACT_QUICK_GELU:
         activate_range(x, y, type, count, ACT_QUICK_GELU);
         break;
+    case ACT_LEAKY_RELU:
+        activate_range(x, y, type, count, ACT_LEAKY_RELU);
+        break;
+    case ACT_FIFTH:
+        activate_range(x, y, type, count, ACT_FIFTH);
+        break;
     case ACT_NONE:
         memmove(y, x, (size_t)count * elem_bytes(type));
         break;

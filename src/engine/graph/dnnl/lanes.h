@@ -217,6 +217,10 @@ INLINE lanes lanes_activate(lanes x, enum activation act)
         return x * 0.5f * (lanes_erf(x * 0.70710678f) + 1.0f);
     case ACT_GELU_TANH: /* (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)) */
         return x / (lanes_exp((x * x * x * 0.044715f + x) * -1.5957691216f) + 1.0f);
+    case ACT_LEAKY_RELU:
+        return lanes_pick(x < 0.0f, x * 0.2f, x);
+    case ACT_FIFTH:
+        return x * 0.2f;
     case ACT_NONE:
         break;
     }

@@ -158,6 +158,10 @@ static int append_activation(dnnl_post_ops_t ops, enum activation act)
         return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_gelu_erf, 0, 0);
     case ACT_GELU_TANH:
         return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_gelu_tanh, 0, 0);
+    case ACT_LEAKY_RELU:
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_relu, 0.2f, 0);
+    case ACT_FIFTH:
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_linear, 0.2f, 0);
     case ACT_NONE:
         break;
     }

@@ -23,6 +23,10 @@ float ref_activate(enum activation act, float x)
         return 0.5F * x * (1 + tanhf(0.79788456F * (x + 0.044715F * x * x * x)));
     case ACT_QUICK_GELU:
         return x / (1 + expf(-1.702F * x));
+    case ACT_LEAKY_RELU:
+        return x < 0 ? 0.2F * x : x;
+    case ACT_FIFTH:
+        return 0.2F * x;
     }
     return x;
 }
