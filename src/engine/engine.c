@@ -85,7 +85,7 @@ const char *engine_backend_names(void)
 
 const char *engine_phase_name(enum engine_phase phase)
 {
-    static const char *const names[] = {"encode", "sample", "decode"};
+    static const char *const names[] = {"encode", "sample", "decode", "upscale"};
 
     return names[phase];
 }

@@ -156,10 +156,11 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
 enum engine_phase {
     ENGINE_PHASE_ENCODE, /* LoRAs onto the weights, prompts into vectors */
     ENGINE_PHASE_SAMPLE,
-    ENGINE_PHASE_DECODE
+    ENGINE_PHASE_DECODE,
+    ENGINE_PHASE_UPSCALE,
 };
-const char *
-engine_phase_name(enum engine_phase phase); /* "encode", "sample", "decode" */
+/* "encode", "sample", "decode", "upscale" */
+const char *engine_phase_name(enum engine_phase phase);
 
 /* One of those that the prompts ask for. Lives only during the call. */
 struct engine_lora {
@@ -211,5 +212,47 @@ struct engine_events {
 /* Each callback may be NULL. */
 int engine_generate(struct engine_model *model, const struct engine_job *job,
                     const struct engine_events *events, struct err *err) MUST_CHECK;
+
+/* ---- a picture made larger ---- */
+
+/* A network of the ESRGAN family, in whatever of its formats. */
+struct engine_upscaler;
+
+/* Opens the file and checks its tensors; its weights are packed by the first job. */
+int engine_upscaler_open(struct engine_upscaler **ret, struct engine *engine,
+                         const char *path, struct err *err) MUST_CHECK;
+void engine_upscaler_close(struct engine_upscaler *upscaler); /* NULL is fine */
+
+struct engine_upscaler_info {
+    const char *name; /* the file's without its ending */
+    int scale;        /* 4 */
+    int blocks;       /* 23; 6: the quick ones for drawings */
+    uint64_t parameters;
+};
+
+/* The name lives as long as the upscaler. */
+void engine_upscaler_info(const struct engine_upscaler *upscaler,
+                          struct engine_upscaler_info *ret_info);
+
+#define ENGINE_MAX_FACTOR 8
+
+struct engine_upscale {
+    struct engine_file image;
+    double factor;      /* 1..ENGINE_MAX_FACTOR */
+    const char *method; /* without an upscaler: "lanczos", "nearest" */
+    int tile;    /* pixels of the picture that the network sees at once, 0: 192 */
+    int overlap; /* of two tiles beside each other, at most half a tile; 0: 32 */
+};
+
+/* Checks the job, too. */
+int engine_upscale_estimate(struct engine_upscaler *upscaler,
+                            const struct engine_upscale *job,
+                            struct engine_estimate *ret_estimate,
+                            struct err *err) MUST_CHECK;
+/* upscaler NULL: by the job's method alone. A network is run until the picture is large enough, three times at most
+ * and while there is room for it; what is then too large or too small is resized by Lanczos. Transparency is
+ * dropped. Tells the phase, each tile as a step, and the picture, whose seed is 0. */
+int engine_upscale(struct engine_upscaler *upscaler, const struct engine_upscale *job,
+                   const struct engine_events *events, struct err *err) MUST_CHECK;
 
 #endif

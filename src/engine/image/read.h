@@ -39,6 +39,9 @@ enum image_fit {
 /* Lanczos with three lobes, wide enough not to alias when it shrinks (what Pillow calls LANCZOS). */
 int image_resize(struct image *image, enum image_fit fit, int width, int height,
                  struct err *err) MUST_CHECK;
+/* Each pixel is the one of the input that it lies in. */
+int image_resize_nearest(struct image *image, int width, int height,
+                         struct err *err) MUST_CHECK;
 /* One channel [height, width] of bytes, blurred by a Gaussian of this standard deviation in place; the kernel
  * reaches 2.5 sigma, as A1111's mask blur does. */
 int image_blur(uint8_t *channel, int width, int height, double sigma,

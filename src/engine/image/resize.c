@@ -103,6 +103,41 @@ static struct window window_of(const struct image *image, enum image_fit fit, in
     return w;
 }
 
+static int no_memory(const struct image *image, int width, int height, struct err *err)
+{
+    return err_set(err, ERR_NO_MEMORY,
+                   "no memory to bring a picture from %d x %d to %d x %d pixels",
+                   image->width, image->height, width, height);
+}
+
+static void take_over(struct image *image, uint8_t *rgba, int width, int height)
+{
+    free(image->rgba);
+    image->rgba = rgba;
+    image->width = width;
+    image->height = height;
+}
+
+int image_resize_nearest(struct image *image, int width, int height, struct err *err)
+{
+    uint8_t *whole = mem_try_zalloc((size_t)width * (size_t)height, 4);
+    uint8_t *to = whole;
+
+    if (!whole)
+        return no_memory(image, width, height, err);
+    for (int y = 0; y < height; y++) {
+        size_t row = (size_t)((int64_t)y * image->height / height);
+
+        for (int x = 0; x < width; x++, to += 4) {
+            size_t column = (size_t)((int64_t)x * image->width / width);
+
+            memcpy(to, image->rgba + (row * (size_t)image->width + column) * 4, 4);
+        }
+    }
+    take_over(image, whole, width, height);
+    return 0;
+}
+
 int image_resize(struct image *image, enum image_fit fit, int width, int height,
                  struct err *err)
 {
@@ -118,9 +153,7 @@ int image_resize(struct image *image, enum image_fit fit, int width, int height,
     if (!half || !whole) {
         free(half);
         free(whole);
-        return err_set(err, ERR_NO_MEMORY,
-                       "no memory to bring a picture from %d x %d to %d x %d pixels",
-                       image->width, image->height, width, height);
+        return no_memory(image, width, height, err);
     }
     across = make_taps(image->width, width, w.x, w.wide);
     down = make_taps(image->height, height, w.y, w.high);
@@ -133,10 +166,7 @@ int image_resize(struct image *image, enum image_fit fit, int width, int height,
     taps_free(across, width);
     taps_free(down, height);
     free(half);
-    free(image->rgba);
-    image->rgba = whole;
-    image->width = width;
-    image->height = height;
+    take_over(image, whole, width, height);
     return 0;
 }
 
