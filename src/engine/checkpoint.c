@@ -1,17 +1,18 @@
 /* checkpoint: is this file a model we can draw with, and what is there to know about
  * it?
  *
- * The sizes come from the tensors (text/clip.c, unet/unet.c, vae/vae.c read their own);
- * what tensors cannot say comes from the metadata, with SD 1.x's values when it is
- * silent: the number of heads, eps or v, and the size, steps, guidance scale, sampler
- * and schedule that suit the model.
+ * The sizes come from the tensors (text/clip.c, unet/unet.c, vae/vae.c read their own),
+ * and so does the family (family.c); what tensors cannot say comes from the metadata,
+ * with the family's values when it is silent: the number of heads, eps or v, and the
+ * size, steps, guidance scale, sampler and schedule that suit the model.
  *
  * Opening builds all graphs once, at the default size, and throws them away. That
  * is the check: every missing tensor and every misfit is a sentence of the graph
  * builder, and every tensor of the three networks that no graph asked for makes the
  * file refused, because it means that the model does something we would silently leave
- * out (SDXL's label_emb, an adapter merged into the file). Tensors outside of them (EMA
- * copies, schedule tables) are let be. */
+ * out (an adapter merged into the file). Tensors outside of them (EMA copies, schedule
+ * tables) are let be, and so are the last layers of a text encoder of which the family
+ * reads an earlier one. */
 #include "engine/checkpoint.h"
 
 #include "base/file.h"
@@ -30,11 +31,17 @@ static struct graph *encode_graph(const struct checkpoint *c,
 {
     struct graph *g = graph_new("encode");
     struct build b = {g, c->file, used};
-    int ids =
-        graph_input(g, "ids", TENSOR_I32,
-                    shape2((int64_t)size->batch * size->chunks, c->clip.positions));
+    struct shape shape = shape2((int64_t)size->batch * size->chunks, TOKENIZER_CONTEXT);
+    int ids[FAMILY_TEXTS_MAX], hidden = -1;
 
-    graph_output(g, "hidden", TENSOR_F32, clip_build(&c->clip, &b, ids, size->skipped));
+    for (int i = 0; i < c->family->text_count; i++)
+        ids[i] = graph_input(g, "ids", TENSOR_I32, shape);
+    for (int i = 0; i < c->family->text_count; i++) {
+        int one = clip_build(&c->clips[i], &b, ids[i], size->skipped);
+
+        hidden = i ? graph_concat(g, hidden, one) : one;
+    }
+    graph_output(g, "hidden", TENSOR_F32, hidden);
     return g;
 }
 
@@ -45,7 +52,7 @@ static struct graph *context_graph(const struct checkpoint *c,
     struct build b = {g, c->file, used};
     int hidden = graph_input(
         g, "hidden", TENSOR_F32,
-        shape3(size->batch, size->chunks * c->clip.positions, c->clip.width));
+        shape3(size->batch, size->chunks * TOKENIZER_CONTEXT, c->text_width));
 
     unet_build_context(c->unet, &b, hidden);
     return g;
@@ -59,7 +66,7 @@ static struct graph *step_graph(const struct checkpoint *c,
     struct unet_size unet_size = {.batch = size->batch,
                                   .high = size->height / c->vae.scale,
                                   .wide = size->width / c->vae.scale,
-                                  .tokens = size->chunks * c->clip.positions};
+                                  .tokens = size->chunks * TOKENIZER_CONTEXT};
 
     unet_build_step(c->unet, &b, &unet_size);
     return g;
@@ -156,8 +163,8 @@ static int read_defaults(struct checkpoint *c, struct err *err)
     const char *sampler = weights_file_meta(f, "mysti.default_sampler");
     const char *scheduler = weights_file_meta(f, "mysti.default_scheduler");
 
-    *d = (struct checkpoint_defaults){.width = 512,
-                                      .height = 512,
+    *d = (struct checkpoint_defaults){.width = c->family->side[c->prediction],
+                                      .height = c->family->side[c->prediction],
                                       .steps = 20,
                                       .cfg_scale = 7,
                                       .sampler = SAMPLER_EULER,
@@ -171,20 +178,6 @@ static int read_defaults(struct checkpoint *c, struct err *err)
         return err_wrap(err, "mysti.default_scheduler");
     if (sampler && sampler_parse(sampler, &d->sampler, &d->scheduler, err))
         return err_wrap(err, "mysti.default_sampler");
-    return 0;
-}
-
-static int read_prediction(struct checkpoint *c, struct err *err)
-{
-    const char *text = weights_file_meta(c->file, "mysti.prediction");
-
-    c->prediction = PREDICTION_EPS;
-    if (!text || strcmp(text, "eps") == 0)
-        return 0;
-    if (strcmp(text, "v") != 0)
-        return err_set(err, ERR_BAD_FILE,
-                       "mysti.prediction is '%.40s', 'eps' or 'v' was expected", text);
-    c->prediction = PREDICTION_V;
     return 0;
 }
 
@@ -202,21 +195,36 @@ static void read_name(struct checkpoint *c, const char *path)
 
 /* ---- checks ---- */
 
+/* The layers that no prompt goes through, and what OpenCLIP's encoders bring along. */
+static bool is_idle_text(const struct checkpoint *c, const char *name)
+{
+    for (int i = 0; i < c->family->text_count; i++)
+        for (int layer = 0; layer < c->clips[i].layers; layer++)
+            if (layer >= c->clips[i].layers - c->clips[i].skipped &&
+                str_has_prefix(name,
+                               NAME("%s%d.", clip_layers(&c->clips[i]).text, layer)))
+                return true;
+    return false;
+}
+
 static int refuse_unused(const struct checkpoint *c, const bool *used, struct err *err)
 {
-    static const char *const networks[] = {
-        "model.diffusion_model.", "first_stage_model.decoder.",
-        "first_stage_model.encoder.",
-        "cond_stage_model.transformer.text_model.encoder."};
+    struct name networks[3 + FAMILY_TEXTS_MAX] = {{"model.diffusion_model."},
+                                                  {"first_stage_model.decoder."},
+                                                  {"first_stage_model.encoder."}};
+    int count = 3;
 
+    for (int i = 0; i < c->family->text_count; i++)
+        networks[count++] = clip_layers(&c->clips[i]);
     for (size_t i = 0; i < weights_file_count(c->file); i++) {
         const struct weight *w = weights_file_at(c->file, i);
 
-        for (size_t n = 0; n < sizeof(networks) / sizeof(*networks); n++)
-            if (!used[i] && str_has_prefix(w->name, networks[n]))
+        for (int n = 0; n < count; n++)
+            if (!used[i] && str_has_prefix(w->name, networks[n].text) &&
+                !is_idle_text(c, w->name))
                 return err_set(err, ERR_BAD_FILE,
-                               "tensor %s is not part of a model of the SD 1.x family",
-                               w->name);
+                               "tensor %s is not part of a model of the %s family",
+                               w->name, c->family->title);
     }
     return 0;
 }
@@ -261,14 +269,6 @@ static int check_networks(struct checkpoint *c, bool *used, struct err *err)
                                 .batch = 2,
                                 .chunks = 1};
 
-    if (c->clip.positions != TOKENIZER_CONTEXT)
-        return err_set(err, ERR_BAD_FILE,
-                       "its text encoder has %lld positions, CLIP's has %d",
-                       (long long)c->clip.positions, TOKENIZER_CONTEXT);
-    if (c->clip.vocabulary < TOKENIZER_VOCABULARY)
-        return err_set(err, ERR_BAD_FILE,
-                       "its token table has %lld rows, CLIP's has %d",
-                       (long long)c->clip.vocabulary, TOKENIZER_VOCABULARY);
     if (c->defaults.width % c->vae.scale || c->defaults.height % c->vae.scale)
         return err_set(err, ERR_BAD_FILE,
                        "its default size %dx%d is not made of multiples of %d",
@@ -286,16 +286,49 @@ static int check_networks(struct checkpoint *c, bool *used, struct err *err)
     return refuse_unused(c, used, err);
 }
 
+/* ---- opening ---- */
+
+static int open_texts(struct checkpoint *c, struct err *err)
+{
+    int heads = 0;
+
+    if (meta_int(c->file, "mysti.text_heads", 1, 1024, &heads, err))
+        return -1;
+    for (int i = 0; i < c->family->text_count; i++) {
+        struct clip *clip = &c->clips[i];
+
+        if (clip_open(clip, c->file, &c->family->texts[i], heads, err))
+            return -1;
+        if (clip->positions != TOKENIZER_CONTEXT)
+            return err_set(err, ERR_BAD_FILE,
+                           "its text encoder has %lld positions, CLIP's has %d",
+                           (long long)clip->positions, TOKENIZER_CONTEXT);
+        if (clip->vocabulary < TOKENIZER_VOCABULARY)
+            return err_set(err, ERR_BAD_FILE,
+                           "its token table has %lld rows, CLIP's has %d",
+                           (long long)clip->vocabulary, TOKENIZER_VOCABULARY);
+        c->text_width += clip->width;
+    }
+    return 0;
+}
+
+static int open_unet(struct checkpoint *c, struct err *err)
+{
+    struct unet_heads heads = c->family->heads;
+
+    if (meta_int(c->file, "mysti.unet_heads", 1, 1024, &heads.count, err))
+        return -1;
+    return unet_open(&c->unet, c->file, heads, err);
+}
+
 static int open_networks(struct checkpoint *c, struct err *err)
 {
-    int unet_heads = 8, text_heads = 0, result;
+    int result;
     bool *used;
 
-    if (meta_int(c->file, "mysti.unet_heads", 1, 1024, &unet_heads, err) ||
-        meta_int(c->file, "mysti.text_heads", 1, 1024, &text_heads, err) ||
-        read_prediction(c, err) || read_defaults(c, err) ||
-        unet_open(&c->unet, c->file, unet_heads, err) ||
-        clip_open(&c->clip, c->file, text_heads, err) ||
+    if (family_find(&c->family, c->file, err) ||
+        family_prediction(&c->prediction, c->family, c->file, err) ||
+        read_defaults(c, err) || open_unet(c, err) || open_texts(c, err) ||
         vae_open(&c->vae, c->file, err))
         return -1;
     used = mem_zalloc(weights_file_count(c->file) * sizeof(*used));

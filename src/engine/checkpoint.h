@@ -1,15 +1,14 @@
-/* checkpoint: a model file of the SD 1.x family, opened, understood and checked, and
- * the graphs that make a picture with it. Private to the engine. Reads no
- * weights: opening is quick. */
+/* checkpoint: a Stable Diffusion model file, opened, understood and checked, and the
+ * graphs that make a picture with it. Private to the engine. Reads hardly any weights:
+ * opening is quick. */
 #ifndef MYSTI_ENGINE_CHECKPOINT_H
 #define MYSTI_ENGINE_CHECKPOINT_H
 
+#include "engine/family.h"
 #include "engine/sampler/sampler.h"
-#include "engine/text/clip.h"
-#include "engine/unet/unet.h"
 #include "engine/vae/vae.h"
 
-/* What the file's metadata says (keys "mysti...."), or what SD 1.x has. */
+/* What the file's metadata says (keys "mysti...."), or what suits its family. */
 struct checkpoint_defaults {
     int width, height, steps;
     double cfg_scale;
@@ -20,7 +19,9 @@ struct checkpoint_defaults {
 struct checkpoint {
     struct weights_file *file;
     char *name;
-    struct clip clip;
+    const struct family *family;
+    struct clip clips[FAMILY_TEXTS_MAX]; /* text_count of the family */
+    int64_t text_width;                  /* of all text encoders side by side */
     struct unet *unet;
     struct vae vae;
     enum prediction prediction;
@@ -38,13 +39,15 @@ struct picture_size {
     int batch;   /* the parts of the prompt, then the negative prompt if it is used */
     int starts;  /* 1: from a picture, so that the encoder is needed */
     int chunks;  /* of each prompt, at least 1 */
-    int skipped; /* layers at the text encoder's end that are left out */
+    int skipped; /* layers at the text encoders' ends that are left out, where it is more
+                    than the family's own */
 };
 
-/* "ids" [batch chunks, positions] i32 -> "hidden" [batch chunks, positions, width] f32 */
+/* "ids" [batch chunks, positions] i32, per text encoder -> "hidden" [batch chunks,
+ * positions, text_width] f32 */
 struct graph *checkpoint_encode_graph(const struct checkpoint *c,
                                       const struct picture_size *size);
-/* "hidden" [batch, chunks positions, width] f32 -> the U-Net's context outputs */
+/* "hidden" [batch, chunks positions, text_width] f32 -> the U-Net's context outputs */
 struct graph *checkpoint_context_graph(const struct checkpoint *c,
                                        const struct picture_size *size);
 /* see unet_build_step */

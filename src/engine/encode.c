@@ -126,7 +126,7 @@ out:
 
 static size_t hidden_of_chunk(const struct run *run)
 {
-    return (size_t)TOKENIZER_CONTEXT * (size_t)run->model->checkpoint->clip.width;
+    return (size_t)TOKENIZER_CONTEXT * (size_t)run->model->checkpoint->text_width;
 }
 
 static size_t hidden_of_row(const struct run *run)
@@ -135,20 +135,55 @@ static size_t hidden_of_row(const struct run *run)
 }
 
 /* The ids of each chunk of a prompt, again and again until there are enough. */
-static void put_ids(const struct prompt *prompt, int chunks, int32_t *ids)
+static void put_ids(const struct prompt *prompt, int chunks, int32_t pad, int32_t *ids)
 {
-    for (int i = 0; i < chunks; i++)
-        memcpy(ids + (size_t)i * TOKENIZER_CONTEXT,
-               prompt->chunks[i % prompt->count].ids, sizeof(prompt->chunks[0].ids));
+    for (int i = 0; i < chunks; i++) {
+        bool is_end = false;
+
+        for (int t = 0; t < TOKENIZER_CONTEXT; t++) {
+            int32_t id = prompt->chunks[i % prompt->count].ids[t];
+
+            *ids++ = is_end ? pad : id;
+            is_end |= id == TOKENIZER_EOS;
+        }
+    }
+}
+
+/* A prompt for each row of the batch, or one for all -> hidden */
+static int run_encoders(struct run *run, const struct prompt *prompts, bool is_one,
+                        struct err *err)
+{
+    const struct family *family = run->model->checkpoint->family;
+    const struct picture_size *size = &run->plan.size;
+    size_t row = (size_t)size->chunks * TOKENIZER_CONTEXT;
+    int32_t *ids = run_at(run, run->memory.ids);
+    void *inputs[FAMILY_TEXTS_MAX];
+
+    for (int e = 0; e < family->text_count; e++) {
+        inputs[e] = ids;
+        for (int b = 0; b < size->batch; b++, ids += row)
+            put_ids(&prompts[is_one ? 0 : b], size->chunks, family->texts[e].pad, ids);
+    }
+    return run_stage(run, STAGE_ENCODE, inputs,
+                     (void *[]){run_at(run, run->memory.hidden)}, err);
 }
 
 static void weigh(struct run *run, const struct prompt *prompt, float *hidden,
                   const float *empty)
 {
-    for (int i = 0; i < run->plan.size.chunks; i++)
-        prompt_weigh(&prompt->chunks[i % prompt->count], run->plan.syntax,
-                     hidden + (size_t)i * hidden_of_chunk(run),
-                     run->model->checkpoint->clip.width, empty);
+    const struct checkpoint *c = run->model->checkpoint;
+    struct prompt_hidden part = {.pitch = c->text_width};
+
+    for (int i = 0; i < run->plan.size.chunks; i++, hidden += hidden_of_chunk(run)) {
+        part.values = hidden;
+        part.empty = empty;
+        for (int e = 0; e < c->family->text_count; e++) {
+            part.width = c->clips[e].width;
+            prompt_weigh(&prompt->chunks[i % prompt->count], run->plan.syntax, &part);
+            part.values += part.width;
+            part.empty += part.empty ? part.width : 0;
+        }
+    }
 }
 
 static bool is_weighted(const struct prompt *prompt)
@@ -159,22 +194,20 @@ static bool is_weighted(const struct prompt *prompt)
     return false;
 }
 
-/* What the text encoder makes of a chunk without text; NULL: not needed, or err. */
+/* What the text encoders make of a chunk without text; NULL: err. */
 static float *encode_nothing(struct run *run, struct err *err)
 {
-    int rows = run->plan.size.batch * run->plan.size.chunks;
-    int32_t *ids = run_at(run, run->memory.ids);
-    float *hidden = run_at(run, run->memory.hidden), *empty;
+    float *empty = NULL;
     struct prompt nothing;
 
     if (prompt_read(&nothing, "", run->plan.syntax, err))
         return NULL;
-    put_ids(&nothing, rows, ids);
+    if (run_encoders(run, &nothing, true, err) == 0) {
+        empty = mem_alloc(hidden_of_chunk(run) * sizeof(*empty));
+        memcpy(empty, run_at(run, run->memory.hidden),
+               hidden_of_chunk(run) * sizeof(*empty));
+    }
     prompt_release(&nothing);
-    if (run_stage(run, STAGE_ENCODE, (void *[]){ids}, (void *[]){hidden}, err))
-        return NULL;
-    empty = mem_alloc(hidden_of_chunk(run) * sizeof(*empty));
-    memcpy(empty, hidden, hidden_of_chunk(run) * sizeof(*empty));
     return empty;
 }
 
@@ -182,16 +215,11 @@ static float *encode_nothing(struct run *run, struct err *err)
 static int encode_batch(struct run *run, const struct prompt *prompts,
                         const float *empty, struct err *err)
 {
-    const struct picture_size *size = &run->plan.size;
-    int32_t *ids = run_at(run, run->memory.ids);
     float *hidden = run_at(run, run->memory.hidden);
 
-    for (int b = 0; b < size->batch; b++)
-        put_ids(&prompts[b], size->chunks,
-                ids + (size_t)b * (size_t)size->chunks * TOKENIZER_CONTEXT);
-    if (run_stage(run, STAGE_ENCODE, (void *[]){ids}, (void *[]){hidden}, err))
+    if (run_encoders(run, prompts, false, err))
         return -1;
-    for (int b = 0; b < size->batch; b++)
+    for (int b = 0; b < run->plan.size.batch; b++)
         weigh(run, &prompts[b], hidden + (size_t)b * hidden_of_row(run), empty);
     return 0;
 }

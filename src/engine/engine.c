@@ -209,7 +209,7 @@ void engine_model_info(const struct engine_model *model,
     *ret_info = (struct engine_model_info){
         .path = weights_file_path(c->file),
         .name = c->name,
-        .family = "sd1",
+        .family = c->family->name,
         .prediction = c->prediction == PREDICTION_V ? "v" : "eps",
         .parameters = c->parameters,
         .resident_bytes = ops->store_bytes(model->store),
@@ -401,15 +401,21 @@ static int understand_start(const struct engine_model *model,
     return 0;
 }
 
+/* A1111 has it for SD 1.x alone; ComfyUI for all, but a family that never reads the last layer does not begin to. */
 static int understand_clip_skip(const struct engine_model *model,
                                 const struct engine_job *job, struct plan_of_job *plan,
                                 struct err *err)
 {
-    int skip = job->clip_skip ? job->clip_skip : 1;
+    const struct checkpoint *c = model->checkpoint;
+    int skip = job->clip_skip ? job->clip_skip : 1, most = c->clips[0].layers;
 
-    if (check_range("clip_skip", skip, 1, model->checkpoint->clip.layers, err))
+    for (int i = 1; i < c->family->text_count; i++)
+        if (c->clips[i].layers < most)
+            most = c->clips[i].layers;
+    if (check_range("clip_skip", skip, 1, most, err))
         return -1;
-    plan->size.skipped = skip - 1;
+    if (c->family->texts[0].skipped == 0 || plan->dialect == DIALECT_COMFY)
+        plan->size.skipped = skip - 1;
     return 0;
 }
 
@@ -468,8 +474,8 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
     const struct picture_size *size = &stages->size;
     size_t act = model->engine->backend->act_bytes;
     size_t batch = (size_t)size->batch;
-    size_t tokens = (size_t)size->chunks * (size_t)c->clip.positions;
-    size_t hidden = tokens * (size_t)c->clip.width * sizeof(float);
+    size_t tokens = (size_t)size->chunks * TOKENIZER_CONTEXT;
+    size_t hidden = tokens * (size_t)c->text_width * sizeof(float);
     size_t pixels = (size_t)size->width * (size_t)size->height, arena = 0;
     size_t latent = pixels / (size_t)(c->vae.scale * c->vae.scale) *
                     (size_t)c->vae.latent_channels * sizeof(float);
@@ -479,7 +485,8 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
         if (stages->programs[i] && stages->programs[i]->arena_bytes > arena)
             arena = stages->programs[i]->arena_bytes;
     m.arena = take(&m.total, arena);
-    m.ids = take(&m.total, batch * tokens * sizeof(int32_t));
+    m.ids = take(&m.total,
+                 (size_t)c->family->text_count * batch * tokens * sizeof(int32_t));
     m.hidden = take(&m.total, batch * hidden);
     m.texts = take(&m.total, (size_t)plan->kept_texts * hidden);
     m.contexts = mem_alloc((size_t)(m.context_count + 1) * sizeof(*m.contexts));

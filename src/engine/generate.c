@@ -74,7 +74,7 @@ static int encode_start(struct run *run, struct err *err)
         return -1;
     for (size_t i = 0; i < run->latent_count; i++)
         first[i] = (float)((double)moments[i / channels * 2 * channels + i % channels] *
-                           VAE_SCALE);
+                           run->model->checkpoint->family->latent_scale);
     return 0;
 }
 
@@ -313,7 +313,7 @@ static int decode(struct run *run, struct err *err)
 
     tell_phase(run, ENGINE_PHASE_DECODE);
     for (size_t i = 0; i < run->latent_count; i++)
-        x[i] = (float)((double)x[i] / VAE_SCALE);
+        x[i] = (float)((double)x[i] / run->model->checkpoint->family->latent_scale);
     if (run_stage(run, STAGE_DECODE, (void *[]){x}, (void *[]){picture}, err))
         return -1;
     if (to_bytes(picture, run_at(run, run->memory.rgb),

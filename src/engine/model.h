@@ -77,7 +77,7 @@ int job_understand_prompts(const struct engine_job *job, struct plan_of_job *pla
  * into one block. */
 struct job_memory {
     size_t arena;     /* all stages' */
-    size_t ids;       /* [batch chunks, positions] i32 */
+    size_t ids;       /* [text encoders, batch chunks, positions] i32 */
     size_t hidden;    /* [batch chunks, positions, width] f32 */
     size_t texts;     /* [kept_texts, chunks positions, width] f32 */
     size_t *contexts; /* per cross-attention, activation type; context_count of them */

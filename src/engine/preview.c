@@ -128,7 +128,7 @@ static bool solve(double a[UNKNOWNS][UNKNOWNS], double b[UNKNOWNS][3], int n)
     return true;
 }
 
-static bool fit(struct preview *p, const float *moments)
+static bool fit(struct preview *p, const float *moments, double scale)
 {
     double a[UNKNOWNS][UNKNOWNS] = {{0}}, b[UNKNOWNS][3] = {{0}};
     int n = p->channels + 1;
@@ -137,7 +137,7 @@ static bool fit(struct preview *p, const float *moments)
         double row[UNKNOWNS];
 
         for (int c = 0; c < p->channels; c++)
-            row[c] = (double)moments[patch * 2 * p->channels + c] * VAE_SCALE;
+            row[c] = (double)moments[patch * 2 * p->channels + c] * scale;
         row[p->channels] = 1;
         for (int i = 0; i < n; i++) {
             for (int k = 0; k < n; k++)
@@ -170,7 +170,7 @@ void preview_learn(struct engine_model *model)
         return;
     picture = paint_patches(c->vae.scale);
     moments = encode(model, picture);
-    if (moments && !fit(p, moments))
+    if (moments && !fit(p, moments, c->family->latent_scale))
         use_standard(p);
     free(picture);
     free(moments);

@@ -11,8 +11,8 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/str.h"
+#include "engine/family.h"
 #include "engine/graph/backend.h"
-#include "engine/unet/unet.h"
 #include "engine/vae/vae.h"
 
 #include <stdio.h>
@@ -246,12 +246,18 @@ static void build_graphs(struct bench *b)
 {
     struct err err = {0};
     const char *heads = weights_file_meta(b->file, "mysti.unet_heads");
+    const struct family *family;
+    struct unet_heads unet_heads;
     struct unet *unet;
     struct vae vae;
     struct build g;
 
-    if (unet_open(&unet, b->file, heads ? (int)strtol(heads, NULL, 10) : 8, &err) ||
-        vae_open(&vae, b->file, &err))
+    if (family_find(&family, b->file, &err))
+        die(&err);
+    unet_heads = family->heads;
+    if (heads)
+        unet_heads.count = (int)strtol(heads, NULL, 10);
+    if (unet_open(&unet, b->file, unet_heads, &err) || vae_open(&vae, b->file, &err))
         die(&err);
     int64_t latent = b->settings.size / vae.scale;
     g = new_graph(b, &b->context, "context");

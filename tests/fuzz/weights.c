@@ -1,10 +1,9 @@
 /* Model files, all formats (the corpus decides which is met more): whatever opens must
  * have readable values, and must be either understood or refused as a model, down to
  * the graphs made from it. */
+#include "engine/family.h"
 #include "engine/files/reader.h"
 #include "engine/graph/plan.h"
-#include "engine/text/clip.h"
-#include "engine/unet/unet.h"
 #include "engine/vae/vae.h"
 
 #include "fuzz.h"
@@ -43,11 +42,16 @@ static void plan_and_free(struct graph *g)
 static void read_model(const struct weights_file *file)
 {
     struct build b = {.file = file};
+    const struct family *family;
+    enum prediction prediction;
     struct unet *unet;
     struct clip clip;
     struct vae vae;
 
-    if (clip_open(&clip, file, 0, NULL) == 0) {
+    if (family_find(&family, file, NULL))
+        return;
+    if (family_prediction(&prediction, family, file, NULL) == 0 &&
+        clip_open(&clip, file, &family->texts[0], 0, NULL) == 0) {
         b.graph = graph_new("text");
         clip_build(&clip, &b,
                    graph_input(b.graph, "ids", TENSOR_I32, shape2(1, clip.positions)),
@@ -59,7 +63,7 @@ static void read_model(const struct weights_file *file)
         vae_build_decoder(&vae, &b, 1, 3, 2);
         plan_and_free(b.graph);
     }
-    if (unet_open(&unet, file, 2, NULL) == 0) {
+    if (unet_open(&unet, file, family->heads, NULL) == 0) {
         b.graph = graph_new("step");
         unet_build_step(unet, &b, &(struct unet_size){2, 5, 4, 77});
         plan_and_free(b.graph);

@@ -380,9 +380,10 @@ def decode(z):
 
 # ---- a whole picture: Euler, four steps of the normal schedule, guidance 5 -----------------------------
 
-def picture(context, prediction, high, wide, seed, start=None, strength=1.0, mask=None):
+def picture(context, prediction, high, wide, seed, start=None, strength=1.0, mask=None, net=None, scale=0.18215):
     """start: a picture that the walk begins with, after A1111's rule of what strength leaves out;
-    mask: [high, wide] of the latent, 1 where it is drawn anew"""
+    mask: [high, wide] of the latent, 1 where it is drawn anew; net: another U-Net, with latents of another scale"""
+    net = net or unet
     betas = np.linspace(0.00085 ** 0.5, 0.012 ** 0.5, 1000, dtype=np.float64) ** 2
     product = np.cumprod(1 - betas)
     table = np.sqrt((1 - product) / product)
@@ -393,12 +394,12 @@ def picture(context, prediction, high, wide, seed, start=None, strength=1.0, mas
     first = 4 - int(min(strength, 0.999) * 4) - 1 if start is not None else 0
     x = noise * sigmas[first]
     if start is not None:
-        latent = encode_picture(start)[:, :4].double() * 0.18215
+        latent = encode_picture(start)[:, :4].double() * scale
         x = x + latent
     for i, t in list(enumerate(ts))[first:]:
         s = sigmas[i]
         both = (x / math.sqrt(s * s + 1)).float().repeat(2, 1, 1, 1)
-        cond, uncond = unet(both, torch.tensor([t]), context).double().chunk(2)
+        cond, uncond = net(both, torch.tensor([t]), context).double().chunk(2)
         out = uncond + 5 * (cond - uncond)
         if prediction == "eps":
             denoised = x - s * out
@@ -407,7 +408,7 @@ def picture(context, prediction, high, wide, seed, start=None, strength=1.0, mas
         if mask is not None:
             denoised = denoised * mask + latent * (1 - mask)
         x = x + (x - denoised) / s * (sigmas[i + 1] - s)
-    return decode((x / 0.18215).float())
+    return decode((x / scale).float())
 
 
 def frame(ids):
@@ -466,10 +467,10 @@ def networks(out, context):
     out["vae.picture"], out["vae.moments"] = last(x), last(encode_picture(x))
 
 
-def save(out, path):
+def save(out, path, metadata=None):
     for name, x in out.items():
         print(f"{name:18} {str(tuple(x.shape)):18} rms {x.double().pow(2).mean().sqrt().item():.4g}")
-    save_file(out, path, metadata={"unet_heads": str(HEADS), "text_heads": str(TEXT_HEADS)})
+    save_file(out, path, metadata=metadata or {"unet_heads": str(HEADS), "text_heads": str(TEXT_HEADS)})
 
 
 def check_checkpoint(path, vectors):
@@ -485,7 +486,8 @@ def check_checkpoint(path, vectors):
     save(out, vectors)
 
 
-if sys.argv[1:2] == ["--checkpoint"]:
-    check_checkpoint(*sys.argv[2:])
-else:
-    main()
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--checkpoint"]:
+        check_checkpoint(*sys.argv[2:])
+    else:
+        main()

@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "engine/engine.h"
+#include "engine/family.h"
 #include "engine/graph/backend.h"
 #include "engine/image/png.h"
 #include "engine/text/clip.h"
@@ -157,10 +158,12 @@ static void test_tokens(void **state)
 
 static int add_text(const struct setup *s, struct build *b)
 {
+    const struct family *family;
     struct clip clip;
     struct err err = {0};
 
-    check(clip_open(&clip, s->file, s->text_heads, &err), &err);
+    check(family_find(&family, s->file, &err), &err);
+    check(clip_open(&clip, s->file, &family->texts[0], s->text_heads, &err), &err);
     return clip_build(&clip, b, graph_input(b->graph, "ids", TENSOR_I32, shape2(2, 77)),
                       0);
 }
@@ -185,7 +188,8 @@ static struct unet *open_unet(const struct setup *s)
     struct err err = {0};
     struct unet *unet;
 
-    check(unet_open(&unet, s->file, s->unet_heads, &err), &err);
+    check(unet_open(&unet, s->file, (struct unet_heads){.count = s->unet_heads}, &err),
+          &err);
     return unet;
 }
 

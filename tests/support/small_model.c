@@ -287,11 +287,15 @@ void *small_model_bytes(const struct small_model *options, unsigned long *ret_si
         return gguf_bytes(ret_size);
     if (options->format == SMALL_MODEL_TORCH)
         return torch_bytes(ret_size);
-    assert_int_equal(file_read(SMALL_MODEL_TENSORS, 1 << 20, &listing, NULL), 0);
+    assert_int_equal(
+        file_read(options->listing ? options->listing : SMALL_MODEL_TENSORS, 1 << 20,
+                  &listing, NULL),
+        0);
     buf_printf(
-        &header,
-        "{\"__metadata__\":{\"mysti.unet_heads\":\"4\",\"mysti.text_heads\":\"3\"%s%s}",
-        options->metadata ? "," : "", options->metadata ? options->metadata : "");
+        &header, "{\"__metadata__\":{%s%s%s}",
+        options->listing ? "" : "\"mysti.unet_heads\":\"4\",\"mysti.text_heads\":\"3\"",
+        options->metadata && !options->listing ? "," : "",
+        options->metadata ? options->metadata : "");
     for (line = listing.data; *line; line = next) {
         struct tensor t;
 
@@ -308,6 +312,8 @@ void *small_model_bytes(const struct small_model *options, unsigned long *ret_si
             t.count *= 2;
         }
         describe(&header, &t, data.len);
+        if (is_same(t.name, options->zeroed))
+            t.base = t.scale = 0;
         append_values(&data, &t, is_same(t.name, options->broken));
     }
     if (options->extra) {

@@ -1,31 +1,81 @@
 #include "engine/text/clip.h"
 
-int clip_open(struct clip *ret_clip, const struct weights_file *file, int heads,
-              struct err *err)
-{
-    static const char *const prefixes[] = {
-        "cond_stage_model.transformer.text_model.",
-        "cond_stage_model.transformer.", /* files of 2022 */
-    };
-    struct clip clip = {0};
-    const struct weight *table = NULL, *positions;
+struct clip_naming {
+    const char *prefix;
+    bool is_openclip;
+    const char *tokens, *positions, *layers;
+    const char *norm1, *attention, *norm2, *mlp1, *mlp2; /* within a layer */
+    const char *last_norm;
+};
 
-    for (size_t i = 0; i < sizeof(prefixes) / sizeof(*prefixes) && !table; i++) {
-        clip.prefix = prefixes[i];
-        table = weights_file_find(
-            file, NAME("%sembeddings.token_embedding.weight", clip.prefix));
-    }
-    if (!table)
+#define HUGGING_FACE                                                                   \
+    .tokens = "embeddings.token_embedding.weight",                                     \
+    .positions = "embeddings.position_embedding.weight", .layers = "encoder.layers",   \
+    .norm1 = "layer_norm1", .attention = "self_attn", .norm2 = "layer_norm2",          \
+    .mlp1 = "mlp.fc1", .mlp2 = "mlp.fc2", .last_norm = "final_layer_norm"
+
+static const struct clip_naming namings[] = {
+    {.prefix = "transformer.text_model.", HUGGING_FACE},
+    {.prefix = "transformer.", HUGGING_FACE}, /* files of 2022 */
+    {.prefix = "model.",
+     .is_openclip = true,
+     .tokens = "token_embedding.weight",
+     .positions = "positional_embedding",
+     .layers = "transformer.resblocks",
+     .norm1 = "ln_1",
+     .attention = "attn",
+     .norm2 = "ln_2",
+     .mlp1 = "mlp.c_fc",
+     .mlp2 = "mlp.c_proj",
+     .last_norm = "ln_final"},
+};
+
+static const struct clip_naming *find_naming(const struct weights_file *file,
+                                             const char *prefix)
+{
+    for (size_t i = 0; i < sizeof(namings) / sizeof(*namings); i++)
+        if (weights_file_find(
+                file, NAME("%s%s%s", prefix, namings[i].prefix, namings[i].tokens)))
+            return &namings[i];
+    return NULL;
+}
+
+const struct weight *clip_find(const struct weights_file *file, const char *prefix,
+                               bool *ret_is_openclip)
+{
+    const struct clip_naming *naming = find_naming(file, prefix);
+
+    if (!naming)
+        return NULL;
+    *ret_is_openclip = naming->is_openclip;
+    return weights_file_find(file,
+                             NAME("%s%s%s", prefix, naming->prefix, naming->tokens));
+}
+
+/* diffusers leaves OpenCLIP H's 24th layer out of its files, because no family uses it. */
+static int skipped_of(const struct clip *clip)
+{
+    return !clip->naming->is_openclip && clip->layers == 23 ? 0 : clip->kind->skipped;
+}
+
+int clip_open(struct clip *ret_clip, const struct weights_file *file,
+              const struct clip_kind *kind, int heads, struct err *err)
+{
+    struct clip clip = {.kind = kind, .naming = find_naming(file, kind->prefix)};
+    const struct weight *table, *positions;
+
+    if (!clip.naming)
         return err_set(err, ERR_BAD_FILE,
-                       "has no text encoder of the SD 1.x family (tensor "
-                       "%sembeddings.token_embedding.weight is missing)",
-                       prefixes[0]);
-    positions = weights_file_find(
-        file, NAME("%sembeddings.position_embedding.weight", clip.prefix));
+                       "has no text encoder (tensor %s%s%s is missing)", kind->prefix,
+                       namings[0].prefix, namings[0].tokens);
+    clip.prefix = name_format("%s%s", kind->prefix, clip.naming->prefix);
+    table =
+        weights_file_find(file, NAME("%s%s", clip.prefix.text, clip.naming->tokens));
+    positions =
+        weights_file_find(file, NAME("%s%s", clip.prefix.text, clip.naming->positions));
     if (!positions)
-        return err_set(err, ERR_BAD_FILE,
-                       "tensor %sembeddings.position_embedding.weight is missing",
-                       clip.prefix);
+        return err_set(err, ERR_BAD_FILE, "tensor %s%s is missing", clip.prefix.text,
+                       clip.naming->positions);
     if (table->rank != 2 || positions->rank != 2 || positions->dim[0] < 1 ||
         positions->dim[0] > 4096)
         return err_set(err, ERR_BAD_FILE, "tensors %s and %s are no tables",
@@ -34,49 +84,73 @@ int clip_open(struct clip *ret_clip, const struct weights_file *file, int heads,
     clip.width = table->dim[1];
     clip.positions = positions->dim[0];
     clip.heads = heads > 0 ? heads : clip.width >= 64 ? (int)(clip.width / 64) : 1;
-    while (weights_file_find(
-        file, NAME("%sencoder.layers.%d.layer_norm1.weight", clip.prefix, clip.layers)))
+    while (weights_file_find(file, NAME("%s%d.%s.weight", clip_layers(&clip).text,
+                                        clip.layers, clip.naming->norm1)))
         clip.layers++;
-    if (clip.layers == 0)
-        return err_set(err, ERR_BAD_FILE,
-                       "tensor %sencoder.layers.0.layer_norm1.weight is missing",
-                       clip.prefix);
+    clip.skipped = skipped_of(&clip);
+    if (clip.layers <= clip.skipped)
+        return err_set(err, ERR_BAD_FILE, "tensor %s%d.%s.weight is missing",
+                       clip_layers(&clip).text, clip.layers, clip.naming->norm1);
     *ret_clip = clip;
     return 0;
 }
 
-/* x + out(attention(q, k, v of norm(x))), then x + fc2(quick_gelu(fc1(norm(x)))) */
+struct name clip_layers(const struct clip *clip)
+{
+    return name_format("%s%s.", clip->prefix.text, clip->naming->layers);
+}
+
+/* Queries, keys and values side by side. */
+static int project(const struct clip *clip, struct build *b, int x, const char *name)
+{
+    struct name q = name_format("%s.q_proj", name), k = name_format("%s.k_proj", name);
+    struct name v = name_format("%s.v_proj", name);
+    const char *const names[] = {q.text, k.text, v.text};
+    const struct weight *joined = build_find(b, name, ".in_proj_weight");
+
+    if (!clip->naming->is_openclip)
+        return build_linear_joined(b, x, names, 3, BUILD_BIAS);
+    if (!joined)
+        return graph_fail(b->graph, "tensor %s.in_proj_weight is missing", name);
+    return graph_linear(b->graph, x, name, joined,
+                        build_find(b, name, ".in_proj_bias"));
+}
+
+/* x + out(attention(q, k, v of norm(x))), then x + mlp2(activation(mlp1(norm(x)))) */
 static int layer(const struct clip *clip, struct build *b, int x, const char *name)
 {
     struct attention_args args = {.heads = clip->heads, .is_causal = true};
-    struct name q = name_format("%s.self_attn.q_proj", name);
-    struct name k = name_format("%s.self_attn.k_proj", name);
-    struct name v = name_format("%s.self_attn.v_proj", name);
-    const char *const names[] = {q.text, k.text, v.text};
+    const struct clip_naming *n = clip->naming;
+    struct name attention = name_format("%s.%s", name, n->attention);
     struct graph *g = b->graph;
     int64_t width = clip->width;
     int h, qkv;
 
-    h = build_layer_norm(b, x, NAME("%s.layer_norm1", name));
-    qkv = build_linear_joined(b, h, names, 3, BUILD_BIAS);
-    h = graph_attention(
-        g, graph_slice(g, qkv, 0, width), graph_slice(g, qkv, width, width),
-        graph_slice(g, qkv, 2 * width, width), NAME("%s.self_attn", name), &args);
-    x = graph_add(g, x, build_linear(b, h, NAME("%s.self_attn.out_proj", name)));
-    h = build_layer_norm(b, x, NAME("%s.layer_norm2", name));
-    h = graph_activate(g, build_linear(b, h, NAME("%s.mlp.fc1", name)), ACT_QUICK_GELU);
-    return graph_add(g, x, build_linear(b, h, NAME("%s.mlp.fc2", name)));
+    h = build_layer_norm(b, x, NAME("%s.%s", name, n->norm1));
+    qkv = project(clip, b, h, attention.text);
+    h = graph_attention(g, graph_slice(g, qkv, 0, width),
+                        graph_slice(g, qkv, width, width),
+                        graph_slice(g, qkv, 2 * width, width), attention.text, &args);
+    x = graph_add(g, x, build_linear(b, h, NAME("%s.out_proj", attention.text)));
+    h = build_layer_norm(b, x, NAME("%s.%s", name, n->norm2));
+    h = graph_activate(g, build_linear(b, h, NAME("%s.%s", name, n->mlp1)),
+                       clip->kind->activation);
+    return graph_add(g, x, build_linear(b, h, NAME("%s.%s", name, n->mlp2)));
 }
 
 int clip_build(const struct clip *clip, struct build *b, int ids, int skipped)
 {
-    const char *prefix = clip->prefix;
-    int x =
-        graph_embedding(b->graph, ids, NAME("%sembeddings", prefix),
-                        build_find(b, prefix, "embeddings.token_embedding.weight"),
-                        build_find(b, prefix, "embeddings.position_embedding.weight"));
+    const struct clip_naming *n = clip->naming;
+    const char *prefix = clip->prefix.text;
+    int x = graph_embedding(b->graph, ids, NAME("%s%s", prefix, n->tokens),
+                            build_find(b, prefix, n->tokens),
+                            build_find(b, prefix, n->positions));
 
+    if (skipped < clip->skipped)
+        skipped = clip->skipped;
     for (int i = 0; i < clip->layers - skipped; i++)
-        x = layer(clip, b, x, NAME("%sencoder.layers.%d", prefix, i));
-    return build_layer_norm(b, x, NAME("%sfinal_layer_norm", prefix));
+        x = layer(clip, b, x, NAME("%s%d", clip_layers(clip).text, i));
+    if (!clip->kind->has_norm)
+        return x;
+    return build_layer_norm(b, x, NAME("%s%s", prefix, n->last_norm));
 }

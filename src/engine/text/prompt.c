@@ -456,39 +456,50 @@ void prompt_release(struct prompt *p)
 
 /* ---- weights ---- */
 
-static double mean_of(const float *values, int64_t count)
+static double mean_of(const struct prompt_hidden *h)
 {
     double sum = 0;
 
-    for (int64_t i = 0; i < count; i++)
-        sum += (double)values[i];
-    return sum / (double)count;
+    for (int64_t t = 0; t < TOKENIZER_CONTEXT; t++)
+        for (int64_t i = 0; i < h->width; i++)
+            sum += (double)h->values[t * h->pitch + i];
+    return sum / (double)(TOKENIZER_CONTEXT * h->width);
 }
 
 /* z w, then as loud as before on the average */
-static void weigh_a1111(const struct prompt_chunk *chunk, float *hidden, int64_t width)
+static void weigh_a1111(const struct prompt_chunk *chunk, const struct prompt_hidden *h)
 {
-    int64_t count = TOKENIZER_CONTEXT * width;
-    double before = mean_of(hidden, count), after;
+    double before = mean_of(h), after;
 
-    for (int64_t i = 0; i < count; i++)
-        hidden[i] *= chunk->weights[i / width];
-    after = mean_of(hidden, count);
+    for (int64_t t = 0; t < TOKENIZER_CONTEXT; t++)
+        for (int64_t i = 0; i < h->width; i++)
+            h->values[t * h->pitch + i] *= chunk->weights[t];
+    after = mean_of(h);
     if (after == 0)
         return;
-    for (int64_t i = 0; i < count; i++)
-        hidden[i] = (float)((double)hidden[i] * (before / after));
+    for (int64_t t = 0; t < TOKENIZER_CONTEXT; t++)
+        for (int64_t i = 0; i < h->width; i++) {
+            float *z = &h->values[t * h->pitch + i];
+
+            *z = (float)((double)*z * (before / after));
+        }
 }
 
 void prompt_weigh(const struct prompt_chunk *chunk, enum prompt_syntax syntax,
-                  float *hidden, int64_t width, const float *empty)
+                  const struct prompt_hidden *hidden)
 {
     if (!chunk->is_weighted)
         return;
     if (syntax == PROMPT_A1111) {
-        weigh_a1111(chunk, hidden, width);
+        weigh_a1111(chunk, hidden);
         return;
     }
-    for (int64_t i = 0; i < TOKENIZER_CONTEXT * width; i++)
-        hidden[i] = (hidden[i] - empty[i]) * chunk->weights[i / width] + empty[i];
+    for (int64_t t = 0; t < TOKENIZER_CONTEXT; t++)
+        for (int64_t i = 0; i < hidden->width; i++) {
+            int64_t at = t * hidden->pitch + i;
+
+            hidden->values[at] =
+                (hidden->values[at] - hidden->empty[at]) * chunk->weights[t] +
+                hidden->empty[at];
+        }
 }

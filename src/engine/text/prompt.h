@@ -4,7 +4,7 @@
  *   if (prompt_read(&p, "a (red:1.3) boat", PROMPT_A1111, err))
  *       return -1;
  *   ... encode each p.chunks[i].ids to hidden [77, width]
- *   prompt_weigh(&p.chunks[i], PROMPT_A1111, hidden, width, NULL);
+ *   prompt_weigh(&p.chunks[i], PROMPT_A1111, &(struct prompt_hidden){hidden, NULL, width, width});
  *   prompt_release(&p);
  *
  * Any length of text: what does not fit into one chunk goes on in the next, nothing is dropped. Fails on text that is not
@@ -40,10 +40,17 @@ int prompt_read(struct prompt *ret, const char *text, enum prompt_syntax syntax,
                 struct err *err) MUST_CHECK;
 void prompt_release(struct prompt *p);
 
-/* hidden [77, width], what the encoder made of the chunk, changed in place. PROMPT_COMFY needs what it makes of a
- * chunk without text, `empty` [77, width]. Nothing happens when no weight differs from 1. */
+/* What one encoder made of a chunk: [77, width], rows `pitch` numbers apart, because the next encoder's may stand beside
+ * it. PROMPT_COMFY needs what it makes of a chunk without text, laid out alike; else NULL. */
+struct prompt_hidden {
+    float *values;
+    const float *empty;
+    int64_t width, pitch;
+};
+
+/* Changes hidden->values. Nothing happens when no weight differs from 1. */
 void prompt_weigh(const struct prompt_chunk *chunk, enum prompt_syntax syntax,
-                  float *hidden, int64_t width, const float *empty);
+                  const struct prompt_hidden *hidden);
 
 /* The next place in text where word stands as a word of its own, or NULL; begin is where all of the text begins. */
 const char *prompt_find_word(const char *text, const char *word, const char *begin);

@@ -3,11 +3,13 @@
  * unet_open walks the names (input_blocks.1.0.in_layers.0.weight ...) in the order in
  * which the network runs and writes down a flat list of layers: convolution, residual
  * block, transformer, down, up, "keep this for later" and "join what was kept". Which
- * levels have attention, how many blocks a level has and where it halves is thus
- * whatever the file says; nothing assumes SD 1.5's 12 + 1 + 12 blocks. Both graphs are
- * made from the list. Rejected: a table of sizes per known model (channels,
- * multipliers, attention levels), because small models of the same shape would each
- * need a row.
+ * levels have attention and how deep, how many blocks a level has, where it halves and
+ * whether there is a middle is thus whatever the file says; nothing assumes SD 1.5's
+ * 12 + 1 + 12 blocks. Distilled networks leave blocks out, and many files keep the
+ * numbers of the blocks that are left: a number that is missing is no end, and an output
+ * block that is nothing but the way up joins nothing. Both graphs are made from the
+ * list. Rejected: a table of sizes per known model (channels, multipliers, attention
+ * levels), because small models of the same shape would each need a row.
  *
  * Two products are joined over the whole network: the time embedding's projections of
  * all residual blocks (one product per step, the blocks take slices), and per
@@ -21,6 +23,8 @@
 #include "base/mem.h"
 
 #define PREFIX "model.diffusion_model."
+/* numbers that are looked at, on each side and within a block; SD 1.5 has 12 and 3 */
+enum { BLOCKS_MAX = 64, PARTS_MAX = 4 };
 #define RES_EPS 1e-5F
 #define TRANSFORMER_EPS 1e-6F
 
@@ -49,7 +53,7 @@ struct unet {
     int cross_count;
     struct layer *layers;
     int layer_count;
-    int heads;
+    struct unet_heads heads;
     int64_t time_channels; /* of the sinusoids, 320 */
     int64_t latent_channels;
     int64_t context_width;
@@ -72,13 +76,13 @@ static bool has(const struct weights_file *file, const char *name, const char *p
 }
 
 /* What block `name` ("...input_blocks.4") consists of: its parts .0, .1, .2 each by the
- * tensors it has. */
+ * tensors it has. Returns how many there are. */
 static int add_block(struct unet *u, const struct weights_file *file, const char *name)
 {
     int parts = 0;
 
-    for (;; parts++) {
-        struct name part = name_format("%s.%d", name, parts);
+    for (int i = 0; i < PARTS_MAX; i++) {
+        struct name part = name_format("%s.%d", name, i);
 
         if (has(file, part.text, ".in_layers.0.weight"))
             add(u, LAYER_RES, part.text);
@@ -91,26 +95,27 @@ static int add_block(struct unet *u, const struct weights_file *file, const char
         else if (has(file, part.text, ".weight"))
             add(u, LAYER_CONV, part.text);
         else
-            return parts;
+            continue;
+        parts++;
     }
+    return parts;
 }
 
 static int add_blocks(struct unet *u, const struct weights_file *file, struct err *err)
 {
-    for (int i = 0; add_block(u, file, NAME(PREFIX "input_blocks.%d", i)); i++)
-        add(u, LAYER_KEEP, "");
-    if (!add_block(u, file, PREFIX "middle_block"))
-        return err_set(err, ERR_BAD_FILE,
-                       "tensor " PREFIX "middle_block.0.in_layers.0.weight is missing");
-    for (int i = 0;; i++) {
+    for (int i = 0; i < BLOCKS_MAX; i++)
+        if (add_block(u, file, NAME(PREFIX "input_blocks.%d", i)))
+            add(u, LAYER_KEEP, "");
+    add_block(u, file, PREFIX "middle_block");
+    for (int i = 0; i < BLOCKS_MAX; i++) {
         struct name name = name_format(PREFIX "output_blocks.%d", i);
+        bool joins = has(file, name.text, ".0.in_layers.0.weight");
 
-        if (!has(file, name.text, ".0.in_layers.0.weight"))
-            break;
-        if (u->kept == 0)
+        if (joins && u->kept == 0)
             return err_set(err, ERR_BAD_FILE, "%s has no input block to join",
                            name.text);
-        add(u, LAYER_JOIN, "");
+        if (joins)
+            add(u, LAYER_JOIN, "");
         add_block(u, file, name.text);
     }
     if (u->kept)
@@ -164,8 +169,8 @@ static int find_crosses(struct unet *u, const struct weights_file *file,
     return 0;
 }
 
-int unet_open(struct unet **ret_unet, const struct weights_file *file, int heads,
-              struct err *err)
+int unet_open(struct unet **ret_unet, const struct weights_file *file,
+              struct unet_heads heads, struct err *err)
 {
     const struct weight *first =
         weights_file_find(file, PREFIX "input_blocks.0.0.weight");
@@ -174,8 +179,7 @@ int unet_open(struct unet **ret_unet, const struct weights_file *file, int heads
 
     if (!first || !time)
         return err_set(err, ERR_BAD_FILE,
-                       "is no model of the SD 1.x family (tensor " PREFIX
-                       "%s is missing)",
+                       "is no Stable Diffusion model (tensor " PREFIX "%s is missing)",
                        first ? "time_embed.0.weight" : "input_blocks.0.0.weight");
     if (first->rank != 4 || time->rank != 2)
         return err_set(err, ERR_BAD_FILE, "tensors %s and %s have ranks %d and %d",
@@ -286,15 +290,24 @@ static void add_res(struct step *s, const char *name)
     s->x = graph_add(g, skip, h);
 }
 
+static int heads_of(const struct step *s, int64_t channels)
+{
+    const struct unet_heads *heads = &s->unet->heads;
+
+    if (heads->count)
+        return heads->count;
+    return channels < heads->width ? 1 : (int)(channels / heads->width);
+}
+
 /* softmax(q k) v over the picture's own tokens */
 static int self_attention(struct step *s, int x, const char *name)
 {
-    struct attention_args args = {.heads = s->unet->heads};
     struct name q = name_format("%s.to_q", name), k = name_format("%s.to_k", name);
     struct name v = name_format("%s.to_v", name);
     const char *const names[] = {q.text, k.text, v.text};
     int qkv = build_linear_joined(s->build, x, names, 3, BUILD_NO_BIAS);
     int64_t width = channels_of(s, qkv) / 3;
+    struct attention_args args = {.heads = heads_of(s, width)};
 
     if (qkv < 0)
         return -1;
@@ -306,9 +319,9 @@ static int self_attention(struct step *s, int x, const char *name)
 /* softmax(q k) v over the prompt's tokens, whose k and v come in ready */
 static int cross_attention(struct step *s, int x, const char *name)
 {
-    struct attention_args args = {.heads = s->unet->heads};
     int q, kv = s->contexts[s->contexts_used++];
     int64_t width = channels_of(s, kv) / 2;
+    struct attention_args args = {.heads = heads_of(s, width)};
 
     q = graph_linear(s->graph, x, name, build_find(s->build, name, ".to_q.weight"),
                      NULL);

@@ -1,9 +1,9 @@
-/* unet: the denoiser of the SD 1.x family (Rombach et al. 2022), every size read from
- * the file.
+/* unet: the denoiser of Stable Diffusion 1, 2 and XL and of what was distilled from them (Rombach et al. 2022, Podell et
+ * al. 2023), every size read from the file.
  *
  *   unet_open(&unet, file, heads, &err);
- *   unet_build_context(unet, &b, context);      once per prompt: keys and values of all
- * cross-attentions unet_build_step(unet, &b, &size);           once per denoise step
+ *   unet_build_context(unet, &b, context);   once per prompt: keys and values of all cross-attentions
+ *   unet_build_step(unet, &b, &size);        once per denoise step
  *   unet_free(unet);
  *
  * What depends on the prompt alone is a graph of its own, so that a step never computes
@@ -15,9 +15,14 @@
 
 struct unet;
 
-/* heads: of every attention (SD 1.x: 8); the file cannot say */
-int unet_open(struct unet **ret_unet, const struct weights_file *file, int heads,
-              struct err *err) MUST_CHECK;
+/* Of every attention; the tensors cannot say. Either as many heads at every width (SD 1.x: 8), or as many as there are
+ * widths of a head in the channels (SD 2.x, SDXL: 64). One of the two is 0. */
+struct unet_heads {
+    int count, width;
+};
+
+int unet_open(struct unet **ret_unet, const struct weights_file *file,
+              struct unet_heads heads, struct err *err) MUST_CHECK;
 void unet_free(struct unet *unet);
 
 int64_t unet_latent_channels(const struct unet *unet); /* 4 */

@@ -15,17 +15,16 @@ struct vae {
 
 int vae_open(struct vae *ret_vae, const struct weights_file *file,
              struct err *err) MUST_CHECK;
-/* Input 0: the latent divided by VAE_SCALE, [N, H, W, 4] f32. Output 0: [N, H * scale,
+/* Input 0: the latent divided by its family's scale, [N, H, W, 4] f32. Output 0: [N, H * scale,
  * W * scale, 3] f32, -1..1 and a little beyond. */
 void vae_build_decoder(const struct vae *vae, struct build *b, int64_t batch,
                        int64_t high, int64_t wide);
 
 /* Input 0: a picture [N, high, wide, 3] f32, -1..1, high and wide multiples of scale.
  * Output 0: [N, high / scale, wide / scale, 2 * 4] f32, the mean of the latent's
- * distribution and the logarithm of its variance; the mean times VAE_SCALE is a latent. */
+ * distribution and the logarithm of its variance; the mean times the family's
+ * scale is a latent. */
 void vae_build_encoder(const struct vae *vae, struct build *b, int64_t batch,
                        int64_t high, int64_t wide);
-
-#define VAE_SCALE 0.18215 /* latents of SD 1.x are the encoder's output times this */
 
 #endif

@@ -74,7 +74,7 @@ static void test_refuses_other_models(void **state)
         struct small_model what;
         const char *sentence;
     } cases[] = {
-        {{.without = UNET "input_blocks.0.0.weight"}, "no model of the SD 1.x family"},
+        {{.without = UNET "input_blocks.0.0.weight"}, "no Stable Diffusion model"},
         {{.without = UNET "time_embed.0.weight"}, "time_embed.0.weight is missing"},
         {{.without = UNET "time_embed.2.bias"}, UNET "time_embed.2.bias is missing"},
         {{.without = UNET "out.2.weight"}, UNET "out.2.weight is missing"},

@@ -137,14 +137,16 @@ static void test_whole_model(void **state)
 {
     char *path = small_model_write(&(struct small_model){0});
     struct weights_file *file;
+    static const struct clip_kind kind = {"cond_stage_model.", ACT_QUICK_GELU, 0, 0,
+                                          true};
     struct clip clip;
     struct unet *unet;
     struct vae vae;
 
     (void)state;
     assert_int_equal(weights_file_open(&file, path, NULL), 0);
-    assert_int_equal(clip_open(&clip, file, 3, NULL), 0);
-    assert_int_equal(unet_open(&unet, file, 4, NULL), 0);
+    assert_int_equal(clip_open(&clip, file, &kind, 3, NULL), 0);
+    assert_int_equal(unet_open(&unet, file, (struct unet_heads){.count = 4}, NULL), 0);
     assert_int_equal(vae_open(&vae, file, NULL), 0);
     for (int round = 0; round < 4; round++) {
         size_t act_bytes = round & 1 ? 4 : 2;

@@ -199,12 +199,35 @@ static void test_weigh_a1111(void **state)
     }
     float first = z[0], cat = z[2];
 
-    prompt_weigh(&p.chunks[0], PROMPT_A1111, z, 2, NULL);
+    prompt_weigh(&p.chunks[0], PROMPT_A1111,
+                 &(struct prompt_hidden){.values = z, .width = 2, .pitch = 2});
     for (int i = 0; i < TOKENIZER_CONTEXT * 2; i++)
         after += (double)z[i];
     assert_true(fabs(after - before) < 1e-3); /* as loud as before */
     assert_true(fabs((double)z[2] / (double)z[0] / ((double)cat / (double)first) - 2) <
                 1e-5);
+    prompt_release(&p);
+}
+
+/* Two encoders side by side are weighed each for itself. */
+static void test_weigh_beside(void **state)
+{
+    struct prompt p = read("(cat:2)", PROMPT_A1111);
+    float z[TOKENIZER_CONTEXT * 3], alone[TOKENIZER_CONTEXT * 2];
+
+    (void)state;
+    for (int i = 0; i < TOKENIZER_CONTEXT * 3; i++)
+        z[i] = (float)(1 + i % 7);
+    for (int t = 0; t < TOKENIZER_CONTEXT; t++)
+        memcpy(&alone[t * 2], &z[t * 3 + 1], 2 * sizeof(*z));
+    prompt_weigh(&p.chunks[0], PROMPT_A1111,
+                 &(struct prompt_hidden){.values = alone, .width = 2, .pitch = 2});
+    prompt_weigh(&p.chunks[0], PROMPT_A1111,
+                 &(struct prompt_hidden){.values = z + 1, .width = 2, .pitch = 3});
+    for (int t = 0; t < TOKENIZER_CONTEXT; t++) {
+        assert_true(z[t * 3] == (float)(1 + t * 3 % 7));
+        assert_memory_equal(&alone[t * 2], &z[t * 3 + 1], 2 * sizeof(*z));
+    }
     prompt_release(&p);
 }
 
@@ -218,7 +241,7 @@ static void test_weigh_comfy(void **state)
         z[i] = (float)i + 2;
         empty[i] = (float)i;
     }
-    prompt_weigh(&p.chunks[0], PROMPT_COMFY, z, 1, empty);
+    prompt_weigh(&p.chunks[0], PROMPT_COMFY, &(struct prompt_hidden){z, empty, 1, 1});
     assert_true(z[1] == 1 + 3 * 2); /* empty + 3 (z - empty) */
     assert_true(z[0] == 2 && z[2] == 4 && z[76] == 78);
     prompt_release(&p);
@@ -256,8 +279,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pieces),      cmocka_unit_test(test_chunk),
         cmocka_unit_test(test_chunks),      cmocka_unit_test(test_weights_of_tokens),
-        cmocka_unit_test(test_weigh_a1111), cmocka_unit_test(test_weigh_comfy),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_weigh_a1111), cmocka_unit_test(test_weigh_beside),
+        cmocka_unit_test(test_weigh_comfy), cmocka_unit_test(test_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
