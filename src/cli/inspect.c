@@ -308,10 +308,11 @@ static const struct args_command command = {
     .summary =
         "Says what a model file is: its family and format, what is in it, what it "
         "needs,\nwhat is missing or left over, and whether Mysti draws with it.",
-    .details = "Nothing is loaded and no server is needed. The file is judged by its "
-               "tensors, not by its\n"
-               "name: picture models whole or in parts, LoRA, textual inversions, text "
-               "models.\n\n"
+    .details = "Nothing is loaded and no server is needed. FILE may be a folder as "
+               "diffusers writes them. It is\n"
+               "judged by its tensors, not by its name: picture models whole or in "
+               "parts, LoRA, textual\n"
+               "inversions, text models.\n\n"
                "  mysti inspect ~/Downloads/model.safetensors\n",
     .options = options,
     .operand = ARGS_ONE,

@@ -160,8 +160,8 @@ static int models(const struct question *q)
                text_of(model, "id"));
     }
     if (i == 0)
-        printf("no models; put .gguf, .safetensors or .ckpt files into the server's "
-               "model folder\n");
+        printf("no models; put .gguf, .safetensors or .ckpt files, or diffusers' "
+               "folders, into the server's model folder\n");
     json_decref(answer);
     return CLI_OK;
 }

@@ -187,7 +187,8 @@ static void read_name(struct checkpoint *c, const char *path)
 
     if (!name || !*name)
         name = file_name(path);
-    dot = strrchr(name, '.');
+    dot = strcmp(weights_file_format(c->file), WEIGHTS_FOLDER) ? strrchr(name, '.')
+                                                               : NULL;
     c->name = dot && dot != name && name == file_name(path)
                   ? mem_strndup(name, (size_t)(dot - name))
                   : mem_strdup(name);

@@ -84,6 +84,30 @@ test('bad names are told apart', async (t) => {
   assert.equal(server.requests('sd', '/internal/load').length, 1, 'only the starter was ever sent to the worker');
 });
 
+test("a diffusers folder is one model", async (t) => {
+  const folder = (name, { unet = true } = {}) => (server) => {
+    const at = (file) => join(server.models, name, file);
+    writeSafetensors(at('vae/diffusion_pytorch_model.safetensors'), { tensors: ['decoder.conv_in.weight'] });
+    writeSafetensors(at('text_encoder/model.safetensors'), { tensors: ['text_model.final_layer_norm.weight'] });
+    if (unet) writeSafetensors(at('unet/diffusion_pytorch_model.safetensors'), { tensors: ['conv_in.weight'] });
+    writeFileSync(at('model_index.json'), '{"_class_name": "StableDiffusionPipeline"}');
+  };
+  const server = await startServer(t, { prepare: (s) => { shelf(s); folder('sd/dreams-v1.5')(s); folder('flux-folder', { unet: false })(s); } });
+  const { json } = await server.getJson('/v1/models');
+  assert.deepEqual(ids(json).filter((id) => /dreams|flux-folder|unet|vae/.test(id)), ['sd/dreams-v1.5']);
+  const listed = json.data.find((m) => m.id === 'sd/dreams-v1.5');
+  assert.equal(listed.type, 'diffusion');
+  assert.ok(listed.size_bytes > 200 && listed.size_bytes < 2000, `${listed.size_bytes} is the sum of three small files`);
+  const loaded = await server.postJson('/v1/models/load', { model: 'dreams-v1.5' });
+  assert.deepEqual(loaded.json, { status: 'success', model: 'sd/dreams-v1.5', type: 'diffusion' });
+  const { body } = server.requests('sd', '/internal/load').at(-1);
+  assert.equal((typeof body === 'string' ? JSON.parse(body) : body).path, join(server.models, 'sd/dreams-v1.5'));
+  assert.ok((await server.getJson('/v1/models')).json.data.find((m) => m.id === 'sd/dreams-v1.5').active);
+  const other = await server.postJson('/v1/models/load', { model: 'flux-folder' });
+  assert.equal(other.status, 400);
+  assert.match(other.json.error.message, /'flux-folder' holds neither a text model nor a picture model/);
+});
+
 test('a load that fails leaves the model that was there, and says why', async (t) => {
   const server = await startServer(t, { prepare: shelf, sd: { load: ['ok', 'out_of_memory', 'bad_file'] } });
   const tight = await server.postJson('/v1/models/load', { model: 'painter-b' });

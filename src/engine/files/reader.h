@@ -15,9 +15,11 @@ struct weights_file {
     const char *format;
     const unsigned char *map; /* the whole file */
     size_t size;
-    bool is_mapped; /* else borrowed memory (weights_memory_open) */
-    bool may_share; /* two tensors may be the same bytes */
-    void **copies;  /* data of weights that do not lie in the map as they are */
+    bool is_mapped;              /* else borrowed memory (weights_memory_open) */
+    bool may_share;              /* two tensors may be the same bytes */
+    struct weights_file **parts; /* of a folder: the files, which own the data */
+    size_t part_count;
+    void **copies; /* data of weights that do not lie in the map as they are */
     size_t copy_count, copy_cap;
     struct weight *weights; /* sorted by name once opened */
     size_t count, cap;
@@ -43,6 +45,9 @@ struct tensor_entry {
  * data. */
 int weights_file_add(struct weights_file *file, const struct tensor_entry *entry,
                      struct err *err) MUST_CHECK;
+/* Adds a tensor that was added to one of file->parts, under another name. */
+int weights_file_adopt(struct weights_file *file, const struct weight *weight,
+                       const char *name, struct err *err) MUST_CHECK;
 void weights_file_add_meta(struct weights_file *file, const char *key, size_t key_len,
                            const char *value, size_t value_len);
 /* Bytes of a tensor of this type and shape; -1 on overflow or when rows do not divide
@@ -53,6 +58,9 @@ int safetensors_read(struct weights_file *file, struct err *err) MUST_CHECK;
 int gguf_read(struct weights_file *file, struct err *err) MUST_CHECK;
 int torch_read(struct weights_file *file, struct err *err) MUST_CHECK;
 
+/* weights_file_open() of a file: a folder is refused. */
+int weights_single_open(struct weights_file **ret_file, const char *path,
+                        struct err *err) MUST_CHECK;
 /* For tests and fuzzing: as weights_file_open, from memory that outlives the file. */
 int weights_memory_open(struct weights_file **ret_file, const void *data, size_t size,
                         struct err *err) MUST_CHECK;

@@ -14,6 +14,7 @@
  *
  * Names are sorted once and found by bisection; two tensors of one name make the file
  * refused, and two that share bytes where the format does not have that. */
+#include "engine/files/folder.h"
 #include "engine/files/ggml_types.h"
 #include "engine/files/reader.h"
 
@@ -187,6 +188,8 @@ void weights_file_forget(const struct weights_file *file)
 {
     if (file->is_mapped)
         forget(file->map, file->size);
+    for (size_t i = 0; i < file->part_count; i++)
+        weights_file_forget(file->parts[i]);
 }
 
 /* ---- filling ---- */
@@ -217,6 +220,25 @@ static void name_other(struct weight *w, const char *word)
     if (len == 0 || word[len] || len >= sizeof(w->other))
         word = "other";
     snprintf(w->other, sizeof(w->other), "%s", word);
+}
+
+static void append(struct weights_file *file, const struct weight *w)
+{
+    file->weights =
+        grow(file->weights, file->count, &file->cap, sizeof(*file->weights));
+    file->weights[file->count++] = *w;
+}
+
+int weights_file_adopt(struct weights_file *file, const struct weight *weight,
+                       const char *name, struct err *err)
+{
+    struct weight w = *weight;
+
+    if (strlen(name) > MAX_NAME)
+        return err_set(err, ERR_BAD_FILE, "tensor %.200s... has too long a name", name);
+    w.name = mem_strdup(name);
+    append(file, &w);
+    return 0;
 }
 
 int weights_file_add(struct weights_file *file, const struct tensor_entry *entry,
@@ -255,9 +277,7 @@ int weights_file_add(struct weights_file *file, const struct tensor_entry *entry
         name_other(&w, entry->other);
     }
     w.name = mem_strndup(entry->name, entry->name_len);
-    file->weights =
-        grow(file->weights, file->count, &file->cap, sizeof(*file->weights));
-    file->weights[file->count++] = w;
+    append(file, &w);
     return 0;
 }
 
@@ -339,8 +359,12 @@ static int read_contents(struct weights_file *file, struct err *err)
     } else {
         result = safetensors_read(file, err);
     }
-    if (result)
-        return -1;
+    return result;
+}
+
+/* What all formats need once their tensors are there. */
+static int settle(struct weights_file *file, struct err *err)
+{
     if (file->count == 0)
         return err_set(err, ERR_BAD_FILE, "there are no tensors in it");
     qsort(file->weights, file->count, sizeof(*file->weights), by_name);
@@ -381,17 +405,42 @@ static int map_file(struct weights_file *file, struct err *err)
     return 0;
 }
 
-int weights_file_open(struct weights_file **ret_file, const char *path, struct err *err)
+static bool is_folder(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static int open_path(struct weights_file **ret_file, const char *path,
+                     int (*read)(struct weights_file *file, struct err *err),
+                     struct err *err)
 {
     struct weights_file *file = mem_zalloc(sizeof(*file));
 
     file->path = mem_strdup(path);
-    if (map_file(file, err) || read_contents(file, err)) {
+    if (read(file, err) || settle(file, err)) {
         weights_file_close(file);
         return err_wrap(err, "%s", path);
     }
     *ret_file = file;
     return 0;
+}
+
+static int map_and_read(struct weights_file *file, struct err *err)
+{
+    return map_file(file, err) || read_contents(file, err) ? -1 : 0;
+}
+
+int weights_single_open(struct weights_file **ret_file, const char *path,
+                        struct err *err)
+{
+    return open_path(ret_file, path, map_and_read, err);
+}
+
+int weights_file_open(struct weights_file **ret_file, const char *path, struct err *err)
+{
+    return open_path(ret_file, path, is_folder(path) ? folder_read : map_and_read, err);
 }
 
 int weights_memory_open(struct weights_file **ret_file, const void *data, size_t size,
@@ -402,7 +451,7 @@ int weights_memory_open(struct weights_file **ret_file, const void *data, size_t
     file->path = mem_strdup("memory");
     file->map = data;
     file->size = size;
-    if (read_contents(file, err)) {
+    if (read_contents(file, err) || settle(file, err)) {
         weights_file_close(file);
         return -1;
     }
@@ -422,6 +471,9 @@ void weights_file_close(struct weights_file *file)
     }
     for (size_t i = 0; i < file->copy_count; i++)
         free(file->copies[i]);
+    for (size_t i = 0; i < file->part_count; i++)
+        weights_file_close(file->parts[i]);
+    free(file->parts);
     if (file->is_mapped)
         munmap((void *)(uintptr_t)file->map, file->size);
     free(file->copies);

@@ -1,6 +1,6 @@
-/* weights: the tensors of a model file, whatever its format. safetensors, GGUF and what
- * torch.save writes (.ckpt, .pt) open into the same struct weights_file; the rest of the
- * engine never asks which it was.
+/* weights: the tensors of a model file, whatever its format. safetensors, GGUF, what
+ * torch.save writes (.ckpt, .pt, .bin) and a folder as diffusers writes it open into the same
+ * struct weights_file; the rest of the engine never asks which it was.
  *
  *   if (weights_file_open(&file, path, &err)) return -1;
  *   const struct weight *w = weights_file_find(file, "model.diffusion_model.out.2.weight");
@@ -49,6 +49,8 @@ struct weight {
 };
 
 struct weights_file;
+
+#define WEIGHTS_FOLDER "diffusers folder" /* the format of one */
 
 int weights_file_open(struct weights_file **ret_file, const char *path,
                       struct err *err) MUST_CHECK;

@@ -43,6 +43,8 @@ static const char *const clip_modules[] = {
     "layer_norm1 layer_norm2 self_attn.q_proj self_attn.k_proj self_attn.v_proj "
     "self_attn.out_proj mlp.fc1 mlp.fc2",
     NULL};
+/* what Hugging Face keeps beside the text model */
+static const char *const projection_modules[] = {"-text_projection", NULL};
 static const char *const openclip_modules[] = {
     "=positional_embedding -token_embedding ln_final ?=text_projection ?=logit_scale",
     "ln_1 ln_2 =attn.in_proj_weight =attn.in_proj_bias attn.out_proj mlp.c_fc "
@@ -70,6 +72,10 @@ static const struct naming {
      clip_modules, NULL},
     {"conditioner.embedders.0.model.", NULL, NETWORK_TEXT, openclip_modules, NULL},
     {"conditioner.embedders.1.model.", NULL, NETWORK_TEXT2, openclip_modules, NULL},
+    {"conditioner.embedders.1.transformer.text_model.", NULL, NETWORK_TEXT2,
+     clip_modules, NULL}, /* of a diffusers folder */
+    {"conditioner.embedders.1.transformer.", NULL, NETWORK_TEXT2, projection_modules,
+     NULL},
     {"text_model.", NULL, NETWORK_TEXT, clip_modules, NULL},
     {"", "input_blocks. middle_block. output_blocks. time_embed. label_emb. out.",
      NETWORK_UNET, unet_modules, "input_blocks.0.0.weight"},

@@ -291,6 +291,7 @@ static const struct {
     {"conditioner.embedders.0.transformer.", LORA_TEXT, add_text},
     {"conditioner.embedders.0.model.", LORA_TEXT, add_openclip},
     {"conditioner.embedders.1.model.", LORA_TEXT2, add_openclip},
+    {"conditioner.embedders.1.transformer.", LORA_TEXT2, add_text},
 };
 
 /* the bias beside "<stem><weight>" is "<stem><bias>" */

@@ -6,13 +6,16 @@
  * and a read per file, so the previous list travels along: a file with the same path, size and time is not looked
  * at again.
  *
- * Files that are no models, and folders, are kept in the list with the reason, so that a request for one of them can
+ * A folder as diffusers writes it is one model; what is in it is not listed.
+ *
+ * Files that are no models, and other folders, are kept in the list with the reason, so that a request for one of them can
  * be told the reason instead of "not found"; they are not shown as models.
  */
 #include "server/api/catalog.h"
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/model_folder.h"
 #include "base/str.h"
 #include "server/config/config.h"
 
@@ -107,7 +110,7 @@ static void add(struct scan *s, const char *id, char *path, const struct stat *s
                                 .modified = (int64_t)st->st_mtime,
                                 .device = st->st_dev,
                                 .inode = st->st_ino};
-    if (S_ISDIR(st->st_mode)) {
+    if (S_ISDIR(st->st_mode) && !model_folder_is(path)) {
         e->trouble = mem_printf("'%s' is a folder, not a model file", id);
     } else if (known) {
         e->kind = known->kind;
@@ -131,6 +134,17 @@ static bool is_model_name(const char *name)
            str_has_suffix(name, ".ckpt") || str_has_suffix(name, ".pt");
 }
 
+/* Size and time of what is in it: the folder's own do not tell that a file changed. */
+static void describe_folder(const char *path, struct stat *st)
+{
+    uint64_t bytes;
+    int64_t modified;
+
+    model_folder_size(path, &bytes, &modified);
+    st->st_size = (off_t)bytes;
+    st->st_mtime = (time_t)modified;
+}
+
 static void scan_folder(struct scan *s, const char *folder, const char *below,
                         int depth)
 {
@@ -148,8 +162,13 @@ static void scan_folder(struct scan *s, const char *folder, const char *below,
         if (stat(path, &st))
             free(path);
         else if (S_ISDIR(st.st_mode)) {
+            bool is_model = model_folder_is(path);
+
+            if (is_model)
+                describe_folder(path, &st);
             add(s, id, path, &st);
-            scan_folder(s, folder, id, depth + 1);
+            if (!is_model)
+                scan_folder(s, folder, id, depth + 1);
         } else if (is_model_name(d->d_name)) {
             add(s, id, path, &st);
         } else {

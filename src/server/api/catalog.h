@@ -3,7 +3,7 @@
  *   catalog_ask(c, on_listed, me);             // the folders are read on a worker thread
  *   static void on_listed(void *user) { ... catalog_find(c, "painter", MODEL_PICTURE, &err) ... }
  *
- * Models are the .gguf, .safetensors, .ckpt and .pt files below --model-dir and the starter models. An id is the path below
+ * Models are the .gguf, .safetensors, .ckpt and .pt files and diffusers' folders below --model-dir and the starter models. An id is the path below
  * its folder, with slashes; what was loaded from elsewhere has its whole path as its id. Loop thread only.
  */
 #ifndef MYSTI_SERVER_API_CATALOG_H

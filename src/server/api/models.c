@@ -9,6 +9,7 @@
  * kinds, since GET /v1/models lists both; /v1/llm/load insists on text, as its name says. */
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/model_folder.h"
 #include "server/api/body.h"
 #include "server/api/handlers.h"
 
@@ -74,6 +75,8 @@ static void add_outsider(json_t *data, const struct worker_snapshot *w)
     (void)stat(w->model, &st);
     m.size = (uint64_t)st.st_size;
     m.created = (int64_t)st.st_mtime;
+    if (model_folder_is(w->model))
+        model_folder_size(w->model, &m.size, &m.created);
     json_array_append_new(data, model_json(&m));
 }
 

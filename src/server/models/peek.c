@@ -19,6 +19,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/model_folder.h"
 #include "base/str.h"
 
 #include <errno.h>
@@ -475,6 +476,25 @@ static int peek_open(struct reader *r, struct model_peek *p)
                    r->path);
 }
 
+/* A picture model in diffusers' layout; the engine judges what is in its files. */
+static int peek_folder(const char *path, struct model_peek *p, struct err *err)
+{
+    char *unet;
+    int64_t modified;
+
+    if (!model_folder_is(path))
+        return err_set(err, ERR_BAD_FILE,
+                       "%s is a folder, not a model file: name a .gguf or .safetensors "
+                       "file in it",
+                       path);
+    unet = model_folder_weights(path, MODEL_FOLDER_UNET);
+    p->format = MODEL_FOLDER;
+    p->kind = unet ? MODEL_PICTURE : MODEL_UNKNOWN;
+    model_folder_size(path, &p->size_bytes, &modified);
+    free(unet);
+    return 0;
+}
+
 int model_peek(const char *path, struct model_peek *ret, struct err *err)
 {
     struct model_peek p = {.pooling = -1};
@@ -486,11 +506,12 @@ int model_peek(const char *path, struct model_peek *ret, struct err *err)
         return err_set(
             err, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_INVALID,
             "there is no model file %s (%s)", path, strerror(errno));
-    if (S_ISDIR(st.st_mode))
-        return err_set(err, ERR_BAD_FILE,
-                       "%s is a folder, not a model file: name a .gguf or .safetensors "
-                       "file in it",
-                       path);
+    if (S_ISDIR(st.st_mode)) {
+        rc = peek_folder(path, &p, err);
+        if (rc == 0)
+            *ret = p;
+        return rc;
+    }
     if (!S_ISREG(st.st_mode))
         return err_set(err, ERR_BAD_FILE, "%s is not a regular file", path);
     r.file = fopen(path, "rbe");

@@ -1,5 +1,5 @@
-/* peek: what kind of model is this file? Looks at the head only (GGUF, safetensors, torch), bounded in time and
- * memory, so that a wrong file is refused with a sentence before any process is started for it, and a file
+/* peek: what kind of model is this file, or diffusers folder? Looks at the head only (GGUF, safetensors, torch), bounded
+ * in time and memory, so that a wrong file is refused with a sentence before any process is started for it, and a file
  * given with --model finds the side it belongs to. Not a loader: the engines read the file themselves.
  *
  *   struct model_peek peek;
@@ -19,13 +19,13 @@ enum model_kind {
     MODEL_PICTURE,
 };
 
-enum model_format { MODEL_GGUF, MODEL_SAFETENSORS, MODEL_TORCH };
+enum model_format { MODEL_GGUF, MODEL_SAFETENSORS, MODEL_TORCH, MODEL_FOLDER };
 
 struct model_peek {
     enum model_kind kind;
     enum model_format format;
     char architecture[64]; /* GGUF's general.architecture; "" when it says none */
-    uint64_t size_bytes;   /* of the file */
+    uint64_t size_bytes;   /* of the file, or of the folder's weights */
     uint64_t tensors;
     uint64_t context; /* GGUF's <architecture>.context_length; 0: unknown */
     int pooling; /* GGUF's <architecture>.pooling_type: 0 none, 1 mean, 2 first, 3 last, 4 rank; -1: says nothing */

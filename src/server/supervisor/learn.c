@@ -8,6 +8,7 @@
  */
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/model_folder.h"
 #include "server/config/config.h"
 #include "server/memory/devices.h"
 #include "server/memory/memory.h"
@@ -25,9 +26,15 @@ static char *key_of(const char *path, const struct worker_load_options *present)
 
     if (stat(path, &st) || (present && present->gpu_layers > 0))
         return NULL;
-    if (!present)
-        return mem_printf("%s %lld %lld picture", path, (long long)st.st_size,
-                          (long long)st.st_mtim.tv_sec);
+    if (!present) {
+        uint64_t bytes = (uint64_t)st.st_size;
+        int64_t modified = st.st_mtim.tv_sec;
+
+        if (S_ISDIR(st.st_mode)) /* the time of a folder is not that of its files */
+            model_folder_size(path, &bytes, &modified);
+        return mem_printf("%s %lld %lld picture", path, (long long)bytes,
+                          (long long)modified);
+    }
     return mem_printf("%s %lld %lld context=%d slots=%d %s", path,
                       (long long)st.st_size, (long long)st.st_mtim.tv_sec,
                       present->context, present->slots,

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "engine/engine.h"
 
+#include "small_folder.h"
 #include "small_model.h"
 #include "unit.h"
 
@@ -159,6 +160,27 @@ static void other_formats(void **state)
     json_decref(r);
 }
 
+static void a_folder(void **state)
+{
+    char *folder = small_folder_write(), *text;
+    struct err err = {0};
+    json_t *r;
+
+    (void)state;
+    if (engine_inspect(&text, folder, &err))
+        fail_msg("%s", err.message);
+    r = json_loads(text, 0, NULL);
+    expect_text(r, "format", "diffusers folder");
+    expect_text(r, "kind", "checkpoint");
+    assert_true(json_is_true(json_object_get(r, "draws")));
+    assert_true(json_integer_value(json_object_get(r, "bytes")) > 1000000);
+    expect_list(r, "missing", 0, NULL);
+    expect_list(r, "left_over", 0, NULL);
+    json_decref(r);
+    free(text);
+    small_folder_remove(folder);
+}
+
 /* ---- families ---- */
 
 static void families_by_their_shapes(void **state)
@@ -303,6 +325,7 @@ int main(void)
         cmocka_unit_test(a_model_that_draws),
         cmocka_unit_test(what_lacks_is_named),
         cmocka_unit_test(other_formats),
+        cmocka_unit_test(a_folder),
         cmocka_unit_test(families_by_their_shapes),
         cmocka_unit_test(loras),
         cmocka_unit_test(small_and_foreign_files),

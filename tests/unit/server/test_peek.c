@@ -2,12 +2,14 @@
 #include "unit.h"
 
 #include "base/buf.h"
+#include "base/file.h"
 #include "server/models/peek.h"
 
+#include <assert.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char path[] = "/tmp/mysti-test-peek.bin";
+static char path[] = "/tmp/mysti-test-peek-XXXXXX"; /* of each run its own */
 
 static void put_u32(struct buf *b, uint32_t n)
 {
@@ -235,6 +237,75 @@ static void torch(void **state)
     buf_release(&b);
 }
 
+static void write_small(const char *folder, const char *name, size_t len)
+{
+    char *at = file_join(folder, name);
+    struct buf bytes = {0};
+
+    memset(buf_reserve(&bytes, len + 1), 'x', len);
+    bytes.len = len;
+    assert_int_equal(file_write_atomic(at, bytes.data, len, 0600, NULL), 0);
+    buf_release(&bytes);
+    free(at);
+}
+
+/* What counts are the files that would be read, not what else lies there. */
+static void a_diffusers_folder(void **state)
+{
+    char folder[] = "/tmp/mysti-test-folder-XXXXXX";
+    static const char *const files[] = {
+        "unet/diffusion_pytorch_model.safetensors.index.json",
+        "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
+        "unet/diffusion_pytorch_model-00002-of-00002.safetensors",
+        "unet/other.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.bin",
+        "text_encoder/model.fp16.safetensors",
+        "model_index.json"};
+    struct model_peek p;
+    struct err err = {0};
+    char *unet;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    for (int i = 0; i < 3; i++) {
+        char *part = file_join(folder, i == 0   ? "unet"
+                                       : i == 1 ? "vae"
+                                                : "text_encoder");
+
+        assert_int_equal(file_make_folder(part, 0700, NULL), 0);
+        free(part);
+    }
+    for (size_t i = 0; i < 7; i++)
+        write_small(folder, files[i], (size_t)1 << i);
+    assert_int_equal(model_peek(folder, &p, &err), -1); /* no model_index.json yet */
+    write_small(folder, files[7], 2);
+    assert_int_equal(model_peek(folder, &p, &err), 0);
+    assert_int_equal(p.kind, MODEL_PICTURE);
+    assert_int_equal(p.format, MODEL_FOLDER);
+    assert_int_equal(p.size_bytes, 2 + 4 + 16 + 64);
+    unet = file_join(folder, files[0]);
+    assert_int_equal(unlink(unet), 0);
+    assert_int_equal(model_peek(folder, &p, &err), 0);
+    assert_int_equal(p.kind, MODEL_UNKNOWN);
+    free(unet);
+    for (size_t i = 1; i < 8; i++) {
+        char *at = file_join(folder, files[i]);
+
+        unlink(at);
+        free(at);
+    }
+    for (int i = 0; i < 3; i++) {
+        char *part = file_join(folder, i == 0   ? "unet"
+                                       : i == 1 ? "vae"
+                                                : "text_encoder");
+
+        rmdir(part);
+        free(part);
+    }
+    assert_int_equal(rmdir(folder), 0);
+}
+
 static void what_is_no_file_is_refused(void **state)
 {
     struct model_peek p;
@@ -332,11 +403,15 @@ int main(void)
         cmocka_unit_test(picture_models_by_architecture_and_by_tensors),
         cmocka_unit_test(safetensors),
         cmocka_unit_test(torch),
+        cmocka_unit_test(a_diffusers_folder),
         cmocka_unit_test(what_is_no_file_is_refused),
         cmocka_unit_test(cut_files_are_refused),
         cmocka_unit_test(lies_about_sizes_are_refused),
         cmocka_unit_test(flipped_bytes_end_well),
     };
+    int fd = mkstemp(path);
 
+    assert(fd >= 0);
+    close(fd);
     return RUN_TESTS(tests);
 }
