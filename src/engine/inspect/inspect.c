@@ -374,9 +374,11 @@ static json_t *list_of(const char *const *names, size_t count)
 
 static void add_lists(struct report *r)
 {
-    const struct networks *n = &r->networks;
+    struct networks *n = &r->networks;
     bool has_networks = is_made_of_networks(r);
 
+    if (!json_is_true(json_object_get(r->json, "draws")))
+        networks_count_gaps(n);
     if (has_networks)
         json_object_set_new(
             r->json, "missing",
@@ -538,8 +540,8 @@ static void report(struct report *r, const char *path)
     add_networks(r);
     add_metadata(r);
     json_object_set(r->json, "needs", r->needs);
-    add_lists(r);
     add_verdict(r, path);
+    add_lists(r);
 }
 
 char *inspect_report(const struct weights_file *file)

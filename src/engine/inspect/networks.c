@@ -229,8 +229,8 @@ static void want_module(struct reading *r, const char *stem, const char *words)
     }
 }
 
-/* Of "...input_blocks.5.1." also "...input_blocks.4." must be there, and "....5.0.". */
-static void want_numbers(struct reading *r, const char *stem)
+/* Of "...input_blocks.5.1." also "...input_blocks.4." should be there, and "....5.0.". */
+static void find_gaps(struct reading *r, const char *stem)
 {
     for (const char *dot = strchr(stem, '.'); dot; dot = strchr(dot + 1, '.')) {
         char name[NAME_ROOM];
@@ -248,7 +248,7 @@ static void want_numbers(struct reading *r, const char *stem)
             continue;
         snprintf(name, sizeof(name), "%.*s.%d.*", (int)(dot - stem), stem,
                  (int)number - 1);
-        list_add(&r->networks->missing, name);
+        list_add(&r->networks->gaps, name);
     }
 }
 
@@ -273,7 +273,7 @@ static bool find_module(struct reading *r, size_t naming, const char *rest)
             if (strcmp(r->last[naming][m], stem) != 0) {
                 snprintf(r->last[naming][m], sizeof(r->last[naming][m]), "%s", stem);
                 want_module(r, stem, modules[m]);
-                want_numbers(r, stem);
+                find_gaps(r, stem);
             }
             return true;
         }
@@ -338,8 +338,16 @@ void networks_read(struct networks *ret, const struct weights_file *file)
     free(r);
 }
 
+void networks_count_gaps(struct networks *n)
+{
+    for (size_t i = 0; i < n->gaps.count; i++)
+        list_add(&n->missing, n->gaps.names[i]);
+    list_sort(&n->missing);
+}
+
 void networks_release(struct networks *n)
 {
+    list_release(&n->gaps);
     list_release(&n->missing);
     list_release(&n->left_over);
 }

@@ -6,7 +6,8 @@
  *   networks_release(&n);
  *
  * What must be there is not a list per model: a residual block of which one tensor is
- * there must have the others, and of numbered blocks none may be left out. */
+ * there must have the others. Numbers that are left out are told apart: distilled models
+ * may keep the numbers of the blocks that they kept. */
 #ifndef MYSTI_ENGINE_INSPECT_NETWORKS_H
 #define MYSTI_ENGINE_INSPECT_NETWORKS_H
 
@@ -34,10 +35,12 @@ struct name_list {
 struct networks {
     struct network_size of[NETWORKS];
     const char *unet; /* the prefix of its names, "" included; NULL: there is none */
-    struct name_list missing, left_over;
+    struct name_list missing, gaps, left_over;
 };
 
 void networks_read(struct networks *ret, const struct weights_file *file);
+/* The gaps are missing, too. */
+void networks_count_gaps(struct networks *n);
 void networks_release(struct networks *n);
 const char *network_title(enum network network); /* "U-Net" */
 
