@@ -32,16 +32,19 @@ static struct graph *encode_graph(const struct checkpoint *c,
     struct graph *g = graph_new("encode");
     struct build b = {g, c->file, used};
     struct shape shape = shape2((int64_t)size->batch * size->chunks, TOKENIZER_CONTEXT);
-    int ids[FAMILY_TEXTS_MAX], hidden = -1;
+    int ids[FAMILY_TEXTS_MAX], hidden = -1, states = -1;
 
     for (int i = 0; i < c->family->text_count; i++)
         ids[i] = graph_input(g, "ids", TENSOR_I32, shape);
     for (int i = 0; i < c->family->text_count; i++) {
-        int one = clip_build(&c->clips[i], &b, ids[i], size->skipped);
+        int one = clip_build(&c->clips[i], &b, ids[i], size->skipped,
+                             c->summary == &c->clips[i] ? &states : NULL);
 
         hidden = i ? graph_concat(g, hidden, one) : one;
     }
     graph_output(g, "hidden", TENSOR_F32, hidden);
+    if (c->summary)
+        graph_output(g, "states", TENSOR_F32, states);
     return g;
 }
 
@@ -54,7 +57,11 @@ static struct graph *context_graph(const struct checkpoint *c,
         g, "hidden", TENSOR_F32,
         shape3(size->batch, size->chunks * TOKENIZER_CONTEXT, c->text_width));
 
-    unet_build_context(c->unet, &b, hidden);
+    int label = c->summary ? graph_input(g, "label", TENSOR_F32,
+                                         shape2(size->batch, unet_label_width(c->unet)))
+                           : -1;
+
+    unet_build_context(c->unet, &b, hidden, label);
     return g;
 }
 
@@ -309,6 +316,8 @@ static int open_texts(struct checkpoint *c, struct err *err)
                            "its token table has %lld rows, CLIP's has %d",
                            (long long)clip->vocabulary, TOKENIZER_VOCABULARY);
         c->text_width += clip->width;
+        if (clip->projection)
+            c->summary = clip;
     }
     return 0;
 }
@@ -316,10 +325,20 @@ static int open_texts(struct checkpoint *c, struct err *err)
 static int open_unet(struct checkpoint *c, struct err *err)
 {
     struct unet_heads heads = c->family->heads;
+    int64_t sizes = CHECKPOINT_SIZES * CHECKPOINT_SINUSOIDS;
+    int64_t told = c->summary ? c->summary->summary_width + sizes : 0;
 
     if (meta_int(c->file, "mysti.unet_heads", 1, 1024, &heads.count, err))
         return -1;
-    return unet_open(&c->unet, c->file, heads, err);
+    if (unet_open(&c->unet, c->file, heads, err))
+        return -1;
+    if (unet_label_width(c->unet) == told)
+        return 0;
+    return err_set(err, ERR_BAD_FILE,
+                   "its U-Net is told %lld numbers beside the text "
+                   "(model.diffusion_model.label_emb), the %s family has %lld",
+                   (long long)unet_label_width(c->unet), c->family->title,
+                   (long long)told);
 }
 
 static int open_networks(struct checkpoint *c, struct err *err)
@@ -329,7 +348,7 @@ static int open_networks(struct checkpoint *c, struct err *err)
 
     if (family_find(&c->family, c->file, err) ||
         family_prediction(&c->prediction, c->family, c->file, err) ||
-        read_defaults(c, err) || open_unet(c, err) || open_texts(c, err) ||
+        read_defaults(c, err) || open_texts(c, err) || open_unet(c, err) ||
         vae_open(&c->vae, c->file, err))
         return -1;
     used = mem_zalloc(weights_file_count(c->file) * sizeof(*used));

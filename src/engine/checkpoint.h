@@ -22,6 +22,8 @@ struct checkpoint {
     const struct family *family;
     struct clip clips[FAMILY_TEXTS_MAX]; /* text_count of the family */
     int64_t text_width;                  /* of all text encoders side by side */
+    const struct clip
+        *summary; /* the one of clips whose summary the U-Net is told; NULL */
     struct unet *unet;
     struct vae vae;
     enum prediction prediction;
@@ -32,6 +34,10 @@ struct checkpoint {
 int checkpoint_open(struct checkpoint **ret_checkpoint, const char *path,
                     struct err *err) MUST_CHECK;
 void checkpoint_close(struct checkpoint *c);
+
+/* height, width, crop from above and left, height and width once more, each as so many
+ * sinusoids */
+enum { CHECKPOINT_SIZES = 6, CHECKPOINT_SINUSOIDS = 256 };
 
 /* What one picture is made of: programs are compiled for it. */
 struct picture_size {
@@ -44,10 +50,13 @@ struct picture_size {
 };
 
 /* "ids" [batch chunks, positions] i32, per text encoder -> "hidden" [batch chunks,
- * positions, text_width] f32 */
+ * positions, text_width] f32, and with a summary "states" [batch chunks, positions,
+ * its encoder's width] f32 */
 struct graph *checkpoint_encode_graph(const struct checkpoint *c,
                                       const struct picture_size *size);
-/* "hidden" [batch, chunks positions, text_width] f32 -> the U-Net's context outputs */
+/* "hidden" [batch, chunks positions, text_width] f32, and with a summary "label"
+ * [batch, label_width] f32: the summary, then CHECKPOINT_SIZES sizes -> the outputs of
+ * unet_build_context */
 struct graph *checkpoint_context_graph(const struct checkpoint *c,
                                        const struct picture_size *size);
 /* see unet_build_step */

@@ -164,8 +164,10 @@ static int run_encoders(struct run *run, const struct prompt *prompts, bool is_o
         for (int b = 0; b < size->batch; b++, ids += row)
             put_ids(&prompts[is_one ? 0 : b], size->chunks, family->texts[e].pad, ids);
     }
-    return run_stage(run, STAGE_ENCODE, inputs,
-                     (void *[]){run_at(run, run->memory.hidden)}, err);
+    return run_stage(
+        run, STAGE_ENCODE, inputs,
+        (void *[]){run_at(run, run->memory.hidden), run_at(run, run->memory.states)},
+        err);
 }
 
 static void weigh(struct run *run, const struct prompt *prompt, float *hidden,
@@ -211,7 +213,27 @@ static float *encode_nothing(struct run *run, struct err *err)
     return empty;
 }
 
-/* One prompt per row of the batch -> ids -> hidden, weighed */
+static float *label_of_row(const struct run *run, int row)
+{
+    float *labels = run_at(run, run->memory.labels);
+
+    return labels +
+           (size_t)row * (size_t)unet_label_width(run->model->checkpoint->unet);
+}
+
+/* The state where the text of the first chunk ends -> the summary in the row's label */
+static void summarise(struct run *run, const struct prompt *prompt, int row)
+{
+    const struct clip *clip = run->model->checkpoint->summary;
+    size_t end = (size_t)row * (size_t)run->plan.size.chunks * TOKENIZER_CONTEXT;
+    const float *states = run_at(run, run->memory.states);
+
+    for (int t = 0; prompt->chunks[0].ids[t] != TOKENIZER_EOS; t++)
+        end++;
+    clip_summarise(clip, states + end * (size_t)clip->width, label_of_row(run, row));
+}
+
+/* One prompt per row of the batch -> ids -> hidden, weighed; summaries are not weighed */
 static int encode_batch(struct run *run, const struct prompt *prompts,
                         const float *empty, struct err *err)
 {
@@ -219,8 +241,11 @@ static int encode_batch(struct run *run, const struct prompt *prompts,
 
     if (run_encoders(run, prompts, false, err))
         return -1;
-    for (int b = 0; b < run->plan.size.batch; b++)
+    for (int b = 0; b < run->plan.size.batch; b++) {
         weigh(run, &prompts[b], hidden + (size_t)b * hidden_of_row(run), empty);
+        if (run->model->checkpoint->summary)
+            summarise(run, &prompts[b], b);
+    }
     return 0;
 }
 
@@ -247,11 +272,45 @@ static int encode_texts(struct run *run, const int *numbers, struct err *err)
     return result;
 }
 
+static size_t summary_width(const struct run *run)
+{
+    const struct clip *clip = run->model->checkpoint->summary;
+
+    return clip ? (size_t)clip->summary_width : 0;
+}
+
+/* What the encoders made of one text, between a row of the batch and where all texts are kept. */
+static void keep_row(struct run *run, int row, int text)
+{
+    size_t hidden = hidden_of_row(run), summary = summary_width(run);
+    const float *from = run_at(run, run->memory.hidden);
+    float *kept = run_at(run, run->memory.texts);
+    float *summaries = run_at(run, run->memory.summaries);
+
+    memcpy(kept + (size_t)text * hidden, from + (size_t)row * hidden,
+           hidden * sizeof(*kept));
+    if (summary)
+        memcpy(summaries + (size_t)text * summary, label_of_row(run, row),
+               summary * sizeof(*summaries));
+}
+
+static void fill_row(struct run *run, int row, int text)
+{
+    size_t hidden = hidden_of_row(run), summary = summary_width(run);
+    float *to = run_at(run, run->memory.hidden);
+    const float *kept = run_at(run, run->memory.texts);
+    const float *summaries = run_at(run, run->memory.summaries);
+
+    memcpy(to + (size_t)row * hidden, kept + (size_t)text * hidden,
+           hidden * sizeof(*kept));
+    if (summary)
+        memcpy(label_of_row(run, row), summaries + (size_t)text * summary,
+               summary * sizeof(*summaries));
+}
+
 /* hidden, batch by batch, to where all texts are kept */
 static int encode_all_texts(struct run *run, struct err *err)
 {
-    size_t row = hidden_of_row(run);
-    float *kept = run_at(run, run->memory.texts);
     int count = run->script.text_count, batch = run->plan.size.batch;
 
     for (int first = 0; first < count; first += batch) {
@@ -263,31 +322,71 @@ static int encode_all_texts(struct run *run, struct err *err)
             numbers[b] = first + b % some;
         if (encode_texts(run, numbers, err))
             return -1;
-        memcpy(kept + (size_t)first * row, run_at(run, run->memory.hidden),
-               (size_t)some * row * sizeof(*kept));
+        for (int b = 0; b < some; b++)
+            keep_row(run, b, first + b);
     }
     return 0;
 }
 
-/* hidden -> keys and values */
+/* A1111 tells SDXL nothing at all, rather than what the encoders make of "", where there is no negative prompt. */
+static void silence(struct run *run)
+{
+    int negative = run->plan.parts;
+    float *hidden = run_at(run, run->memory.hidden);
+
+    if (!run->model->checkpoint->family->is_sdxl ||
+        run->plan.dialect != DIALECT_A1111 || negative >= run->plan.size.batch ||
+        *run->script.texts[run->said[negative]])
+        return;
+    memset(hidden + (size_t)negative * hidden_of_row(run), 0,
+           hidden_of_row(run) * sizeof(*hidden));
+    memset(label_of_row(run, negative), 0, summary_width(run) * sizeof(*hidden));
+}
+
+/* hidden, and what SDXL is told beside it -> keys and values, and what the U-Net makes of that */
 static int make_contexts(struct run *run, struct err *err)
 {
-    void **outputs =
-        mem_alloc((size_t)(run->memory.context_count + 1) * sizeof(*outputs));
+    int count = run->memory.context_count;
+    void **outputs = mem_alloc((size_t)(count + 1) * sizeof(*outputs));
+    void *inputs[] = {run_at(run, run->memory.hidden), run_at(run, run->memory.labels)};
     int result;
 
-    for (int i = 0; i < run->memory.context_count; i++)
+    silence(run);
+    for (int i = 0; i < count; i++)
         outputs[i] = run_at(run, run->memory.contexts[i]);
-    result = run_stage(run, STAGE_CONTEXT, (void *[]){run_at(run, run->memory.hidden)},
-                       outputs, err);
+    outputs[count] = run_at(run, run->memory.label);
+    result = run_stage(run, STAGE_CONTEXT, inputs, outputs, err);
     free(outputs);
     return result;
+}
+
+/* The size that the training picture had, how it was cropped, and what size is wanted: as if it had been of the wanted
+ * size and not cropped. */
+static void tell_sizes(struct run *run)
+{
+    const double sizes[CHECKPOINT_SIZES] = {run->job->height, run->job->width, 0, 0,
+                                            run->job->height, run->job->width};
+    enum { HALF = CHECKPOINT_SINUSOIDS / 2 };
+
+    for (int b = 0; b < run->plan.size.batch; b++) {
+        float *to = label_of_row(run, b) + summary_width(run);
+
+        for (int s = 0; s < CHECKPOINT_SIZES; s++, to += CHECKPOINT_SINUSOIDS)
+            for (int i = 0; i < HALF; i++) {
+                double angle = sizes[s] * exp(-log(10000) * i / HALF);
+
+                to[i] = (float)cos(angle);
+                to[HALF + i] = (float)sin(angle);
+            }
+    }
 }
 
 int run_encode(struct run *run, struct err *err)
 {
     if (write_script(run->job, &run->plan, &run->script, err))
         return -1;
+    if (run->model->checkpoint->summary)
+        tell_sizes(run);
     for (int b = 0; b < run->plan.size.batch; b++)
         run->said[b] = run->plan.kept_texts ? -1 : script_text(&run->script, b, 0);
     if (run->plan.kept_texts)
@@ -297,9 +396,6 @@ int run_encode(struct run *run, struct err *err)
 
 int run_say(struct run *run, int call, struct err *err)
 {
-    float *hidden = run_at(run, run->memory.hidden);
-    const float *kept = run_at(run, run->memory.texts);
-    size_t row = hidden_of_row(run);
     bool is_new = false;
 
     for (int b = 0; b < run->plan.size.batch; b++) {
@@ -307,8 +403,7 @@ int run_say(struct run *run, int call, struct err *err)
 
         if (text == run->said[b])
             continue;
-        memcpy(hidden + (size_t)b * row, kept + (size_t)text * row,
-               row * sizeof(*hidden));
+        fill_row(run, b, text);
         run->said[b] = text;
         is_new = true;
     }

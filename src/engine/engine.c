@@ -493,6 +493,17 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
     for (int i = 0; i < m.context_count; i++)
         m.contexts[i] = take(&m.total, batch * tokens * act *
                                            (size_t)unet_context_channels(c->unet, i));
+    if (c->summary) {
+        m.states =
+            take(&m.total, batch * tokens * (size_t)c->summary->width * sizeof(float));
+        m.labels =
+            take(&m.total, batch * (size_t)unet_label_width(c->unet) * sizeof(float));
+        m.summaries =
+            take(&m.total, (size_t)plan->kept_texts *
+                               (size_t)c->summary->summary_width * sizeof(float));
+        m.label = take(&m.total,
+                       batch * (size_t)unet_label_channels(c->unet) * sizeof(float));
+    }
     m.latents = take(&m.total, batch * latent);
     m.prediction = take(&m.total, batch * latent);
     m.x = take(&m.total, latent);

@@ -56,7 +56,7 @@ void engine_model_free(struct engine_model *model);
 struct engine_model_info {
     const char *path;
     const char *name;   /* from the metadata, else the file's name without its ending */
-    const char *family; /* "sd1", "sd2" */
+    const char *family; /* "sd1", "sd2", "sdxl" */
     const char *prediction; /* "eps", "v" */
     uint64_t parameters;
     uint64_t resident_bytes; /* packed weights, now */

@@ -1,6 +1,6 @@
 /* family: a table with a row per family, and how a file's row is found.
  *
- * The text encoders tell the families apart: OpenAI's alone is SD 1.x, OpenCLIP's alone is SD 2.x. How they are called and
+ * The text encoders tell the families apart: OpenAI's alone is SD 1.x, OpenCLIP's alone is SD 2.x, both are SDXL. How they are called and
  * how wide they are is in the file. What follows from the family and cannot be read from tensors is the row: activation and
  * padding of the text encoders, the layer their output is taken from, heads, the scale of latents, the size of the
  * pictures it was trained with. All other sizes are read by those who need them (unet/, text/, vae/), so that a distilled
@@ -21,7 +21,7 @@
 
 #define UNET "model.diffusion_model."
 
-enum family_row { ROW_SD1, ROW_SD2, ROW_COUNT };
+enum family_row { ROW_SD1, ROW_SD2, ROW_SDXL, ROW_COUNT };
 
 static const struct family rows[ROW_COUNT] = {
     [ROW_SD1] = {.name = "sd1",
@@ -45,6 +45,22 @@ static const struct family rows[ROW_COUNT] = {
                  .heads = {.width = 64},
                  .latent_scale = 0.18215,
                  .side = {[PREDICTION_EPS] = 512, [PREDICTION_V] = 768}},
+    [ROW_SDXL] = {.name = "sdxl",
+                  .title = "SDXL",
+                  .text_count = 2,
+                  .texts = {{.prefix = "conditioner.embedders.0.",
+                             .activation = ACT_QUICK_GELU,
+                             .pad = TOKENIZER_EOS,
+                             .skipped = 1},
+                            {.prefix = "conditioner.embedders.1.",
+                             .activation = ACT_GELU,
+                             .pad = 0,
+                             .skipped = 1,
+                             .is_pooled = true}},
+                  .heads = {.width = 64},
+                  .is_sdxl = true,
+                  .latent_scale = 0.13025,
+                  .side = {[PREDICTION_EPS] = 1024, [PREDICTION_V] = 1024}},
 };
 
 /* The narrowest text encoder of SD 2.x; SD 1.x's has 768 channels. */
@@ -53,7 +69,6 @@ static const struct family rows[ROW_COUNT] = {
 int family_find(const struct family **ret_family, const struct weights_file *file,
                 struct err *err)
 {
-    static const char xl[] = "conditioner.embedders.0.";
     bool is_openclip = false;
     const struct weight *table;
 
@@ -61,12 +76,15 @@ int family_find(const struct family **ret_family, const struct weights_file *fil
         return err_set(err, ERR_BAD_FILE,
                        "was trained with EDM's noise levels (it has a tensor "
                        "edm_mean), which are not supported");
-    if (clip_find(file, xl, &is_openclip))
+    if (clip_find(file, rows[ROW_SDXL].texts[1].prefix, &is_openclip)) {
+        *ret_family = &rows[ROW_SDXL];
+        return 0;
+    }
+    if (clip_find(file, rows[ROW_SDXL].texts[0].prefix, &is_openclip))
         return err_set(
             err, ERR_BAD_FILE,
-            "is a model of the SDXL family (its text encoder is %s), which is "
-            "not supported yet",
-            xl);
+            "is SDXL's refiner, or an SDXL model without its second text "
+            "encoder (conditioner.embedders.1): only whole base models draw");
     table = clip_find(file, rows[ROW_SD1].texts[0].prefix, &is_openclip);
     is_openclip |= table && table->rank == 2 && table->dim[1] >= OPENCLIP_WIDTH;
     *ret_family = &rows[is_openclip ? ROW_SD2 : ROW_SD1];

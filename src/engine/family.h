@@ -19,6 +19,7 @@ struct family {
     int text_count;
     struct clip_kind texts[FAMILY_TEXTS_MAX];
     struct unet_heads heads;
+    bool is_sdxl; /* told sizes; silent where there is no negative prompt (A1111) */
     double latent_scale; /* latents are the encoder's output times this */
     int side[2];         /* of a picture, in pixels, by enum prediction */
 };

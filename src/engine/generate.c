@@ -161,11 +161,12 @@ static int denoise(void *user, const float *x, double sigma,
         (float)(run->plan.dialect == DIALECT_COMFY
                     ? schedule_nearest_t(&run->schedule, sigma)
                     : schedule_t(&run->schedule, sigma));
-    inputs = mem_alloc((size_t)(m->context_count + 2) * sizeof(*inputs));
+    inputs = mem_alloc((size_t)(m->context_count + 3) * sizeof(*inputs));
     inputs[0] = latents;
     inputs[1] = run_at(run, m->t);
     for (int i = 0; i < m->context_count; i++)
         inputs[2 + i] = run_at(run, m->contexts[i]);
+    inputs[2 + m->context_count] = run_at(run, m->label);
     result = run_stage(run, STAGE_STEP, inputs, (void *[]){prediction}, err);
     free(inputs);
     if (result)
@@ -456,7 +457,8 @@ static void make_sigmas(struct run *run)
         .steps = (unsigned)run->plan.levels,
         .dialect = run->plan.dialect,
         .discards = sampler_discards(run->plan.sampler, run->plan.dialect),
-        .has_timesteps = sampler_has_timesteps(run->plan.sampler)};
+        .has_timesteps = sampler_has_timesteps(run->plan.sampler),
+        .is_sdxl = run->model->checkpoint->family->is_sdxl};
 
     schedule_init(&run->schedule, SCHEDULE_SD_BETA_START, SCHEDULE_SD_BETA_END);
     run->sigmas = mem_alloc(SCHEDULE_ROOM(how.steps) * sizeof(*run->sigmas));

@@ -80,6 +80,10 @@ struct job_memory {
     size_t ids;       /* [text encoders, batch chunks, positions] i32 */
     size_t hidden;    /* [batch chunks, positions, width] f32 */
     size_t texts;     /* [kept_texts, chunks positions, width] f32 */
+    size_t states;    /* [batch chunks, positions, the summary's encoder's width] f32 */
+    size_t labels;    /* [batch, label width] f32 */
+    size_t summaries; /* [kept_texts, summary's width] f32 */
+    size_t label;     /* [batch, label channels] f32: what the U-Net makes of labels */
     size_t *contexts; /* per cross-attention, activation type; context_count of them */
     int context_count;
     size_t latents;    /* [batch, H, W, C] f32: what the U-Net reads */

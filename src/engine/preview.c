@@ -1,5 +1,5 @@
-/* For the autoencoder of Stable Diffusion 1 and 2 the factors are known; everybody uses the same ones (Rombach's
- * latents, the regression is by the users of the first web interfaces). Any other autoencoder is asked: 64 patches of plain
+/* For the autoencoders of Stable Diffusion 1 and 2 and of SDXL the factors are known; everybody uses the same ones
+ * (regressions by the users of the first web interfaces). Any other autoencoder is asked: 64 patches of plain
  * colours are encoded, and the factors are the least-squares solution of "colour = factors x latent". Through the
  * encoder and not the decoder, because random latents mean nothing to a decoder. A file without encoder gets Stable
  * Diffusion's factors: wrong colours at worst, and only in a preview.
@@ -19,14 +19,21 @@
 #define PATCHES 8          /* in a row, and rows of them */
 #define UNKNOWNS (PREVIEW_CHANNELS_MAX + 1)
 
-static const double standard[4][3] = {{0.3512, 0.2297, 0.3227},
-                                      {0.3250, 0.4974, 0.2350},
-                                      {-0.2829, 0.1762, 0.2721},
-                                      {-0.2120, -0.2616, -0.7177}};
+/* of Stable Diffusion 1 and 2, and of SDXL; the last row is what is added */
+static const double standard[2][5][3] = {{{0.3512, 0.2297, 0.3227},
+                                          {0.3250, 0.4974, 0.2350},
+                                          {-0.2829, 0.1762, 0.2721},
+                                          {-0.2120, -0.2616, -0.7177},
+                                          {0, 0, 0}},
+                                         {{0.3651, 0.4232, 0.4341},
+                                          {-0.2533, -0.0042, 0.1068},
+                                          {0.1076, 0.1111, -0.0362},
+                                          {-0.3165, -0.2492, -0.2188},
+                                          {0.1084, -0.0175, -0.0011}}};
 
-static void use_standard(struct preview *p)
+static void use_standard(struct preview *p, const struct family *family)
 {
-    memcpy(p->factors, standard, sizeof(standard));
+    memcpy(p->factors, standard[family->is_sdxl], sizeof(standard[0]));
     p->channels = p->channels ? p->channels : 4;
 }
 
@@ -165,13 +172,13 @@ void preview_learn(struct engine_model *model)
     *p = (struct preview){.is_known = true, .channels = (int)c->vae.latent_channels};
     if (p->channels > PREVIEW_CHANNELS_MAX)
         p->channels = PREVIEW_CHANNELS_MAX;
-    use_standard(p);
+    use_standard(p, c->family);
     if ((first && first->dim[0] == STANDARD_WIDTH) || !c->vae.has_encoder)
         return;
     picture = paint_patches(c->vae.scale);
     moments = encode(model, picture);
     if (moments && !fit(p, moments, c->family->latent_scale))
-        use_standard(p);
+        use_standard(p, c->family);
     free(picture);
     free(moments);
 }

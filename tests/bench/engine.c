@@ -248,6 +248,7 @@ static void build_graphs(struct bench *b)
     const char *heads = weights_file_meta(b->file, "mysti.unet_heads");
     const struct family *family;
     struct unet_heads unet_heads;
+    int context, label = -1;
     struct unet *unet;
     struct vae vae;
     struct build g;
@@ -261,10 +262,12 @@ static void build_graphs(struct bench *b)
         die(&err);
     int64_t latent = b->settings.size / vae.scale;
     g = new_graph(b, &b->context, "context");
-    unet_build_context(
-        unet, &g,
-        graph_input(g.graph, "context", TENSOR_F32,
-                    shape3(b->settings.batch, TOKENS, unet_context_width(unet))));
+    context = graph_input(g.graph, "context", TENSOR_F32,
+                          shape3(b->settings.batch, TOKENS, unet_context_width(unet)));
+    if (unet_label_width(unet))
+        label = graph_input(g.graph, "label", TENSOR_F32,
+                            shape2(b->settings.batch, unet_label_width(unet)));
+    unet_build_context(unet, &g, context, label);
     g = new_graph(b, &b->step, "step");
     unet_build_step(unet, &g,
                     &(struct unet_size){b->settings.batch, latent, latent, TOKENS});

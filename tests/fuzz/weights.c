@@ -39,6 +39,25 @@ static void plan_and_free(struct graph *g)
     graph_free(g);
 }
 
+static void read_text(const struct clip *clip, struct build *b)
+{
+    int ids, states;
+
+    b->graph = graph_new("text");
+    ids = graph_input(b->graph, "ids", TENSOR_I32, shape2(1, clip->positions));
+    clip_build(clip, b, ids, 0, clip->projection ? &states : NULL);
+    plan_and_free(b->graph);
+    if (clip->projection) {
+        float *state =
+            calloc((size_t)(clip->width + clip->summary_width), sizeof(*state));
+
+        if (!state)
+            abort();
+        clip_summarise(clip, state, state + clip->width);
+        free(state);
+    }
+}
+
 static void read_model(const struct weights_file *file)
 {
     struct build b = {.file = file};
@@ -48,16 +67,12 @@ static void read_model(const struct weights_file *file)
     struct clip clip;
     struct vae vae;
 
-    if (family_find(&family, file, NULL))
+    if (family_find(&family, file, NULL) ||
+        family_prediction(&prediction, family, file, NULL))
         return;
-    if (family_prediction(&prediction, family, file, NULL) == 0 &&
-        clip_open(&clip, file, &family->texts[0], 0, NULL) == 0) {
-        b.graph = graph_new("text");
-        clip_build(&clip, &b,
-                   graph_input(b.graph, "ids", TENSOR_I32, shape2(1, clip.positions)),
-                   0);
-        plan_and_free(b.graph);
-    }
+    for (int i = 0; i < family->text_count; i++)
+        if (clip_open(&clip, file, &family->texts[i], 0, NULL) == 0)
+            read_text(&clip, &b);
     if (vae_open(&vae, file, NULL) == 0) {
         b.graph = graph_new("decode");
         vae_build_decoder(&vae, &b, 1, 3, 2);

@@ -99,6 +99,25 @@ static void *output_of(const struct graph *g, int index)
     return aligned((size_t)shape_elements(graph_shape(g, n->in[0])) * 4);
 }
 
+/* The last states where each text ends, summarised. */
+static void compare_summaries(const struct setup *s, const int32_t *ids,
+                              const float *states)
+{
+    const struct clip *clip = s->checkpoint->summary;
+    size_t width = (size_t)clip->summary_width;
+    float *got = aligned(2 * width * 4);
+
+    for (size_t row = 0; row < 2; row++) {
+        size_t end = row * TOKENIZER_CONTEXT;
+
+        while (ids[end] != TOKENIZER_EOS)
+            end++;
+        clip_summarise(clip, states + end * (size_t)clip->width, got + row * width);
+    }
+    compare(s, "text.pooled", got);
+    free(got);
+}
+
 static const struct picture_size size = {
     .width = 7 * 8, .height = 10 * 8, .batch = 2, .chunks = 1};
 
@@ -122,6 +141,8 @@ static void test_text(void **state)
         outputs[i] = output_of(g, i);
     run(s, g, inputs, outputs);
     compare(s, "text.out", outputs[0]);
+    if (outputs[1])
+        compare_summaries(s, ids, outputs[1]);
     for (size_t i = 0; i < count / each; i++)
         free(inputs[i]);
     free(outputs[0]);
@@ -144,6 +165,8 @@ static void test_unet(void **state)
     inputs[0] = vector(s, "unet.x", &unused);
     inputs[1] = vector(s, "unet.t", &unused);
     text[0] = vector(s, "text.out", &unused);
+    if (s->checkpoint->summary)
+        text[1] = vector(s, "unet.label", &unused);
     for (int i = 0; i < count; i++)
         inputs[2 + i] = output_of(context, i);
     run(s, context, text, inputs + 2);
@@ -154,6 +177,7 @@ static void test_unet(void **state)
     for (int i = 0; i < 2 + count; i++)
         free(inputs[i]);
     free(text[0]);
+    free(text[1]);
     free(got);
 }
 
@@ -223,7 +247,11 @@ static void draw(const struct setup *s, const char *name, const char *negative)
 
 static void test_picture(void **state)
 {
-    draw(*state, "picture", "blurry");
+    const struct setup *s = *state;
+
+    draw(s, "picture", "blurry");
+    if (s->checkpoint->family->is_sdxl)
+        draw(s, "picture.silent", "");
 }
 
 /* ---- once per family, back end and precision ---- */
@@ -275,6 +303,7 @@ int main(void)
     static const char *const models[][2] = {
         {SMALL_TINY_TENSORS, "tests/golden/tiny_small.safetensors"},
         {SMALL_SD2_TENSORS, "tests/golden/sd2_small.safetensors"},
+        {SMALL_SDXL_TENSORS, "tests/golden/sdxl_small.safetensors"},
     };
     int failures = 0;
 

@@ -165,7 +165,7 @@ static int add_text(const struct setup *s, struct build *b)
     check(family_find(&family, s->file, &err), &err);
     check(clip_open(&clip, s->file, &family->texts[0], s->text_heads, &err), &err);
     return clip_build(&clip, b, graph_input(b->graph, "ids", TENSOR_I32, shape2(2, 77)),
-                      0);
+                      0, NULL);
 }
 
 static void test_text(void **state)
@@ -209,7 +209,7 @@ static void test_res(void **state)
 
     step.x = graph_input(b.graph, "x", TENSOR_F32, vector_shape(s, "res.x"));
     step.times =
-        build_times(&one, &b, graph_input(b.graph, "t", TENSOR_F32, shape1(1)));
+        build_times(&one, &b, graph_input(b.graph, "t", TENSOR_F32, shape1(1)), -1);
     add_layer(&step, &layer);
     graph_output(b.graph, "out", TENSOR_F32, step.x);
     got = run_graph(s, b.graph, (void *[]){x, t}, (size_t)shape_elements(&shape));
@@ -265,7 +265,7 @@ static void test_unet(void **state)
     size_t count;
     float *got;
 
-    unet_build_context(u, &b, add_text(s, &b));
+    unet_build_context(u, &b, add_text(s, &b), -1);
     check(graph_check(b.graph, &err), &err);
     inputs[0] = vector(s, "unet.x", &count);
     inputs[1] = vector(s, "unet.t", &count);

@@ -2,6 +2,8 @@
 
 #include "unit.h"
 
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 struct engine *engine;
@@ -61,3 +63,59 @@ void expect_job_refused(const struct engine_job *job, const char *param,
     if (!strstr(err.message, sentence))
         fail_msg("'%s' lacks '%s'", err.message, sentence);
 }
+
+/* ---- memory ---- */
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+static long anonymous_bytes(void)
+{
+    FILE *f = fopen("/proc/self/smaps_rollup", "r");
+    char line[128];
+    long kib = -1;
+
+    while (f && fgets(line, sizeof(line), f))
+        if (sscanf(line, "Anonymous: %ld kB", &kib) == 1)
+            break;
+    if (f)
+        fclose(f);
+    return kib * 1024;
+}
+
+struct growth {
+    long before, most;
+};
+
+static bool watch(void *user)
+{
+    struct growth *g = user;
+    long now = anonymous_bytes();
+
+    if (now > g->most)
+        g->most = now;
+    return false;
+}
+
+void expect_growth(const struct engine_job *job)
+{
+    struct growth growth = {0};
+    struct engine_events events = {.is_cancelled = watch, .user = &growth};
+    struct engine_estimate estimate;
+    struct err err = {0};
+    double predicted, measured;
+
+    check(engine_estimate(model, job, &estimate, &err), &err);
+    growth.before = anonymous_bytes();
+    check(engine_generate(model, job, &events, &err), &err);
+    predicted = (double)(estimate.peak_bytes - estimate.resident_bytes);
+    measured = (double)(growth.most - growth.before);
+    print_message("  %dx%d: %.1f MB predicted beside the weights, %.1f MB measured\n",
+                  job->width, job->height, predicted / 1e6, measured / 1e6);
+    assert_true(measured <= predicted * 1.05 + 300e3);
+    assert_true(measured >= predicted * 0.85);
+}
+#else
+void expect_growth(const struct engine_job *job)
+{
+    (void)job;
+}
+#endif

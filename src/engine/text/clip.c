@@ -1,18 +1,25 @@
 #include "engine/text/clip.h"
 
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
 struct clip_naming {
     const char *prefix;
     bool is_openclip;
     const char *tokens, *positions, *layers;
     const char *norm1, *attention, *norm2, *mlp1, *mlp2; /* within a layer */
     const char *last_norm;
+    const char *projection; /* after the kind's prefix */
 };
 
 #define HUGGING_FACE                                                                   \
     .tokens = "embeddings.token_embedding.weight",                                     \
     .positions = "embeddings.position_embedding.weight", .layers = "encoder.layers",   \
     .norm1 = "layer_norm1", .attention = "self_attn", .norm2 = "layer_norm2",          \
-    .mlp1 = "mlp.fc1", .mlp2 = "mlp.fc2", .last_norm = "final_layer_norm"
+    .mlp1 = "mlp.fc1", .mlp2 = "mlp.fc2", .last_norm = "final_layer_norm",             \
+    .projection = "transformer.text_projection.weight"
 
 static const struct clip_naming namings[] = {
     {.prefix = "transformer.text_model.", HUGGING_FACE},
@@ -27,7 +34,8 @@ static const struct clip_naming namings[] = {
      .norm2 = "ln_2",
      .mlp1 = "mlp.c_fc",
      .mlp2 = "mlp.c_proj",
-     .last_norm = "ln_final"},
+     .last_norm = "ln_final",
+     .projection = "model.text_projection"},
 };
 
 static const struct clip_naming *find_naming(const struct weights_file *file,
@@ -56,6 +64,28 @@ const struct weight *clip_find(const struct weights_file *file, const char *pref
 static int skipped_of(const struct clip *clip)
 {
     return !clip->naming->is_openclip && clip->layers == 23 ? 0 : clip->kind->skipped;
+}
+
+/* OpenCLIP's is [width, summary], a parameter that states are multiplied with; Hugging Face's the matrix of a linear layer,
+ * [summary, width]. */
+static int open_projection(struct clip *clip, const struct weights_file *file,
+                           struct err *err)
+{
+    struct name name =
+        name_format("%s%s", clip->kind->prefix, clip->naming->projection);
+    const struct weight *w = weights_file_find(file, name.text);
+    int in = clip->naming->is_openclip ? 0 : 1;
+
+    if (!w)
+        return err_set(err, ERR_BAD_FILE, "tensor %s is missing", name.text);
+    if (w->rank != 2 || w->dim[in] != clip->width || w->dim[1 - in] < 1 ||
+        w->type == WEIGHT_OTHER)
+        return err_set(err, ERR_BAD_FILE,
+                       "tensor %s does not fit a text encoder of %lld channels",
+                       name.text, (long long)clip->width);
+    clip->projection = w;
+    clip->summary_width = w->dim[1 - in];
+    return 0;
 }
 
 int clip_open(struct clip *ret_clip, const struct weights_file *file,
@@ -91,6 +121,8 @@ int clip_open(struct clip *ret_clip, const struct weights_file *file,
     if (clip.layers <= clip.skipped)
         return err_set(err, ERR_BAD_FILE, "tensor %s%d.%s.weight is missing",
                        clip_layers(&clip).text, clip.layers, clip.naming->norm1);
+    if (kind->is_pooled && open_projection(&clip, file, err))
+        return -1;
     *ret_clip = clip;
     return 0;
 }
@@ -138,19 +170,45 @@ static int layer(const struct clip *clip, struct build *b, int x, const char *na
     return graph_add(g, x, build_linear(b, h, NAME("%s.%s", name, n->mlp2)));
 }
 
-int clip_build(const struct clip *clip, struct build *b, int ids, int skipped)
+int clip_build(const struct clip *clip, struct build *b, int ids, int skipped,
+               int *ret_states)
 {
     const struct clip_naming *n = clip->naming;
     const char *prefix = clip->prefix.text;
+    struct name last_norm = name_format("%s%s", prefix, n->last_norm);
     int x = graph_embedding(b->graph, ids, NAME("%s%s", prefix, n->tokens),
                             build_find(b, prefix, n->tokens),
                             build_find(b, prefix, n->positions));
+    int used = clip->layers - (skipped > clip->skipped ? skipped : clip->skipped);
+    int hidden = x;
 
-    if (skipped < clip->skipped)
-        skipped = clip->skipped;
-    for (int i = 0; i < clip->layers - skipped; i++)
+    for (int i = 0; i < (ret_states ? clip->layers : used); i++) {
         x = layer(clip, b, x, NAME("%s%d", clip_layers(clip).text, i));
-    if (!clip->kind->has_norm)
-        return x;
-    return build_layer_norm(b, x, NAME("%s%s", prefix, n->last_norm));
+        if (i < used)
+            hidden = x;
+    }
+    if (ret_states) {
+        *ret_states = build_layer_norm(b, x, last_norm.text);
+        build_find(b, clip->projection->name, ""); /* read by clip_summarise */
+    }
+    return clip->kind->has_norm ? build_layer_norm(b, hidden, last_norm.text) : hidden;
+}
+
+/* A row at a time, in plain C: a million products once per text, against a copy of the matrix for the back end. */
+void clip_summarise(const struct clip *clip, const float *state, float *ret)
+{
+    const struct weight *w = clip->projection;
+    size_t rows = (size_t)w->dim[0], columns = (size_t)w->dim[1];
+    float *row = mem_alloc(columns * sizeof(*row));
+
+    memset(ret, 0, (size_t)clip->summary_width * sizeof(*ret));
+    for (size_t r = 0; r < rows; r++) {
+        weight_to_f32(w, r * columns, columns, row);
+        for (size_t c = 0; c < columns; c++)
+            if (clip->naming->is_openclip)
+                ret[c] += state[r] * row[c];
+            else
+                ret[r] += state[c] * row[c];
+    }
+    free(row);
 }

@@ -15,6 +15,9 @@
  * all residual blocks (one product per step, the blocks take slices), and per
  * cross-attention its keys and values.
  *
+ * What SDXL is told beside the context is added to the time embedding, so it depends on
+ * the prompt alone as well: its two products belong to the context graph.
+ *
  * The keys and values come in as inputs in the order in which the transformers stand in
  * the list; that order is the contract between unet_build_context and unet_build_step.
  */
@@ -57,6 +60,7 @@ struct unet {
     int64_t time_channels; /* of the sinusoids, 320 */
     int64_t latent_channels;
     int64_t context_width;
+    int64_t label_width, label_channels;
     int kept; /* depth of the stack while the list is made */
 };
 
@@ -175,6 +179,7 @@ int unet_open(struct unet **ret_unet, const struct weights_file *file,
     const struct weight *first =
         weights_file_find(file, PREFIX "input_blocks.0.0.weight");
     const struct weight *time = weights_file_find(file, PREFIX "time_embed.0.weight");
+    const struct weight *label = weights_file_find(file, PREFIX "label_emb.0.0.weight");
     struct unet *u;
 
     if (!first || !time)
@@ -188,6 +193,10 @@ int unet_open(struct unet **ret_unet, const struct weights_file *file,
     u->heads = heads;
     u->latent_channels = first->dim[1];
     u->time_channels = time->dim[1];
+    if (label && label->rank == 2) {
+        u->label_width = label->dim[1];
+        u->label_channels = time->dim[0];
+    }
     if (add_blocks(u, file, err) || find_crosses(u, file, err)) {
         unet_free(u);
         return -1;
@@ -225,9 +234,20 @@ int64_t unet_context_channels(const struct unet *unet, int i)
     return unet->crosses[i].channels;
 }
 
+int64_t unet_label_width(const struct unet *unet)
+{
+    return unet->label_width;
+}
+
+int64_t unet_label_channels(const struct unet *unet)
+{
+    return unet->label_channels;
+}
+
 /* ---- the context graph ---- */
 
-void unet_build_context(const struct unet *unet, struct build *b, int context)
+void unet_build_context(const struct unet *unet, struct build *b, int context,
+                        int label)
 {
     for (int i = 0; i < unet->cross_count; i++) {
         struct name k = name_format("%s.to_k", unet->crosses[i].name.text);
@@ -237,6 +257,12 @@ void unet_build_context(const struct unet *unet, struct build *b, int context)
         graph_output(b->graph, unet->crosses[i].name.text, TENSOR_ACT,
                      build_linear_joined(b, context, names, 2, BUILD_NO_BIAS));
     }
+    if (unet->label_width == 0)
+        return;
+    label = build_linear(b, label, PREFIX "label_emb.0.0");
+    label = build_linear(b, graph_activate(b->graph, label, ACT_SILU),
+                         PREFIX "label_emb.0.2");
+    graph_output(b->graph, "label", TENSOR_F32, label);
 }
 
 /* ---- the step graph ---- */
@@ -429,9 +455,18 @@ static void add_layer(struct step *s, const struct layer *layer)
     }
 }
 
-/* t -> sinusoids -> two linears -> silu -> the projections of all residual blocks as
- * one product */
-static int build_times(const struct unet *u, struct build *b, int t)
+/* times [1, C] for every row of label [N, C] */
+static int add_label(struct graph *g, int times, int label)
+{
+    struct shape rows = *graph_shape(g, label);
+
+    label = graph_reshape(g, label, shape3(rows.dim[0], 1, rows.dim[1]));
+    return graph_reshape(g, graph_add(g, label, times), rows);
+}
+
+/* t -> sinusoids -> two linears (-> plus label) -> silu -> the projections of all
+ * residual blocks as one product */
+static int build_times(const struct unet *u, struct build *b, int t, int label)
 {
     struct name *names = mem_alloc((size_t)u->layer_count * sizeof(*names));
     const char **list = mem_alloc((size_t)u->layer_count * sizeof(*list));
@@ -447,6 +482,8 @@ static int build_times(const struct unet *u, struct build *b, int t)
     x = graph_timestep(b->graph, t, u->time_channels);
     x = build_linear(b, x, PREFIX "time_embed.0");
     x = build_linear(b, graph_activate(b->graph, x, ACT_SILU), PREFIX "time_embed.2");
+    if (label >= 0)
+        x = add_label(b->graph, x, label);
     x = graph_activate(b->graph, x, ACT_SILU);
     if (count)
         x = build_linear_joined(b, x, list, count, BUILD_BIAS);
@@ -459,7 +496,7 @@ void unet_build_step(const struct unet *unet, struct build *b,
                      const struct unet_size *size)
 {
     struct step s = {.unet = unet, .build = b, .graph = b->graph};
-    int t;
+    int t, label = -1;
 
     s.contexts = mem_alloc((size_t)(unet->cross_count + 1) * sizeof(*s.contexts));
     s.kept = mem_alloc((size_t)(unet->layer_count + 1) * sizeof(*s.kept));
@@ -471,7 +508,10 @@ void unet_build_step(const struct unet *unet, struct build *b,
         s.contexts[i] =
             graph_input(b->graph, unet->crosses[i].name.text, TENSOR_ACT,
                         shape3(size->batch, size->tokens, unet->crosses[i].channels));
-    s.times = build_times(unet, b, t);
+    if (unet->label_width)
+        label = graph_input(b->graph, "label", TENSOR_F32,
+                            shape2(size->batch, unet->label_channels));
+    s.times = build_times(unet, b, t, label);
     for (int i = 0; i < unet->layer_count; i++)
         add_layer(&s, &unet->layers[i]);
     s.x = build_group_norm(b, s.x, PREFIX "out.0", RES_EPS);

@@ -30,10 +30,16 @@ int64_t unet_context_width(const struct unet *unet);   /* 768: the text encoder'
 int unet_context_count(const struct unet *unet);       /* cross-attentions, 16 */
 /* channels of context output i: keys and values side by side */
 int64_t unet_context_channels(const struct unet *unet, int i);
+/* SDXL is told the whole text and sizes beside the context, as one vector: its width,
+ * 2816, and that of what is made of it, 1280. 0: no such vector */
+int64_t unet_label_width(const struct unet *unet);
+int64_t unet_label_channels(const struct unet *unet);
 
 /* context [N, T, context_width] -> one output per cross-attention, [N, T,
- * context_channels(i)], in the graph's outputs from its next free one on */
-void unet_build_context(const struct unet *unet, struct build *b, int context);
+ * context_channels(i)], in the graph's outputs from its next free one on; then, of label
+ * [N, label_width], one more, [N, label_channels] f32. label -1: there is none */
+void unet_build_context(const struct unet *unet, struct build *b, int context,
+                        int label);
 
 struct unet_size {
     int64_t batch;
@@ -41,8 +47,8 @@ struct unet_size {
     int64_t tokens;     /* of the context */
 };
 
-/* Inputs, in this order: "latent" [N, H, W, 4] f32, "t" [1] f32, then the context
- * outputs. Output 0: what the model predicts, [N, H, W, 4] f32. */
+/* Inputs, in this order: "latent" [N, H, W, 4] f32, "t" [1] f32, then the outputs of
+ * the context graph. Output 0: what the model predicts, [N, H, W, 4] f32. */
 void unet_build_step(const struct unet *unet, struct build *b,
                      const struct unet_size *size);
 

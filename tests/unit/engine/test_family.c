@@ -67,6 +67,15 @@ static void test_sd2(void **state)
             "sd2", said[i][1], said[i][1][0] == 'v' ? 768 : 512);
 }
 
+static void test_sdxl(void **state)
+{
+    (void)state;
+    expect_info(&(struct small_model){.listing = SMALL_SDXL_TENSORS}, "sdxl", "eps",
+                1024);
+    expect_info(&(struct small_model){.listing = SMALL_SDXL_TENSORS, .extra = "v_pred"},
+                "sdxl", "v", 1024);
+}
+
 static void expect_refused(const struct small_model *what, const char *sentence)
 {
     char *path = small_model_write(what);
@@ -108,6 +117,25 @@ static void test_refuses(void **state)
         {{.listing = SMALL_SD2_TENSORS,
           .without_prefix = TEXT "transformer.resblocks."},
          TEXT "transformer.resblocks.0.ln_1.weight is missing"},
+        {{.listing = SMALL_SDXL_TENSORS,
+          .without_prefix = "conditioner.embedders.1.model.token_embedding"},
+         "refiner"},
+        {{.listing = SMALL_SDXL_TENSORS,
+          .without_prefix = "conditioner.embedders.0.transformer"},
+         "tensor conditioner.embedders.0.transformer.text_model.embeddings.token_"
+         "embedding.weight is missing"},
+        {{.listing = SMALL_SDXL_TENSORS,
+          .without = "conditioner.embedders.1.model.text_projection"},
+         "conditioner.embedders.1.model.text_projection is missing"},
+        {{.listing = SMALL_SDXL_TENSORS,
+          .doubled = "conditioner.embedders.1.model.text_projection"},
+         "does not fit a text encoder of 128 channels"},
+        {{.listing = SMALL_SDXL_TENSORS,
+          .without_prefix = "model.diffusion_model.label_emb"},
+         "is told 0 numbers beside the text"},
+        {{.listing = SMALL_SDXL_TENSORS,
+          .without = "model.diffusion_model.label_emb.0.2.bias"},
+         "label_emb.0.2.bias is missing"},
     };
 #undef TEXT
 
@@ -129,23 +157,36 @@ static bool on_image(void *user, const struct engine_image *image, struct err *e
     return true;
 }
 
-static uint32_t sum_with(int clip_skip, const char *dialect)
+static struct engine_job a_job(const char *dialect)
 {
     struct engine_job job;
-    struct engine_events events = {.on_image = on_image};
-    struct err err = {0};
-    uint32_t sum = 0;
 
     engine_job_defaults(model, &job);
     job.prompt = "a boat";
+    job.negative_prompt = "blue";
     job.width = job.height = 32;
-    job.steps = 1;
+    job.steps = 4;
     job.seed = 1;
     job.dialect = dialect;
-    job.clip_skip = clip_skip;
-    events.user = &sum;
-    check(engine_generate(model, &job, &events, &err), &err);
+    return job;
+}
+
+static uint32_t sum_of(const struct engine_job *job)
+{
+    uint32_t sum = 0;
+    struct engine_events events = {.on_image = on_image, .user = &sum};
+    struct err err = {0};
+
+    check(engine_generate(model, job, &events, &err), &err);
     return sum;
+}
+
+static uint32_t sum_with(int clip_skip, const char *dialect)
+{
+    struct engine_job job = a_job(dialect);
+
+    job.clip_skip = clip_skip;
+    return sum_of(&job);
 }
 
 /* SD 2.x never reads the last layer. A1111 leaves it at that, ComfyUI goes further back when it is told to. */
@@ -166,13 +207,107 @@ static void test_clip_skip(void **state)
     model = NULL;
 }
 
+/* ---- what SDXL alone has ---- */
+
+static int load_sdxl(void **state)
+{
+    (void)state;
+    model = small_engine_load(&(struct small_model){.listing = SMALL_SDXL_TENSORS});
+    return 0;
+}
+
+static int unload(void **state)
+{
+    (void)state;
+    engine_model_free(model);
+    model = NULL;
+    return 0;
+}
+
+/* Every text's summary is kept and told with it: what never changes is the plain prompt's picture, what changes is not. */
+static void test_changing_prompts(void **state)
+{
+    struct engine_job job = a_job("a1111");
+    uint32_t boat = sum_of(&job), house;
+
+    (void)state;
+    job.prompt = "a house";
+    house = sum_of(&job);
+    assert_int_not_equal(house, boat);
+    job.prompt = "[a boat:a house:1.0]";
+    assert_int_equal(sum_of(&job), boat);
+    job.prompt = "[a boat:a house:0]";
+    assert_int_equal(sum_of(&job), house);
+    job.prompt = "[a boat|a house]";
+    assert_int_not_equal(sum_of(&job), boat);
+    assert_int_not_equal(sum_of(&job), house);
+    job.prompt = "(a:1.0) boat AND a house :0";
+    assert_int_equal(sum_of(&job), boat);
+}
+
+/* A1111 says nothing where nothing is said; ComfyUI says what the encoders make of "". */
+static void test_silence(void **state)
+{
+    struct engine_job job = a_job("a1111"), spaces;
+    uint32_t nothing;
+
+    (void)state;
+    job.negative_prompt = "";
+    spaces = job;
+    spaces.negative_prompt = " "; /* the same ids */
+    nothing = sum_of(&job);
+    assert_int_not_equal(nothing, sum_of(&spaces));
+    job.prompt = "[a boat:a house:1.0]";
+    assert_int_equal(sum_of(&job), nothing);
+    job.negative_prompt = "[:blue:1.0]";
+    assert_int_equal(sum_of(&job), nothing);
+    job = a_job("comfy");
+    job.negative_prompt = "";
+    spaces.dialect = "comfy";
+    assert_int_equal(sum_of(&job), sum_of(&spaces));
+}
+
+static void test_weights_and_lengths(void **state)
+{
+    struct engine_job job = a_job("a1111");
+    uint32_t plain = sum_of(&job);
+
+    (void)state;
+    job.prompt = "a (boat:1.3)";
+    assert_int_not_equal(sum_of(&job), plain);
+    job.prompt = "a boat BREAK a boat"; /* attending twice is attending once */
+    assert_int_not_equal(sum_of(&job), 0);
+    job = a_job("comfy");
+    plain = sum_of(&job);
+    job.prompt = "a (boat:1.3)";
+    assert_int_not_equal(sum_of(&job), plain);
+    assert_int_equal(sum_with(2, "comfy"), plain);
+}
+
+static void test_memory(void **state)
+{
+    struct engine_job job = a_job("a1111");
+
+    (void)state;
+    job.width = job.height = 256;
+    job.steps = 1;
+    expect_growth(&job);
+    job.prompt = "a boat AND [a house|a tree] AND the sea :0.5";
+    expect_growth(&job);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sd1),
         cmocka_unit_test(test_sd2),
+        cmocka_unit_test(test_sdxl),
         cmocka_unit_test(test_refuses),
         cmocka_unit_test(test_clip_skip),
+        cmocka_unit_test_setup_teardown(test_changing_prompts, load_sdxl, unload),
+        cmocka_unit_test_setup_teardown(test_silence, load_sdxl, unload),
+        cmocka_unit_test_setup_teardown(test_weights_and_lengths, load_sdxl, unload),
+        cmocka_unit_test_setup_teardown(test_memory, load_sdxl, unload),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -137,8 +137,8 @@ static void test_whole_model(void **state)
 {
     char *path = small_model_write(&(struct small_model){0});
     struct weights_file *file;
-    static const struct clip_kind kind = {"cond_stage_model.", ACT_QUICK_GELU, 0, 0,
-                                          true};
+    static const struct clip_kind kind = {.prefix = "cond_stage_model.",
+                                          .activation = ACT_QUICK_GELU};
     struct clip clip;
     struct unet *unet;
     struct vae vae;
@@ -154,7 +154,7 @@ static void test_whole_model(void **state)
         struct build b = {graph_new("encode"), file, NULL};
         int ids = graph_input(b.graph, "ids", TENSOR_I32, shape2(2, 77));
 
-        unet_build_context(unet, &b, clip_build(&clip, &b, ids, 0));
+        unet_build_context(unet, &b, clip_build(&clip, &b, ids, 0, NULL), -1);
         check_graph(b.graph, act_bytes, fusing);
         b.graph = graph_new("step");
         unet_build_step(unet, &b, &(struct unet_size){2, 16, 15, 77});

@@ -30,6 +30,22 @@ static void without_an_encoder_they_are_the_known_ones(void **state)
     engine_model_free(loaded);
 }
 
+static void sdxl_has_its_own(void **state)
+{
+    struct engine_model *loaded = small_engine_load(&(struct small_model){
+        .listing = SMALL_SDXL_TENSORS, .without_prefix = "first_stage_model.encoder."});
+    const float latent[4] = {1, 0, 0, 0};
+    uint8_t rgb[3];
+
+    (void)state;
+    preview_learn(loaded);
+    preview_draw(&loaded->preview, latent, 4, rgb);
+    assert_int_equal(rgb[0], 188); /* (0.3651 + 0.1084 + 1) * 127.5 */
+    assert_int_equal(rgb[1], 179);
+    assert_int_equal(rgb[2], 183);
+    engine_model_free(loaded);
+}
+
 /* The starter painter's latents hold the mean colours of their pixels, in a way of its own: its factors show them, Stable
  * Diffusion's do not. */
 static double error_of(const struct preview *p, const float *latents,
@@ -84,7 +100,7 @@ static void they_are_learned_from_the_encoder(void **state)
     for (int i = 0; i < 64 * 4; i++)
         latents[i] = moments[i / 4 * 8 + i % 4] * 0.18215F;
     preview_learn(loaded);
-    memcpy(known.factors, standard, sizeof(standard));
+    memcpy(known.factors, standard[0], sizeof(standard[0]));
     print_message("  rms %.3f, with the known factors %.3f\n",
                   sqrt(error_of(&loaded->preview, latents, colours) / 192),
                   sqrt(error_of(&known, latents, colours) / 192));
@@ -109,6 +125,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_an_encoder_they_are_the_known_ones),
+        cmocka_unit_test(sdxl_has_its_own),
         cmocka_unit_test(they_are_learned_from_the_encoder),
     };
 
