@@ -2,8 +2,8 @@
  * matters to DoRA, which measures what is there before it, and to the last bit of every sum. */
 #include "engine/loras.h"
 
+#include "base/lora_folder.h"
 #include "base/mem.h"
-#include "engine/lora/folder.h"
 #include "engine/lora/tags.h"
 
 #include <string.h>
@@ -21,6 +21,7 @@ struct loras {
     struct loaded *all;
     int count;
     struct weight_edit edit;
+    lora_multiply_fn *multiply;         /* the back end's, or NULL */
     const struct engine_events *events; /* while they are laid: is the job cancelled? */
 };
 
@@ -75,7 +76,8 @@ static int apply(void *user, const struct weight *weight, float *values,
         return err_set(err, ERR_CANCELLED, "the job was cancelled");
     for (int i = 0; i < l->count; i++)
         if (lora_touches(l->all[i].lora, weight) &&
-            lora_add_delta(l->all[i].lora, weight, l->all[i].strength, values, err))
+            lora_add_delta(l->all[i].lora, weight, l->all[i].strength, l->multiply,
+                           values, err))
             return err_wrap(err, "the LoRA '%.100s'", l->all[i].name);
     return 0;
 }
@@ -90,6 +92,7 @@ int loras_open(struct loras **ret_loras, const struct engine_model *model,
     if (!result && job->negative_prompt)
         result = lora_tags_read(&tags, job->negative_prompt, err);
     l->edit = (struct weight_edit){touches, apply, l};
+    l->multiply = model->engine->backend->ops->multiply;
     l->all = mem_zalloc((size_t)(tags.count + 1) * sizeof(*l->all));
     for (; !result && l->count < tags.count; l->count++)
         result = open_one(&l->all[l->count], model, &tags.all[l->count], err);

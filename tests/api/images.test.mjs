@@ -1,6 +1,6 @@
 // Pictures, the good case: what the worker is asked, what the client gets, what lies on the disk afterwards.
 import assert from 'node:assert/strict';
-import { readFileSync, readdirSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { before } from 'node:test';
 import { checkSchema } from '../support/openapi.mjs';
@@ -95,6 +95,18 @@ test('the LoRAs of a picture come with it, whole, streamed and in the log; witho
   for await (const event of sseEvents(res)) if (event.data) streamed = JSON.parse(event.data).loras;
   assert.deepEqual(streamed, want);
   assert.equal((await draw({ prompt: 'a boat' })).json.data[0].loras, undefined);
+});
+
+test('the LoRAs that there are: those of --lora-dir and of the starters, as they are named in prompts', async (t) => {
+  const other = await startServer(t, { ready: [], args: ['--lora-dir', join(server.root, 'my loras')], prepare: () => {
+    mkdirSync(join(server.root, 'my loras', 'styles'), { recursive: true });
+    for (const name of ['ink.safetensors', 'styles/wash.pt', 'notes.txt']) writeFileSync(join(server.root, 'my loras', name), 'four');
+  } });
+  const list = (await (await fetch(`${other.base}/v1/loras`)).json());
+  checkSchema('LoraList', list);
+  assert.deepEqual(list.data.map(({ name, size_bytes }) => [name, size_bytes]), [['ink', 4], ['styles/wash', 4]]);
+  assert.ok(Math.abs(list.data[0].modified - Date.now() / 1000) < 600);
+  assert.deepEqual((await (await fetch(`${server.base}/v1/loras`)).json()).data, [], 'no folder is no LoRA');
 });
 
 test('an UTF-8 prompt survives the way there and back', async () => {

@@ -1,8 +1,8 @@
 /* LoRA files over a small base: refused with a sentence, or every weight that one touches can be changed, to finite
  * numbers or to an error. */
+#include "engine/lora/lora.h"
 #include "base/buf.h"
 #include "engine/files/reader.h"
-#include "engine/lora/lora.h"
 
 #include "fuzz.h"
 
@@ -45,9 +45,10 @@ static struct weights_file *base_open(void)
 
         for (int k = 0; k < tensors[i].count; k++)
             buf_append(&data, &(float){(float)k / VALUES_MAX}, sizeof(float));
-        buf_printf(&header,
-                   "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
-                   i ? "," : "{", tensors[i].name, tensors[i].shape, at, data.len);
+        buf_printf(
+            &header,
+            "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
+            i ? "," : "{", tensors[i].name, tensors[i].shape, at, data.len);
     }
     buf_append_str(&header, "}");
     length = header.len;
@@ -69,7 +70,7 @@ static void change(const struct lora *lora, const struct weight *w)
     size_t count = weight_count(w);
 
     weight_to_f32(w, 0, count, values);
-    if (lora_add_delta(lora, w, strength, values, &err)) {
+    if (lora_add_delta(lora, w, strength, NULL, values, &err)) {
         if (!err.message[0])
             abort();
         return;

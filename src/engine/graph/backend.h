@@ -101,6 +101,11 @@ struct backend_ops {
     int (*load)(struct program *program, struct err *err);
     int (*run)(struct program *program, const struct program_run *run, struct err *err);
     void (*program_free)(struct program *program);
+
+    /* out [rows, cols] = a [rows, inner] b [inner, cols], plain f32, for work on the side (LoRAs). NULL: nothing quicker
+     * than a plain loop. */
+    void (*multiply)(const float *a, int64_t rows, const float *b, int64_t inner,
+                     int64_t cols, float *out);
 };
 
 /* name: "ref", "dnnl", or NULL for the best that is built in. Unknown: ERR_INVALID

@@ -26,8 +26,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define ROWS 8 /* of a block; at least 2, see kronecker_rows */
-#define TILE 8 /* columns whose sums stay in registers, times 4 rows */
+#define ROWS 128 /* of a block: enough for a quick product's own preparations */
+#define TILE 8   /* columns whose sums stay in registers, times 4 rows */
 #define EPSILON 1.1920929e-07F
 
 struct matrix {
@@ -37,8 +37,9 @@ struct matrix {
 
 struct work {
     const struct lora_delta *delta;
+    lora_multiply_fn *multiply;
     struct matrix m[2];
-    float *rows, *more; /* [ROWS, cols] */
+    float *rows, *more; /* [ROWS, cols]; more only where two factors are joined */
 };
 
 /* ---- products ---- */
@@ -70,8 +71,8 @@ static void multiply_tile(const float *restrict a, const float *restrict b,
             out[i * cols + j] = sum[i][j];
 }
 
-static void multiply(const float *a, int64_t count, const float *b, int64_t inner,
-                     int64_t cols, float *out)
+static void multiply_tiles(const float *a, int64_t count, const float *b, int64_t inner,
+                           int64_t cols, float *out)
 {
     int64_t i = 0, tiled = cols - cols % TILE;
 
@@ -172,11 +173,14 @@ static int load_factor(struct matrix *m, const struct lora_factor *f, struct err
 }
 
 /* rows [first, first + count) of a factor -> out [count, cols] */
-static void factor_rows(const struct lora_factor *f, const struct matrix *m,
-                        int64_t first, int64_t count, float *out)
+static void factor_rows(const struct work *w, int which, int64_t first, int64_t count,
+                        float *out)
 {
+    const struct lora_factor *f = &w->delta->f[which];
+    const struct matrix *m = &w->m[which];
+
     if (f->b)
-        multiply(m->a + first * f->inner, count, m->b, f->inner, f->cols, out);
+        w->multiply(m->a + first * f->inner, count, m->b, f->inner, f->cols, out);
     else
         weight_to_f32(f->a, (size_t)(first * f->cols), (size_t)(count * f->cols), out);
 }
@@ -191,8 +195,8 @@ static void kronecker_rows(struct work *w, int64_t first, int64_t count)
     for (int64_t row = first; row < first + count; row++) {
         float *out = w->rows + (row - first) * w->delta->cols;
 
-        factor_rows(&f[0], &w->m[0], row / f[1].rows, 1, outer);
-        factor_rows(&f[1], &w->m[1], row % f[1].rows, 1, inner);
+        factor_rows(w, 0, row / f[1].rows, 1, outer);
+        factor_rows(w, 1, row % f[1].rows, 1, inner);
         for (int64_t i = 0; i < f[0].cols; i++)
             for (int64_t j = 0; j < f[1].cols; j++)
                 out[i * f[1].cols + j] = outer[i] * inner[j];
@@ -208,9 +212,9 @@ static void make_rows(struct work *w, int64_t first, int64_t count)
     if (d->join == LORA_KRONECKER)
         kronecker_rows(w, first, count);
     else
-        factor_rows(&d->f[0], &w->m[0], first, count, w->rows);
+        factor_rows(w, 0, first, count, w->rows);
     if (d->join == LORA_HADAMARD) {
-        factor_rows(&d->f[1], &w->m[1], first, count, w->more);
+        factor_rows(w, 1, first, count, w->more);
         for (int64_t i = 0; i < count * d->cols; i++)
             w->rows[i] *= w->more[i];
     }
@@ -321,6 +325,19 @@ out:
 
 /* ---- adding ---- */
 
+static size_t block_room(const struct lora_delta *d)
+{
+    return (size_t)block(d, 0) * (size_t)d->cols;
+}
+
+/* the second factor's block, or one row of each, see kronecker_rows */
+static size_t more_room(const struct lora_delta *d)
+{
+    return d->join == LORA_HADAMARD    ? block_room(d)
+           : d->join == LORA_KRONECKER ? (size_t)(d->f[0].cols + d->f[1].cols)
+                                       : 0;
+}
+
 static void add_plain(struct work *w, double strength, float *values)
 {
     const struct lora_delta *d = w->delta;
@@ -351,16 +368,17 @@ static int check_finite(const float *values, int64_t count, const char *name,
 }
 
 int lora_delta_add(const struct lora_delta *delta, const struct lora_view *view,
-                   double strength, float *values, struct err *err)
+                   double strength, lora_multiply_fn *multiply, float *values,
+                   struct err *err)
 {
-    struct work w = {.delta = delta};
-    size_t room = ROWS * (size_t)delta->cols;
+    struct work w = {.delta = delta, .multiply = multiply ? multiply : multiply_tiles};
+    bool is_joined = delta->join != LORA_ALONE;
     int result = -1;
 
-    w.rows = floats(room, err);
-    w.more = w.rows ? floats(room, err) : NULL;
-    if (!w.more || load_factor(&w.m[0], &delta->f[0], err) ||
-        (delta->join != LORA_ALONE && load_factor(&w.m[1], &delta->f[1], err)))
+    w.rows = floats(block_room(delta), err);
+    w.more = w.rows && is_joined ? floats(more_room(delta), err) : NULL;
+    if (!w.rows || (is_joined && !w.more) || load_factor(&w.m[0], &delta->f[0], err) ||
+        (is_joined && load_factor(&w.m[1], &delta->f[1], err)))
         goto out;
     if (!delta->norms)
         add_plain(&w, strength, values);
@@ -395,5 +413,5 @@ size_t lora_delta_room(const struct lora_delta *d)
     size_t norms = d->norms ? weight_count(d->norms) * sizeof(double) : 0;
 
     return factor_room(&d->f[0]) + factor_room(&d->f[1]) + norms +
-           (2 * ROWS + 1) * (size_t)d->cols * sizeof(float);
+           (block_room(d) + more_room(d) + (size_t)d->cols) * sizeof(float);
 }

@@ -4,6 +4,7 @@
 #ifndef MYSTI_ENGINE_LORA_DELTA_H
 #define MYSTI_ENGINE_LORA_DELTA_H
 
+#include "engine/lora/lora.h"
 #include "engine/lora/parts.h"
 
 /* A matrix [rows, cols] that the file has whole (b is NULL), as a product a b, or with a
@@ -50,7 +51,8 @@ int lora_delta_set_norms(struct lora_delta *delta, const struct lora_parts *part
 
 /* values [rows, cols] += strength * delta, see lora_add_delta() */
 int lora_delta_add(const struct lora_delta *delta, const struct lora_view *view,
-                   double strength, float *values, struct err *err) MUST_CHECK;
+                   double strength, lora_multiply_fn *multiply, float *values,
+                   struct err *err) MUST_CHECK;
 
 /* Bytes that this allocates, at most. */
 size_t lora_delta_room(const struct lora_delta *delta);

@@ -274,7 +274,8 @@ bool lora_touches(const struct lora *lora, const struct weight *weight)
 }
 
 int lora_add_delta(const struct lora *lora, const struct weight *weight,
-                   struct lora_strength strength, float *values, struct err *err)
+                   struct lora_strength strength, lora_multiply_fn *multiply,
+                   float *values, struct err *err)
 {
     for (size_t i = first_target(lora, weight->name); is_target(lora, i, weight); i++) {
         const struct target *t = &lora->targets[i];
@@ -284,7 +285,7 @@ int lora_add_delta(const struct lora *lora, const struct weight *weight,
             return err_set(err, ERR_INTERNAL,
                            "weight %s has %zu values, the LoRA was opened for %zu",
                            weight->name, weight_count(weight), weight_count(t->base));
-        if (by != 0 && lora_delta_add(&t->delta, &t->view, by,
+        if (by != 0 && lora_delta_add(&t->delta, &t->view, by, multiply,
                                       values + t->first_row * t->view.cols, err))
             return -1;
     }

@@ -3,7 +3,7 @@
  *   if (lora_open(&lora, path, base, &err)) return -1;
  *   if (lora_touches(lora, w)) {
  *       weight_to_f32(w, 0, weight_count(w), values);
- *       if (lora_add_delta(lora, w, strength, values, &err)) ...
+ *       if (lora_add_delta(lora, w, strength, NULL, values, &err)) ...
  *   }
  *   lora_close(lora);
  *
@@ -21,6 +21,10 @@
 #include "engine/files/weights.h"
 
 struct lora;
+
+/* out [rows, cols] = a [rows, inner] b [inner, cols] */
+typedef void lora_multiply_fn(const float *a, int64_t rows, const float *b,
+                              int64_t inner, int64_t cols, float *out);
 
 struct lora_strength {
     double unet, text; /* 1 is as it was trained, 0 leaves that network alone */
@@ -48,11 +52,12 @@ bool lora_touches(const struct lora *lora, const struct weight *weight);
 /* values [weight_count(weight)], in the base's order: on entry the weight as it is
  * before this LoRA (the base's values, or what earlier LoRAs made of them; DoRA reads
  * them), then with strength * delta added. A weight that is not touched stays as it is.
+ * multiply: what the products go through, NULL: a plain loop.
  * ERR_NO_MEMORY, or ERR_BAD_FILE when the file's values make no finite number: the
  * values are then spoilt. */
 int lora_add_delta(const struct lora *lora, const struct weight *weight,
-                   struct lora_strength strength, float *values,
-                   struct err *err) MUST_CHECK;
+                   struct lora_strength strength, lora_multiply_fn *multiply,
+                   float *values, struct err *err) MUST_CHECK;
 
 /* Bytes that lora_add_delta() allocates for a while, at most. */
 size_t lora_delta_bytes(const struct lora *lora);

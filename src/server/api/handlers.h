@@ -58,6 +58,8 @@ void jobs_respond_one(struct api *api, struct http_exchange *x, const char *id,
 /* memory.c */
 handler_fn memory_show, memory_plan, memory_leave;
 json_t *move_json(struct api *api, const struct supervisor_move *m);
+/* loras.c */
+handler_fn loras_list;
 /* samplers.c */
 handler_fn samplers_list;
 /* pictures.c */

@@ -69,6 +69,8 @@ const struct route routes[] = {
     {"DELETE", "/v1/jobs/{id}", SCOPE_INFER, jobs_cancel, "cancel a job"},
     {"GET", "/v1/queue", SCOPE_INFER, queue_show,
      "what runs and what waits, text and pictures"},
+    {"GET", "/v1/loras", SCOPE_INFER, loras_list,
+     "the LoRAs that a prompt can ask for"},
     {"GET", "/v1/options/samplers", SCOPE_INFER, samplers_list,
      "the samplers and schedules that a picture can ask for"},
     {"POST", "/v1/images/cancel", SCOPE_INFER, pictures_cancel, "cancel a picture"},

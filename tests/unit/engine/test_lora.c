@@ -71,7 +71,7 @@ static void expect_delta(struct made *lora_file, const char *base_name,
     assert_int_equal(lora_unmatched(lora), 0);
     assert_true(lora_touches(lora, w));
     weight_to_f32(w, 0, weight_count(w), values);
-    if (lora_add_delta(lora, w, strength, values, &err))
+    if (lora_add_delta(lora, w, strength, NULL, values, &err))
         fail_msg("%s", err.message);
     for (int64_t at = 0; at < (int64_t)weight_count(w); at++) {
         int64_t o = at / (wide * area), i = at / area % wide, k = at % area;
@@ -560,8 +560,8 @@ static void test_thirds(void **state)
     assert_int_equal(lora_read(&lora, made_open(&m), base, NULL), 0);
     weight_to_f32(w, 0, 48, values);
     weight_to_f32(bias, 0, 12, biases);
-    assert_int_equal(lora_add_delta(lora, w, strength, values, NULL), 0);
-    assert_int_equal(lora_add_delta(lora, bias, strength, biases, NULL), 0);
+    assert_int_equal(lora_add_delta(lora, w, strength, NULL, values, NULL), 0);
+    assert_int_equal(lora_add_delta(lora, bias, strength, NULL, biases, NULL), 0);
     for (int i = 0; i < 48; i++) {
         double added = i < 16   ? 0
                        : i < 32 ? made_value(G_KEY "k_proj.diff", i - 16)
@@ -597,7 +597,7 @@ static void test_nan(void **state)
     memcpy(m.data.data + 4 * 37, &(float){NAN}, 4);
     assert_int_equal(lora_read(&lora, made_open(&m), base, NULL), 0);
     weight_to_f32(q, 0, O * I, values);
-    assert_int_equal(lora_add_delta(lora, q, strength, values, &err), -1);
+    assert_int_equal(lora_add_delta(lora, q, strength, NULL, values, &err), -1);
     assert_int_equal(err.code, ERR_BAD_FILE);
     assert_non_null(strstr(err.message, STEM_Q ".diff"));
     lora_close(lora);
@@ -625,7 +625,7 @@ static void test_no_memory(void **state)
 
         weight_to_f32(w, 0, weight_count(w), values);
         mem_fail_after(n);
-        result = lora_add_delta(lora, w, strength, values, &err);
+        result = lora_add_delta(lora, w, strength, NULL, values, &err);
         mem_fail_after(0);
         if (result == 0)
             break;
@@ -976,9 +976,9 @@ static void test_unmatched(void **state)
     weight_to_f32(q, 0, O * I, values);
     memcpy(before, values, sizeof(values));
     assert_int_equal(
-        lora_add_delta(lora, q, (struct lora_strength){0, 1}, values, NULL), 0);
+        lora_add_delta(lora, q, (struct lora_strength){0, 1}, NULL, values, NULL), 0);
     assert_memory_equal(values, before, sizeof(values));
-    assert_int_equal(lora_add_delta(lora, q, strength, values, NULL), 0);
+    assert_int_equal(lora_add_delta(lora, q, strength, NULL, values, NULL), 0);
     assert_memory_not_equal(values, before, sizeof(values));
     lora_close(lora);
     weights_file_close(base);

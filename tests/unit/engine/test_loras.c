@@ -2,12 +2,13 @@
  * for bit, what one draws whose file has the changes in it, before and after anything that can happen in between. On
  * every back end. */
 #include "base/file.h"
+#include "base/lora_folder.h"
 #include "base/mem.h"
 #include "engine/engine.h"
 #include "engine/files/reader.h"
-#include "engine/lora/folder.h"
 #include "engine/lora/lora.h"
 #include "engine/lora/tags.h"
+#include "engine/model.h"
 
 #include "made.h"
 #include "small_engine.h"
@@ -375,7 +376,9 @@ static void change(const struct weight *w, const struct lora *lora,
     struct err err = {0};
 
     weight_to_f32(w, 0, count, values);
-    check(lora_add_delta(lora, w, strength, values, &err), &err);
+    check(
+        lora_add_delta(lora, w, strength, engine->backend->ops->multiply, values, &err),
+        &err);
     memcpy(bytes + (w->data - (unsigned char *)bytes), values, count * sizeof(*values));
     free(values);
 }

@@ -151,6 +151,8 @@ export const giveLeave = (id: number, leave: boolean) => json<unknown>('POST', '
 
 export const samplersAndSchedules = () => json<{ samplers: Named[]; schedulers: Named[] }>('GET', '/v1/options/samplers')
 
+export const loras = async () => (await json<{ data: { name: string }[] }>('GET', '/v1/loras')).data
+
 export const recentPictures = () => json<Picture[]>('GET', '/v1/history/images')
 
 export const cancelPicture = () => json<unknown>('POST', '/v1/images/cancel', {})

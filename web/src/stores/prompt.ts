@@ -14,6 +14,12 @@ export function withoutThoughts(text: string): string {
   return text.replace(/<think>[\s\S]*?(<\/think>|$)/g, '').trimStart()
 }
 
+/** <lora:...> says how, not what: the text model does not see it, and it stays. */
+export function takeLorasOut(text: string): { text: string; loras: string } {
+  const tags = text.match(/<(lora|lyco):[^>]+>/gi) ?? []
+  return { text: text.replace(/\s*<(lora|lyco):[^>]+>/gi, '').trim(), loras: tags.map((tag) => ` ${tag}`).join('') }
+}
+
 export const usePrompt = defineStore('prompt', () => {
   const text = ref('')
   const before = ref<string | null>(null)
@@ -27,7 +33,7 @@ export const usePrompt = defineStore('prompt', () => {
       job?.abort()
       return
     }
-    const idea = text.value.trim()
+    const { text: idea, loras } = takeLorasOut(text.value)
     let answer = ''
     job = new AbortController()
     before.value = text.value
@@ -38,7 +44,7 @@ export const usePrompt = defineStore('prompt', () => {
         (piece) => {
           note.value = ''
           answer += piece
-          text.value = withoutThoughts(answer)
+          text.value = withoutThoughts(answer) + loras
         },
         (waiting) => (note.value = waiting),
         job.signal,
@@ -52,10 +58,14 @@ export const usePrompt = defineStore('prompt', () => {
     }
   }
 
+  function addLora(name: string): void {
+    text.value = `${text.value.trimEnd()} <lora:${name}:1>`.trimStart()
+  }
+
   function undo(): void {
     if (before.value !== null) text.value = before.value
     before.value = null
   }
 
-  return { text, before, writing, note, enhance, undo }
+  return { text, before, writing, note, enhance, undo, addLora }
 })

@@ -263,6 +263,12 @@ static int run(struct program *program, const struct program_run *run, struct er
     return 0;
 }
 
+static void multiply(const float *a, int64_t rows, const float *b, int64_t inner,
+                     int64_t cols, float *out)
+{
+    (void)dnnl_sgemm('N', 'N', rows, cols, inner, 1, a, inner, b, cols, 0, out, cols);
+}
+
 const struct backend_ops backend_dnnl = {
     .name = "dnnl",
     .open = backend_open_dnnl,
@@ -276,4 +282,5 @@ const struct backend_ops backend_dnnl = {
     .load = load,
     .run = run,
     .program_free = program_free,
+    .multiply = multiply,
 };
