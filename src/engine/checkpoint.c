@@ -245,7 +245,29 @@ static int check_graph(struct graph *g, struct err *err)
     return result;
 }
 
-static int check_step_graph(const struct checkpoint *c, const struct picture_size *size,
+/* What the U-Net reads beside the latent. */
+static int check_channels(struct checkpoint *c, int64_t takes, int64_t gives,
+                          struct err *err)
+{
+    if (gives != c->vae.latent_channels)
+        return err_set(
+            err, ERR_BAD_FILE,
+            "its U-Net makes latents of %lld channels, its decoder reads %lld",
+            (long long)gives, (long long)c->vae.latent_channels);
+    c->is_inpainting = takes == 2 * gives + 1;
+    if (c->is_inpainting && !c->vae.has_encoder)
+        return err_set(err, ERR_BAD_FILE,
+                       "is made for inpainting, which needs an encoder (tensors "
+                       "first_stage_model.encoder are missing)");
+    if (takes != gives && !c->is_inpainting)
+        return err_set(err, ERR_BAD_FILE,
+                       "its U-Net takes %lld channels and returns %lld: it is made for "
+                       "depth or editing, which is not supported",
+                       (long long)takes, (long long)gives);
+    return 0;
+}
+
+static int check_step_graph(struct checkpoint *c, const struct picture_size *size,
                             bool *used, struct err *err)
 {
     struct graph *g = step_graph(c, size, used);
@@ -257,17 +279,7 @@ static int check_step_graph(const struct checkpoint *c, const struct picture_siz
     }
     gives = shape_last(&g->tensors[g->nodes[g->outputs[0]].out].shape);
     graph_free(g);
-    if (takes != gives)
-        return err_set(err, ERR_BAD_FILE,
-                       "its U-Net takes %lld channels and returns %lld: it is made for "
-                       "inpainting or editing, which is not supported yet",
-                       (long long)takes, (long long)gives);
-    if (gives != c->vae.latent_channels)
-        return err_set(
-            err, ERR_BAD_FILE,
-            "its U-Net makes latents of %lld channels, its decoder reads %lld",
-            (long long)gives, (long long)c->vae.latent_channels);
-    return 0;
+    return check_channels(c, takes, gives, err);
 }
 
 static int check_networks(struct checkpoint *c, bool *used, struct err *err)

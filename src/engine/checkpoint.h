@@ -26,6 +26,8 @@ struct checkpoint {
         *summary; /* the one of clips whose summary the U-Net is told; NULL */
     struct unet *unet;
     struct vae vae;
+    /* the U-Net is shown, beside the latent, a mask and the latent of what it keeps (SD's and SDXL's models for inpainting) */
+    bool is_inpainting;
     enum prediction prediction;
     struct checkpoint_defaults defaults;
     uint64_t parameters; /* numbers in the tensors that every picture uses */

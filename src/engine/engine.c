@@ -173,6 +173,7 @@ int engine_model_load(struct engine_model **ret_model, struct engine *engine,
     size = (struct picture_size){.width = model->checkpoint->defaults.width,
                                  .height = model->checkpoint->defaults.height,
                                  .batch = 2,
+                                 .starts = model->checkpoint->is_inpainting,
                                  .chunks = 1};
     if (model_compile(model, &size, err) || model_pack(model, events, err)) {
         err_wrap(err, "%s", path);
@@ -439,7 +440,9 @@ int job_understand(const struct engine_model *model, const struct engine_job *jo
         return -1;
     if (understand_sampling(job, &plan, err))
         return -1;
-    plan.size = (struct picture_size){.width = job->width, .height = job->height};
+    plan.size = (struct picture_size){.width = job->width,
+                                      .height = job->height,
+                                      .starts = model->checkpoint->is_inpainting};
     if (understand_clip_skip(model, job, &plan, err) ||
         job_understand_prompts(job, &plan, err) ||
         understand_start(model, job, &plan, err))
@@ -504,7 +507,10 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
         m.label = take(&m.total,
                        batch * (size_t)unet_label_channels(c->unet) * sizeof(float));
     }
-    m.latents = take(&m.total, batch * latent);
+    m.latents = take(&m.total, batch * latent / (size_t)c->vae.latent_channels *
+                                   (size_t)unet_latent_channels(c->unet));
+    if (c->is_inpainting)
+        m.shown = take(&m.total, latent + latent / (size_t)c->vae.latent_channels);
     m.prediction = take(&m.total, batch * latent);
     m.x = take(&m.total, latent);
     m.t = take(&m.total, sizeof(float));

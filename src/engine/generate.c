@@ -61,21 +61,56 @@ int run_stage(struct run *run, enum stage stage, void *const *inputs,
 
 /* ---- the picture to start from ---- */
 
-/* The mean of what the encoder says. Others draw from its distribution, with a generator of its own that no
- * seed reaches; its deviation is thousands of times smaller than the noise of any first step. */
-static int encode_start(struct run *run, struct err *err)
+/* pixels [height, width, 3] -> ret, `pitch` numbers per latent pixel: the mean of what the encoder says. Others draw from its
+ * distribution, with a generator of its own that no seed reaches; its deviation is thousands of times smaller than the noise
+ * of any first step. */
+static int encode_pixels(struct run *run, float *pixels, float *ret, size_t pitch,
+                         struct err *err)
+{
+    const struct checkpoint *c = run->model->checkpoint;
+    size_t channels = (size_t)c->vae.latent_channels;
+    float *moments = run_at(run, run->memory.moments);
+
+    if (run_stage(run, STAGE_START, (void *[]){pixels}, (void *[]){moments}, err))
+        return -1;
+    for (size_t i = 0; i < run->latent_count; i++) {
+        size_t pixel = i / channels, channel = i % channels;
+
+        ret[pixel * pitch + channel] =
+            (float)((double)moments[pixel * 2 * channels + channel] *
+                    c->family->latent_scale);
+    }
+    return 0;
+}
+
+/* For each latent pixel the mask, then the latent. Where there is no picture, grey is shown and everything is masked. */
+static int encode_shown(struct run *run, struct err *err)
 {
     size_t channels = (size_t)run->model->checkpoint->vae.latent_channels;
-    float *first = run_at(run, run->memory.first),
-          *moments = run_at(run, run->memory.moments);
+    size_t count = run->latent_count / channels;
+    size_t pixels = (size_t)run->job->width * (size_t)run->job->height;
+    float *picture = run_at(run, run->memory.picture); /* free until it is decoded */
+    float *shown = run_at(run, run->memory.shown);
+    float *mask = run_at(run, run->memory.latents); /* free until the first step */
 
-    if (run_stage(run, STAGE_START, (void *[]){run->start->pixels}, (void *[]){moments},
-                  err))
+    if (run->start && start_show(run->start, picture, mask, err))
         return -1;
-    for (size_t i = 0; i < run->latent_count; i++)
-        first[i] = (float)((double)moments[i / channels * 2 * channels + i % channels] *
-                           run->model->checkpoint->family->latent_scale);
-    return 0;
+    for (size_t i = 0; !run->start && i < 3 * pixels; i++)
+        picture[i] = 0;
+    for (size_t i = 0; i < count; i++)
+        shown[i * (1 + channels)] = run->start ? mask[i] : 1;
+    return encode_pixels(run, picture, shown + 1, 1 + channels, err);
+}
+
+static int encode_start(struct run *run, struct err *err)
+{
+    const struct checkpoint *c = run->model->checkpoint;
+
+    if (run->start &&
+        encode_pixels(run, run->start->pixels, run_at(run, run->memory.first),
+                      (size_t)c->vae.latent_channels, err))
+        return -1;
+    return c->is_inpainting ? encode_shown(run, err) : 0;
 }
 
 /* Where the mask keeps the picture, the latent is the picture's. */
@@ -138,6 +173,26 @@ static void guide(const struct run *run, float *prediction, const float *uncond)
                            run->plan.guidance * rows[i].weight);
 }
 
+/* x -> what the U-Net reads, a row of the batch like the other */
+static void fill_latents(struct run *run, const float *x, double scale)
+{
+    const struct checkpoint *c = run->model->checkpoint;
+    size_t channels = (size_t)c->vae.latent_channels;
+    size_t reads = (size_t)unet_latent_channels(c->unet), beside = reads - channels;
+    size_t pixels = run->latent_count / channels;
+    const float *shown = run_at(run, run->memory.shown);
+    float *to = run_at(run, run->memory.latents);
+
+    for (size_t i = 0; i < (size_t)run->plan.size.batch * pixels; i++, to += reads) {
+        size_t pixel = i % pixels;
+
+        for (size_t k = 0; k < channels; k++)
+            to[k] = (float)(scale * (double)x[pixel * channels + k]);
+        if (beside)
+            memcpy(to + channels, shown + pixel * beside, beside * sizeof(*to));
+    }
+}
+
 /* x [H, W, C] at noise level sigma -> denoised */
 static int denoise(void *user, const float *x, double sigma,
                    const struct sampler_denoised *ret, struct err *err)
@@ -146,7 +201,7 @@ static int denoise(void *user, const float *x, double sigma,
     const struct job_memory *m = &run->memory;
     struct scaling scaling =
         schedule_scaling(run->model->checkpoint->prediction, sigma);
-    float *latents = run_at(run, m->latents), *prediction = run_at(run, m->prediction);
+    float *prediction = run_at(run, m->prediction);
     size_t count = run->latent_count;
     const float *uncond = prediction + (size_t)run->plan.parts * count;
     void **inputs;
@@ -154,15 +209,13 @@ static int denoise(void *user, const float *x, double sigma,
 
     if (run_say(run, run->call++, err))
         return -1;
-    for (int b = 0; b < run->plan.size.batch; b++)
-        for (size_t i = 0; i < count; i++)
-            latents[(size_t)b * count + i] = (float)(scaling.in * (double)x[i]);
+    fill_latents(run, x, scaling.in);
     *(float *)run_at(run, m->t) =
         (float)(run->plan.dialect == DIALECT_COMFY
                     ? schedule_nearest_t(&run->schedule, sigma)
                     : schedule_t(&run->schedule, sigma));
     inputs = mem_alloc((size_t)(m->context_count + 3) * sizeof(*inputs));
-    inputs[0] = latents;
+    inputs[0] = run_at(run, m->latents);
     inputs[1] = run_at(run, m->t);
     for (int i = 0; i < m->context_count; i++)
         inputs[2 + i] = run_at(run, m->contexts[i]);
@@ -430,7 +483,7 @@ static int draw_images(struct run *run, struct err *err)
 {
     int64_t seed = run->job->seed >= 0 ? run->job->seed : draw_seed();
 
-    if (run_encode(run, err) || (run->start && encode_start(run, err)))
+    if (run_encode(run, err) || encode_start(run, err))
         return -1;
     for (run->image = 0; run->image < run->job->count; run->image++)
         if (sample(run, seed + run->image, err) || decode(run, err) ||

@@ -86,7 +86,9 @@ struct job_memory {
     size_t label;     /* [batch, label channels] f32: what the U-Net makes of labels */
     size_t *contexts; /* per cross-attention, activation type; context_count of them */
     int context_count;
-    size_t latents;    /* [batch, H, W, C] f32: what the U-Net reads */
+    size_t
+        latents; /* [batch, H, W, C] f32: what the U-Net reads; C is 9 for inpainting */
+    size_t shown;      /* [H, W, 1 + C] f32: the mask and the latent that it is shown */
     size_t prediction; /* [batch, H, W, C] f32 */
     size_t x;          /* [H, W, C] f32 */
     size_t t;          /* [1] f32 */

@@ -335,6 +335,29 @@ fail:
     return -1;
 }
 
+/* A pixel is grey or it is not, and a latent pixel's mask is that of its first pixel, as in A1111. */
+int start_show(const struct start *s, float *ret_pixels, float *ret_mask,
+               struct err *err)
+{
+    size_t wide = (size_t)s->width, high = (size_t)s->height, scale = (size_t)s->scale;
+    struct image mask = {0};
+
+    if (s->mask && cut_mask(s, s->width, s->height, &mask, err))
+        return -1;
+    for (size_t y = 0; y < high; y++)
+        for (size_t x = 0; x < wide; x++) {
+            size_t at = y * wide + x;
+            bool is_drawn = !s->mask || mask.rgba[4 * at] >= 128;
+
+            for (size_t c = 0; c < 3; c++)
+                ret_pixels[3 * at + c] = is_drawn ? 0 : s->pixels[3 * at + c];
+            if (y % scale == 0 && x % scale == 0)
+                ret_mask[y / scale * (wide / scale) + x / scale] = is_drawn ? 1 : 0;
+        }
+    image_release(&mask);
+    return 0;
+}
+
 void start_free(struct start *s)
 {
     if (!s)

@@ -31,6 +31,10 @@ struct start {
 int start_open(struct start **ret, const struct engine_job *job, int scale,
                struct err *err) MUST_CHECK;
 void start_free(struct start *s);
+/* What a U-Net for inpainting is shown: pixels [height, width, 3], -1..1, with grey where the picture is drawn anew, and
+ * ret_mask [height / scale, width / scale], 1 there and 0 elsewhere. Without a mask, all of it is drawn anew. */
+int start_show(const struct start *s, float *ret_pixels, float *ret_mask,
+               struct err *err) MUST_CHECK;
 /* The drawn picture rgb [height, width, 3], put back where it belongs: ret is new, of the original's size. */
 int start_compose(const struct start *s, const uint8_t *rgb, struct image *ret,
                   struct err *err) MUST_CHECK;

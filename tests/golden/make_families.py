@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tiny_small, sd2_small and sdxl_small (.tensors, .safetensors): what small models of other shapes should compute.
+"""Makes tiny_small, inpaint_small, sd2_small and sdxl_small (.tensors, .safetensors): what small models of other shapes should compute.
 
     make_families.py [FOLDER]      needs what make_golden.py needs; with python3-transformers OpenCLIP's encoder is compared
                                    with its CLIPTextModelWithProjection
@@ -9,7 +9,7 @@ encoder with q, k and v in one matrix, hidden states from the last layer but one
 around the transformers, depths that differ by level, the vector of pooled text and sizes.
 
 Tiny: SD 1.x distilled as in "tiny-sd": one block per level and no middle, numbered as if two blocks were there, so that
-numbers are missing and the way up is a block of its own. SD 2.x: four levels of two blocks as in the real one, because what it predicts is told by the spread of
+numbers are missing and the way up is a block of its own. Inpaint: SD 1.x's U-Net for inpainting. SD 2.x: four levels of two blocks as in the real one, because what it predicts is told by the spread of
 output_blocks.11.1.transformer_blocks.0.norm1.bias: 0.2 / sqrt(3) here, so v. SDXL: three levels, depths 0, 1, 2.
 """
 import math
@@ -134,10 +134,11 @@ def compare_with_transformers(encoder, ids):
 class Net:
     """mult, depths: channels and depth of the transformers by level; middle: depth there, None for no middle; heads: 0 for
     heads of 64 channels; numbers: how many block numbers a level takes, where blocks were left out; label: width of the
-    vector, 0 for none"""
+    vector, 0 for none; reads: channels, 9 for inpainting"""
 
-    def __init__(self, width, mult, depths, middle, blocks, context, label=0, heads=0, numbers=0, is_linear=True):
-        self.width, self.context, self.label = width, context, label
+    def __init__(self, width, mult, depths, middle, blocks, context, label=0, heads=0, numbers=0, is_linear=True,
+                 reads=4):
+        self.reads, self.width, self.context, self.label = reads, width, context, label
         self.heads, self.project = heads, matrix if is_linear else lambda name, o, i: kernel(name, o, i, 1)
         g.WIDTH = width
         self.plan(width, mult, depths, middle, blocks, numbers or blocks + 1)
@@ -158,7 +159,7 @@ class Net:
 
     def plan(self, width, mult, depths, middle, blocks, numbers):
         """lists of blocks, each a list of (kind, name, inputs, outputs), the way SD numbers them"""
-        self.inputs, channels, kept = [[("conv", UNET + "input_blocks.0.0", 4, width)]], width, [width]
+        self.inputs, channels, kept = [[("conv", UNET + "input_blocks.0.0", self.reads, width)]], width, [width]
         self.depths, levels = {}, len(mult)
 
         def block(name, i, level):
@@ -286,6 +287,36 @@ def make_tiny(folder):
     finish(folder, "tiny_small", out)
 
 
+def make_inpaint(folder):
+    """Reads the latent, the mask (1: drawn anew) and the latent of the picture with grey where the mask is. The mask's edges
+    are the latent's: between them nothing but rounding would be compared."""
+    begin()
+    text = Clip("cond_stage_model.transformer.text_model.", 64, 2)
+    net = Net(32, (1, 2, 2), (1, 1, 1), 1, 1, context=64, heads=8, is_linear=False, reads=9)
+    g.make_vae()
+    ids = torch.tensor([padded(PROMPT, 49407), padded(NEGATIVE, 49407)])
+    context = g.encode_text(ids)
+    x, t = torch.randn(2, 9, 10, 7), torch.tensor([700.25])
+    out = {"text.ids": ids.float()[None], "text.out": context, "unet.x": last(x), "unet.t": t,
+           "unet.out": last(net(x, t, context))}
+
+    def shown(picture, mask):
+        large = mask.repeat_interleave(8, 0).repeat_interleave(8, 1)
+        hint = torch.cat([mask[None, None], g.encode_picture(picture * (1 - large))[:, :4] * 0.18215], 1)
+        return lambda x, t, context: net(torch.cat([x, hint.repeat(2, 1, 1, 1)], 1), t, context)
+
+    out["picture"] = last(g.picture(context, "eps", 5, 4, 42, net=shown(torch.zeros(1, 3, 40, 32), torch.ones(5, 4))))
+    start = torch.randint(0, 256, (1, 3, 40, 32), generator=torch.Generator().manual_seed(7))
+    out["start.bytes"] = last(start.float())
+    start = start / 127.5 - 1
+    mask = torch.zeros(5, 4)
+    mask[1:3, 1:4] = 1  # 24 x 16 pixels at (8, 8)
+    drawn = g.picture(context, "eps", 5, 4, 42, start, 0.6, mask, net=shown(start, mask))
+    mask = mask.repeat_interleave(8, 0).repeat_interleave(8, 1)
+    out["masked"] = last(drawn * mask + start * (1 - mask))
+    finish(folder, "inpaint_small", out)
+
+
 def make_sd2(folder):
     begin()
     text = OpenClip("cond_stage_model.model.", 128, 3)
@@ -327,5 +358,6 @@ def make_sdxl(folder):
 if __name__ == "__main__":
     where = sys.argv[1] if len(sys.argv) > 1 else __file__.rsplit("/", 1)[0]
     make_tiny(where)
+    make_inpaint(where)
     make_sd2(where)
     make_sdxl(where)

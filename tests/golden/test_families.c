@@ -5,6 +5,7 @@
 #include "engine/checkpoint.h"
 #include "engine/engine.h"
 #include "engine/graph/backend.h"
+#include "engine/image/png.h"
 #include "engine/text/tokenizer.h"
 
 #include "small_model.h"
@@ -217,7 +218,9 @@ static bool on_image(void *user, const struct engine_image *image, struct err *e
     return true;
 }
 
-static void draw(const struct setup *s, const char *name, const char *negative)
+/* start: NULL for noise alone */
+static void draw(const struct setup *s, const char *name, const char *negative,
+                 const struct engine_start *start)
 {
     struct engine_options options = {
         .backend = s->backend_name, .precision = s->precision, .threads = 2};
@@ -239,19 +242,59 @@ static void draw(const struct setup *s, const char *name, const char *negative)
     job.cfg_scale = 5;
     job.seed = 42;
     job.rng = "cpu";
+    if (start)
+        job.start = *start;
     check(engine_generate(model, &job, &events, &err), &err);
     assert_int_equal(received.images, 1);
     engine_model_free(model);
     engine_close(engine);
 }
 
+static struct buf png_of(const uint8_t *rgb)
+{
+    struct buf png = {0};
+    struct err err = {0};
+
+    check(image_png_encode(rgb, 32, 40, NULL, 0, &png, &err), &err);
+    return png;
+}
+
+/* The picture is shown with a hole in it, and drawn where the hole is. */
+static void draw_masked(const struct setup *s)
+{
+    size_t count;
+    float *values = vector(s, "start.bytes", &count);
+    uint8_t *rgb = mem_alloc(count);
+    struct engine_start start = {.strength = 0.6};
+    struct buf image, mask;
+
+    for (size_t i = 0; i < count; i++)
+        rgb[i] = (uint8_t)values[i];
+    image = png_of(rgb);
+    for (size_t i = 0; i < count; i++) {
+        size_t x = i / 3 % 32, y = i / 3 / 32;
+
+        rgb[i] = x >= 8 && y >= 8 && y < 24 ? 255 : 0;
+    }
+    mask = png_of(rgb);
+    start.image = (struct engine_file){image.data, image.len};
+    start.mask = (struct engine_file){mask.data, mask.len};
+    draw(s, "masked", "blurry", &start);
+    buf_release(&image);
+    buf_release(&mask);
+    free(rgb);
+    free(values);
+}
+
 static void test_picture(void **state)
 {
     const struct setup *s = *state;
 
-    draw(s, "picture", "blurry");
+    draw(s, "picture", "blurry", NULL);
     if (s->checkpoint->family->is_sdxl)
-        draw(s, "picture.silent", "");
+        draw(s, "picture.silent", "", NULL);
+    if (s->checkpoint->is_inpainting)
+        draw_masked(s);
 }
 
 /* ---- once per family, back end and precision ---- */
@@ -302,6 +345,7 @@ int main(void)
                                            .tolerance_picture = 0.3}};
     static const char *const models[][2] = {
         {SMALL_TINY_TENSORS, "tests/golden/tiny_small.safetensors"},
+        {SMALL_INPAINT_TENSORS, "tests/golden/inpaint_small.safetensors"},
         {SMALL_SD2_TENSORS, "tests/golden/sd2_small.safetensors"},
         {SMALL_SDXL_TENSORS, "tests/golden/sdxl_small.safetensors"},
     };

@@ -49,6 +49,24 @@ static void test_sd1(void **state)
 }
 
 /* The model for 768 pixels predicts v, and that norm is what shows it. */
+/* The U-Net reads a mask and a second latent: the family is what its text encoder says. */
+static void test_inpainting(void **state)
+{
+    struct engine_job job;
+
+    (void)state;
+    expect_info(&(struct small_model){.listing = SMALL_INPAINT_TENSORS}, "sd1", "eps",
+                512);
+    model = small_engine_load(&(struct small_model){.listing = SMALL_INPAINT_TENSORS});
+    engine_job_defaults(model, &job);
+    job.prompt = "a boat";
+    job.width = job.height = 256;
+    job.steps = 1;
+    expect_growth(&job);
+    engine_model_free(model);
+    model = NULL;
+}
+
 static void test_sd2(void **state)
 {
     static const char *const said[][2] = {
@@ -103,6 +121,9 @@ static void test_refuses(void **state)
         {{.listing = SMALL_TINY_TENSORS,
           .without_prefix = "model.diffusion_model.output_blocks.4.0."},
          "more than output blocks"},
+        {{.listing = SMALL_INPAINT_TENSORS,
+          .without_prefix = "first_stage_model.encoder."},
+         "made for inpainting, which needs an encoder"},
         {{.listing = SMALL_SD2_TENSORS, .without = TEXT "positional_embedding"},
          TEXT "positional_embedding is missing"},
         {{.listing = SMALL_SD2_TENSORS,
@@ -300,6 +321,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sd1),
+        cmocka_unit_test(test_inpainting),
         cmocka_unit_test(test_sd2),
         cmocka_unit_test(test_sdxl),
         cmocka_unit_test(test_refuses),

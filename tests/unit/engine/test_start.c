@@ -260,6 +260,40 @@ static void latent_pixels_are_kept_or_drawn(void **state)
     buf_release(&mask);
 }
 
+/* What a model for inpainting sees: grey where it is to draw, at the pixel, and each latent pixel's mask. */
+static void the_masked_part_is_not_shown(void **state)
+{
+    struct buf image = png_of(stripes, WIDE, HIGH),
+               mask = png_of(white_box, WIDE, HIGH);
+    struct engine_job job = job_of(&image, &mask);
+    static float pixels[WIDE * HIGH * 3], latent[WIDE / 8 * HIGH / 8];
+    struct start *s;
+    struct err err = {0};
+
+    (void)state;
+    job.start.mask_blur = 0;
+    check(start_open(&s, &job, 8, &err), &err);
+    check(start_show(s, pixels, latent, &err), &err);
+    for (int y = 0; y < HIGH; y++)
+        for (int x = 0; x < WIDE; x++) {
+            size_t at = (size_t)y * WIDE + (size_t)x;
+
+            for (size_t c = 0; c < 3; c++)
+                assert_true(pixels[3 * at + c] ==
+                            (in_box(x, y) ? 0 : s->pixels[3 * at + c]));
+            assert_true(latent[y / 8 * (WIDE / 8) + x / 8] == (in_box(x, y) ? 1 : 0));
+        }
+    start_free(s);
+    job.start.mask = (struct engine_file){0}; /* all of it is drawn anew */
+    check(start_open(&s, &job, 8, &err), &err);
+    check(start_show(s, pixels, latent, &err), &err);
+    for (int i = 0; i < WIDE * HIGH * 3; i++)
+        assert_true(pixels[i] == 0 && latent[i % (WIDE / 8 * HIGH / 8)] == 1);
+    start_free(s);
+    buf_release(&image);
+    buf_release(&mask);
+}
+
 static void fill_takes_the_colours_around(void **state)
 {
     struct buf image = png_of(green_box, WIDE, HIGH);
@@ -368,6 +402,7 @@ int main(void)
         cmocka_unit_test(strength_counts),
         cmocka_unit_test(the_region_has_the_jobs_proportions),
         cmocka_unit_test(latent_pixels_are_kept_or_drawn),
+        cmocka_unit_test(the_masked_part_is_not_shown),
         cmocka_unit_test(fill_takes_the_colours_around),
         cmocka_unit_test(what_cannot_be_is_a_sentence),
         cmocka_unit_test(the_estimate_counts_the_start),
