@@ -27,7 +27,8 @@
 struct draw {
     const char *server, *out, *size, *negative, *sampler, *scheduler, *dialect, *rng,
         *model;
-    int64_t steps, seed, count, clip_skip;
+    int64_t steps, seed, count, clip_skip, variation_seed;
+    double variation;
     double cfg, eta;
     bool quiet, progress;
     char *prompt;
@@ -187,6 +188,10 @@ static json_t *request(const struct draw *d)
         json_object_set_new(body, "clip_skip", json_integer(d->clip_skip));
     if (d->seed >= 0)
         json_object_set_new(body, "seed", json_integer(d->seed));
+    if (d->variation > 0)
+        json_object_set_new(body, "variation_strength", json_real(d->variation));
+    if (d->variation_seed >= 0)
+        json_object_set_new(body, "variation_seed", json_integer(d->variation_seed));
     if (d->cfg >= 0)
         json_object_set_new(body, "cfg_scale", json_real(d->cfg));
     if (d->eta >= 0)
@@ -261,6 +266,20 @@ static const struct args_option options[] = {
      .min = -1,
      .max = 4294967295,
      .help = "the same seed, the same picture"},
+    {.name = "variation",
+     .kind = ARGS_NUMBER,
+     .at = offsetof(struct draw, variation),
+     .value = "X",
+     .min = 0,
+     .max = 1,
+     .help = "how far to go from the seed's picture towards another one's"},
+    {.name = "variation-seed",
+     .kind = ARGS_INT,
+     .at = offsetof(struct draw, variation_seed),
+     .value = "N",
+     .min = -1,
+     .max = 4294967295,
+     .help = "that other one"},
     {.name = "cfg",
      .kind = ARGS_NUMBER,
      .at = offsetof(struct draw, cfg),
@@ -353,7 +372,12 @@ static const struct args_command command = {
 
 int cli_draw(int argc, char **argv)
 {
-    struct draw d = {.out = "mysti.png", .seed = -1, .count = 1, .cfg = -1, .eta = -1};
+    struct draw d = {.out = "mysti.png",
+                     .seed = -1,
+                     .variation_seed = -1,
+                     .count = 1,
+                     .cfg = -1,
+                     .eta = -1};
     int rc;
 
     if (args_parse(&command, argc, argv, &d, &rc) == 0)

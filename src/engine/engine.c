@@ -236,6 +236,7 @@ void engine_job_defaults(const struct engine_model *model, struct engine_job *re
                             .steps = d->steps,
                             .cfg_scale = d->cfg_scale,
                             .seed = -1,
+                            .variation_seed = -1,
                             .sampler = sampler_name(d->sampler),
                             .scheduler = scheduler_name(d->scheduler),
                             .count = 1,
@@ -265,6 +266,21 @@ static int check_size(const char *param, int value, int scale, struct err *err)
         return err_set_param(
             err, ERR_INVALID, param, "%s is %d, a multiple of %d is needed: %d or %d",
             param, value, scale, value / scale * scale, value / scale * scale + scale);
+    return 0;
+}
+
+static int check_seeds(const struct engine_job *job, struct err *err)
+{
+    for (int i = 0; job->seeds && i < job->count; i++)
+        if (check_range("seed", job->seeds[i], 0, (int64_t)1 << 53, err))
+            return -1;
+    if (check_range("seed", job->seed, -1, (int64_t)1 << 53, err) ||
+        check_range("variation_seed", job->variation_seed, -1, (int64_t)1 << 53, err))
+        return -1;
+    if (!(job->variation_strength >= 0 && job->variation_strength <= 1))
+        return err_set_param(err, ERR_INVALID, "variation_strength",
+                             "variation_strength is %g, 0 to 1 are possible",
+                             job->variation_strength);
     return 0;
 }
 
@@ -435,8 +451,7 @@ int job_understand(const struct engine_model *model, const struct engine_job *jo
         check_size("height", job->height, scale, err) ||
         check_range("steps", job->steps, 1, ENGINE_MAX_STEPS, err) ||
         check_range("count", job->count, 1, ENGINE_MAX_COUNT, err) ||
-        check_range("seed", job->seed, -1, (int64_t)1 << 53, err) ||
-        parse_names(model, job, &plan, err))
+        check_seeds(job, err) || parse_names(model, job, &plan, err))
         return -1;
     if (understand_sampling(job, &plan, err))
         return -1;

@@ -113,8 +113,13 @@ struct engine_job {
     const char *negative_prompt; /* NULL: "" */
     int width, height; /* multiples of 8 (more where the model halves more often) */
     int steps;
-    double cfg_scale;    /* 1: no guidance, the negative prompt is not used */
-    int64_t seed;        /* -1: drawn; image i of the job uses seed + i */
+    double cfg_scale;     /* 1: no guidance, the negative prompt is not used */
+    int64_t seed;         /* -1: drawn; image i of the job uses seed + i */
+    const int64_t *seeds; /* [count], each image's own, instead of seed; NULL: none */
+    /* Above 0, up to 1: so far the noise goes from the seed's towards that of variation_seed + i (-1: drawn); the seed
+     * then does not count up. */
+    double variation_strength;
+    int64_t variation_seed;
     const char *sampler; /* any spelling; a label such as "DPM++ 2M Karras" also sets
                               the scheduler */
     const char
@@ -175,6 +180,7 @@ struct engine_lora {
 struct engine_image {
     int index; /* 0..count-1 */
     int64_t seed;
+    int64_t variation_seed; /* -1: none */
     int width, height;      /* the job's; with only_masked the picture's own */
     const uint8_t *rgb;     /* [height, width, 3] */
     const char *parameters; /* A1111's text, also inside the PNG */

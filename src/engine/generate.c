@@ -279,6 +279,11 @@ static bool has_timesteps(const struct run *run)
            run->plan.dialect == DIALECT_A1111;
 }
 
+/* of one picture */
+struct seeds {
+    int64_t seed, variation; /* variation -1: none */
+};
+
 /* What the starting noise is multiplied by. A variance preserving start has it at sqrt(1 + s^2), which at the top of
  * the schedule is nearly the same. */
 static double noise_scale(const struct run *run)
@@ -302,8 +307,28 @@ static void begin_step_noise(const struct run *run, int64_t seed, struct noise *
         noise_init(noise, run->plan.rng, (uint64_t)(seed + run->job->ensd));
 }
 
-static int sample(struct run *run, int64_t seed, struct err *err)
+/* The noise that a picture begins as, [H, W, C] of unit variance; `noise` has drawn it. */
+static void begin_noise(struct run *run, const struct seeds *seeds, struct noise *noise,
+                        float *ret)
 {
+    size_t channels = (size_t)run->model->checkpoint->vae.latent_channels;
+    size_t rows = (size_t)(run->plan.size.height / run->model->checkpoint->vae.scale);
+    float *other = run_at(run, run->memory.prediction),
+          *room = run_at(run, run->memory.latents);
+    struct noise variation;
+
+    noise_init(noise, run->plan.rng, (uint64_t)seeds->seed);
+    sampler_noise(noise, channels, ret, run->latent_count, room);
+    if (seeds->variation < 0)
+        return;
+    noise_init(&variation, run->plan.rng, (uint64_t)seeds->variation);
+    sampler_noise(&variation, channels, other, run->latent_count, room);
+    noise_mix(ret, other, rows, run->latent_count / rows, run->job->variation_strength);
+}
+
+static int sample(struct run *run, const struct seeds *seeds, struct err *err)
+{
+    int64_t seed = seeds->seed;
     float *x = run_at(run, run->memory.x);
     struct noise noise;
     struct sampler_run walk = {.sampler = run->plan.sampler,
@@ -325,9 +350,7 @@ static int sample(struct run *run, int64_t seed, struct err *err)
 
     tell_phase(run, ENGINE_PHASE_SAMPLE);
     run->call = 0;
-    noise_init(&noise, run->plan.rng, (uint64_t)seed);
-    sampler_noise(&noise, walk.channels, x, walk.count,
-                  run_at(run, run->memory.latents));
+    begin_noise(run, seeds, &noise, x);
     begin_step_noise(run, seed, &noise);
     if (run->start)
         begin_at_picture(run, x, scale);
@@ -390,6 +413,8 @@ static void describe(const struct run *run, const struct engine_image *image,
                                     .scheduler = scheduler_label(run->plan.scheduler),
                                     .cfg_scale = job->cfg_scale,
                                     .seed = image->seed,
+                                    .variation_seed = image->variation_seed,
+                                    .variation_strength = job->variation_strength,
                                     .width = (unsigned)job->width,
                                     .height = (unsigned)job->height,
                                     .model = run->model->checkpoint->name,
@@ -428,10 +453,11 @@ static int hand_out(struct run *run, struct engine_image *image, struct err *err
 }
 
 /* Where a mask kept something, the drawn picture goes back into the one it came from. */
-static int deliver(struct run *run, int64_t seed, struct err *err)
+static int deliver(struct run *run, const struct seeds *seeds, struct err *err)
 {
     struct engine_image image = {.index = run->image,
-                                 .seed = seed,
+                                 .seed = seeds->seed,
+                                 .variation_seed = seeds->variation,
                                  .width = run->job->width,
                                  .height = run->job->height,
                                  .rgb = run_at(run, run->memory.rgb)};
@@ -481,14 +507,22 @@ static int64_t draw_seed(void)
 
 static int draw_images(struct run *run, struct err *err)
 {
-    int64_t seed = run->job->seed >= 0 ? run->job->seed : draw_seed();
+    const struct engine_job *job = run->job;
+    int64_t seed = job->seed >= 0 ? job->seed : draw_seed();
+    int64_t variation = job->variation_seed >= 0 ? job->variation_seed : draw_seed();
 
     if (run_encode(run, err) || encode_start(run, err))
         return -1;
-    for (run->image = 0; run->image < run->job->count; run->image++)
-        if (sample(run, seed + run->image, err) || decode(run, err) ||
-            deliver(run, seed + run->image, err))
+    for (run->image = 0; run->image < job->count; run->image++) {
+        bool varies = job->variation_strength > 0;
+        struct seeds seeds = {.seed = varies ? seed : seed + run->image,
+                              .variation = varies ? variation + run->image : -1};
+
+        if (job->seeds)
+            seeds.seed = job->seeds[run->image];
+        if (sample(run, &seeds, err) || decode(run, err) || deliver(run, &seeds, err))
             return -1;
+    }
     return 0;
 }
 

@@ -88,6 +88,31 @@ static int take_scale(const json_t *object, const char *key, double *ret,
     return 0;
 }
 
+/* "seeds": one for each picture, after "count" */
+static int take_seeds(const json_t *object, struct request *r, struct err *err)
+{
+    const json_t *list = json_object_get(object, "seeds");
+    size_t count = json_array_size(list);
+
+    if (!list || json_is_null(list))
+        return 0;
+    if (!json_is_array(list) || r->count < 0 || count != (size_t)r->count)
+        return err_set_param(
+            err, ERR_INVALID, "seeds",
+            "'seeds' must be a list of %d whole numbers, as 'count' says",
+            r->count < 0 ? 1 : r->count);
+    r->seeds = mem_alloc((count + 1) * sizeof(*r->seeds));
+    for (size_t i = 0; i < count; i++) {
+        const json_t *seed = json_array_get(list, i);
+
+        if (!json_is_integer(seed))
+            return err_set_param(err, ERR_INVALID, "seeds",
+                                 "'seeds' must be whole numbers");
+        r->seeds[i] = json_integer_value(seed);
+    }
+    return 0;
+}
+
 static int take_fields(struct request *r, const json_t *o, struct err *err)
 {
     if (take_string(o, "prompt", &r->prompt, err) ||
@@ -109,6 +134,9 @@ static int take_fields(struct request *r, const json_t *o, struct err *err)
         take_int(o, "steps", &r->steps, err) || take_int(o, "count", &r->count, err) ||
         take_scale(o, "cfg_scale", &r->cfg_scale, err) ||
         take_integer(o, "seed", -1, INT64_MAX, &r->seed, err) ||
+        take_seeds(o, r, err) ||
+        take_integer(o, "variation_seed", -1, INT64_MAX, &r->variation_seed, err) ||
+        take_scale(o, "variation_strength", &r->variation_strength, err) ||
         take_integer(o, "preview_ms", -1, INT_MAX, &r->preview_ms, err))
         return -1;
     return 0;
@@ -159,6 +187,8 @@ int request_parse(struct request *ret, enum request_kind kind, const char *json,
                             .count = -1,
                             .cfg_scale = -1,
                             .seed = -1,
+                            .variation_seed = -1,
+                            .variation_strength = -1,
                             .strength = -1,
                             .mask_blur = -1,
                             .padding = -1,
@@ -218,6 +248,9 @@ void request_job(const struct request *r, const struct engine_model *model,
     engine_job_defaults(model, &job);
     job.prompt = r->prompt ? r->prompt : "";
     job.seed = r->seed;
+    job.seeds = r->seeds;
+    job.variation_seed = r->variation_seed;
+    take_over(&job.variation_strength, r->variation_strength);
     if (r->negative_prompt)
         job.negative_prompt = r->negative_prompt;
     sampling_job(r, &job);
@@ -283,5 +316,6 @@ void request_release(struct request *r)
     free(r->image);
     free(r->mask);
     free(r->fill);
+    free(r->seeds);
     *r = (struct request){0};
 }

@@ -16,6 +16,9 @@ struct request {
     int width, height, steps, count;
     double cfg_scale;
     int64_t seed;
+    int64_t *seeds; /* [count]; NULL: none */
+    int64_t variation_seed;
+    double variation_strength;
     /* the picture to begin with: absolute paths, read when the job runs */
     char *image, *mask, *fill;
     double strength, mask_blur;

@@ -109,6 +109,17 @@ test('the LoRAs that there are: those of --lora-dir and of the starters, as they
   assert.deepEqual((await (await fetch(`${server.base}/v1/loras`)).json()).data, [], 'no folder is no LoRA');
 });
 
+test('seeds: a list has one for each picture; a variation keeps the seed and counts its own up', async () => {
+  const many = await draw({ prompt: 'seeds', seed: [9, 4, 4294967295] });
+  assert.deepEqual(jobs().at(-1).seeds, [9, 4, 4294967295]);
+  assert.deepEqual(many.json.data.map((picture) => picture.seed), [9, 4, 4294967295]);
+  await draw({ prompt: 'varied', n: 2, seed: 7, variation_strength: 0.25, variation_seed: 30 });
+  const { seed, count, variation_strength: strength, variation_seed: variation } = jobs().at(-1);
+  assert.deepEqual({ seed, count, strength, variation }, { seed: 7, count: 2, strength: 0.25, variation: 30 });
+  await draw({ prompt: 'varied', variation_strength: 0.25 });
+  assert.ok(Number.isInteger(jobs().at(-1).variation_seed), 'drawn in the server, for a second run must draw the same');
+});
+
 test('an UTF-8 prompt survives the way there and back', async () => {
   const prompt = 'Füchse 🦊 im „Schnee“\nzweite Zeile';
   const { json } = await draw({ prompt });

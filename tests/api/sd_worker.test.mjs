@@ -467,6 +467,31 @@ test('LoRAs are laid over the loaded model, counted, and taken off bit for bit',
   assert.ok(pixels(await worker.draw(ask)).equals(pixels(plain)));
 });
 
+test('variations: from the picture of one seed towards that of another; a list of seeds', async (t) => {
+  const worker = await ready(t);
+  const draw = (job) => worker.draw({ prompt: 'a', ...job });
+  const from = await draw({ seed: 7 });
+  const to = await draw({ seed: 20 });
+  const near = await draw({ seed: 7, variation_strength: 0.1, variation_seed: 20, count: 2 });
+  const all = await draw({ seed: 7, variation_strength: 1, variation_seed: 20 });
+  assert.ok(pixels(await draw({ seed: 7, variation_strength: 0, variation_seed: 20 })).equals(pixels(from)));
+  assert.deepEqual(near.images.map(({ head }) => head.seed), [7, 7]);
+  assert.match(near.images[1].head.parameters, /Variation seed: 21, Variation seed strength: 0.1/);
+  const distance = (a, b) => pixels(a).reduce((sum, v, i) => sum + Math.abs(v - pixels(b)[i]), 0);
+  assert.ok(!pixels(near).equals(pixels(from)) && distance(near, from) < distance(near, to) / 2);
+  assert.ok(distance(all, to) * 100 < distance(all, from), 'at 1 it is the other one');
+  const listed = await draw({ seeds: [20, 7], count: 2 });
+  assert.deepEqual(listed.images.map(({ head }) => head.seed), [20, 7]);
+  assert.ok(pixels(listed).equals(pixels(to)));
+  for (const [job, param, sentence] of [[{ variation_strength: 2 }, 'variation_strength', /is 2, 0 to 1/],
+    [{ seeds: [1], count: 2 }, 'seeds', /list of 2/], [{ seeds: ['a'], count: 1 }, 'seeds', /whole/], [{ seeds: [-3], count: 1 }, 'seed', /is -3/]]) {
+    const { status, body } = await draw(job);
+    assert.equal(status, 400, JSON.stringify(job));
+    assert.equal(body.error.param, param);
+    assert.match(body.error.message, sentence);
+  }
+});
+
 test('SIGTERM ends it in the middle of a job', async (t) => {
   const worker = await ready(t);
   const job = await worker.open('POST', '/internal/generate', long);

@@ -171,9 +171,10 @@ async function sdGenerate(req, res, job) {
       }
     }
     say({ event: 'phase', phase: 'decode' });
-    const parameters = parametersText(job, { width, height, steps, seed: seed + image });
+    const own = job.seeds?.[image] ?? seed + image;
+    const parameters = parametersText(job, { width, height, steps, seed: own });
     const png = makePng({ width, height, parameters, padding: plan('picture_bytes', 0) });
-    say({ event: 'image', index: image, seed: seed + image, width, height, parameters, bytes: png.length });
+    say({ event: 'image', index: image, seed: own, width, height, parameters, bytes: png.length });
     if (how === 'truncate') {
       res.write(png.subarray(0, 40));
       return stop();

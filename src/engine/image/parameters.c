@@ -29,6 +29,10 @@ void parameters_format(const struct parameters *p, struct buf *ret_text)
                p->cfg_scale, p->seed, p->width, p->height);
     optional_field(ret_text, "Model hash", p->model_hash);
     optional_field(ret_text, "Model", p->model);
+    if (p->variation_strength > 0)
+        buf_printf(ret_text,
+                   ", Variation seed: %" PRId64 ", Variation seed strength: %g",
+                   p->variation_seed, p->variation_strength);
     if (p->clip_skip > 1)
         buf_printf(ret_text, ", Clip skip: %d", p->clip_skip);
     if (p->has_start)

@@ -22,6 +22,8 @@ struct parameters {
     const char *scheduler; /* A1111's label, "Karras" */
     double cfg_scale;
     int64_t seed;
+    int64_t variation_seed;    /* only where the strength is above 0 */
+    double variation_strength; /* 0: left out */
     unsigned width;
     unsigned height;
     const char

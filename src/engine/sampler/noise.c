@@ -164,3 +164,42 @@ void noise_fill(struct noise *n, float *ret, size_t count)
         ret[i] = philox_normal(n->seed, n->calls, (uint32_t)i);
     n->calls++;
 }
+
+/* ---- variations ---- */
+
+/* the cosine of the angle between two columns */
+static double cosine(const float *x, const float *other, size_t rows, size_t columns)
+{
+    double xx = 0, yy = 0, xy = 0;
+
+    for (size_t i = 0; i < rows; i++) {
+        double a = (double)x[i * columns], b = (double)other[i * columns];
+
+        xx += a * a;
+        yy += b * b;
+        xy += a * b;
+    }
+    return xy / sqrt(xx * yy);
+}
+
+void noise_mix(float *x, const float *other, size_t rows, size_t columns,
+               double strength)
+{
+    double mean = 0;
+
+    for (size_t j = 0; j < columns; j++)
+        mean += cosine(x + j, other + j, rows, columns) / (double)columns;
+    for (size_t j = 0; j < columns; j++) {
+        double dot = cosine(x + j, other + j, rows, columns);
+        double angle = acos(dot < -1 ? -1 : dot > 1 ? 1 : dot);
+        double keep = sin((1 - strength) * angle) / sin(angle);
+        double take = sin(strength * angle) / sin(angle);
+
+        if (mean > 0.9995) {
+            keep = 1 - strength;
+            take = strength;
+        }
+        for (size_t i = j; i < rows * columns; i += columns)
+            x[i] = (float)(keep * (double)x[i] + take * (double)other[i]);
+    }
+}

@@ -37,5 +37,10 @@ struct noise {
 void noise_init(struct noise *n, enum noise_kind kind, uint64_t seed);
 /* `count` numbers of the standard normal distribution. */
 void noise_fill(struct noise *n, float *ret, size_t count);
+/* x, other [rows, columns] -> x, moved `strength` of the way to other, 0..1. Along a sphere for each column, so
+ * that it stays noise; in a straight line when the two are nearly the same. A latent's rows are H, its columns W C: so
+ * AUTOMATIC1111 mixes the noise of a seed with that of a variation. */
+void noise_mix(float *x, const float *other, size_t rows, size_t columns,
+               double strength);
 
 #endif

@@ -175,22 +175,57 @@ static int take_sampling(const json_t *body, struct image_request *r, struct err
     return 0;
 }
 
+/* One seed, or a list with one for each picture: then there are as many as it has. */
+static int take_seed(const json_t *body, const struct image_limits *limits,
+                     int64_t said, struct image_request *r, struct err *err)
+{
+    json_t *list = json_object_get(body, "seed");
+    size_t given = json_array_size(list), i;
+    json_t *seed;
+    char shown[64];
+
+    if (!json_is_array(list))
+        return body_whole(body, "seed", -1, UINT32_MAX, &r->seed, err);
+    if (given < 1 || given > (size_t)limits->max_count ||
+        (said && (size_t)said != given))
+        return err_set_param(err, ERR_INVALID, "seed",
+                             "seed has %zu numbers: one for each of %s%lld pictures is "
+                             "expected",
+                             given, said ? "" : "1 to ",
+                             said ? (long long)said : (long long)limits->max_count);
+    r->seeds = mem_alloc(given * sizeof(*r->seeds));
+    json_array_foreach(list, i, seed)
+    {
+        r->seeds[i] = json_integer_value(seed);
+        if (!json_is_integer(seed) || r->seeds[i] < 0 || r->seeds[i] > UINT32_MAX)
+            return err_set_param(err, ERR_INVALID, "seed",
+                                 "seed must be whole numbers from 0 to %u, not %s",
+                                 UINT32_MAX, body_shown(seed, shown, sizeof(shown)));
+    }
+    r->seed = r->seeds[0];
+    r->count = (int)given;
+    return 0;
+}
+
 static int take_numbers(const json_t *body, const struct image_limits *limits,
                         struct image_request *r, struct err *err)
 {
     static const char *const count_names[] = {"n", "batch_count", NULL};
     static const char *const step_names[] = {"steps", "sample_steps", NULL};
     static const char *const scale_names[] = {"cfg_scale", "guidance_scale", NULL};
-    int64_t count = 1, steps = 0;
+    int64_t count = 0, steps = 0;
 
     if (body_whole(body, body_name(body, count_names), 1, limits->max_count, &count,
                    err) ||
         body_whole(body, body_name(body, step_names), 1, limits->max_steps, &steps,
                    err) ||
         body_number(body, body_name(body, scale_names), 0, 30, &r->cfg_scale, err) ||
-        body_whole(body, "seed", -1, UINT32_MAX, &r->seed, err))
+        body_whole(body, "variation_seed", -1, UINT32_MAX, &r->variation_seed, err) ||
+        body_number(body, "variation_strength", 0, 1, &r->variation_strength, err) ||
+        take_seed(body, limits, count, r, err))
         return -1;
-    r->count = (int)count;
+    if (count)
+        r->count = (int)count;
     r->steps = (int)steps;
     return 0;
 }

@@ -35,6 +35,7 @@ void image_request_release(struct image_request *r)
     free(r->scheduler);
     free(r->dialect);
     free(r->rng);
+    free(r->seeds);
     free(r->start.image);
     free(r->start.mask);
     free(r->start.fill);
@@ -57,6 +58,7 @@ static const struct {
     {"s_tmax", offsetof(struct image_request, s_tmax)},
     {"s_noise", offsetof(struct image_request, s_noise)},
     {"r", offsetof(struct image_request, r)},
+    {"variation_strength", offsetof(struct image_request, variation_strength)},
 };
 
 void image_request_put_sampling(json_t *o, const struct image_request *r)
@@ -98,6 +100,15 @@ void image_request_put_start(json_t *o, const struct image_request *r)
     json_object_set_new(o, "start", start);
 }
 
+json_t *image_request_seeds(const struct image_request *r, int first)
+{
+    json_t *seeds = json_array();
+
+    for (int i = first; i < r->count; i++)
+        json_array_append_new(seeds, json_integer(r->seeds[i]));
+    return seeds;
+}
+
 json_t *image_request_json(const struct image_request *r)
 {
     json_t *o =
@@ -107,6 +118,10 @@ json_t *image_request_json(const struct image_request *r)
 
     put_text(o, "negative_prompt", r->negative_prompt);
     put_text(o, "model", r->model_path);
+    if (r->variation_seed >= 0)
+        json_object_set_new(o, "variation_seed", json_integer(r->variation_seed));
+    if (r->seeds)
+        json_object_set_new(o, "seeds", image_request_seeds(r, 0));
     image_request_put_sampling(o, r);
     image_request_put_start(o, r);
     return o;
@@ -162,6 +177,16 @@ static void take_start(const json_t *o, struct image_start *s)
     s->only_masked = json_is_true(json_object_get(o, "only_masked"));
 }
 
+static int64_t *seeds_of(const json_t *list)
+{
+    size_t count = json_array_size(list);
+    int64_t *seeds = mem_alloc((count + 1) * sizeof(*seeds));
+
+    for (size_t i = 0; i < count; i++)
+        seeds[i] = json_integer_value(json_array_get(list, i));
+    return seeds;
+}
+
 int image_request_from_json(const json_t *o, struct image_request *ret, struct err *err)
 {
     struct image_request r = IMAGE_REQUEST_DEFAULT;
@@ -185,6 +210,9 @@ int image_request_from_json(const json_t *o, struct image_request *ret, struct e
     r.count = (int)count;
     r.cfg_scale = json_is_number(scale) ? json_number_value(scale) : -1;
     r.seed = take_number(o, "seed", 0);
+    r.variation_seed = take_number(o, "variation_seed", -1);
+    if (json_array_size(json_object_get(o, "seeds")) == (size_t)r.count)
+        r.seeds = seeds_of(json_object_get(o, "seeds"));
     *ret = r;
     return 0;
 }

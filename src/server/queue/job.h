@@ -64,14 +64,18 @@ struct image_request {
     int count;        /* pictures, at least 1 */
     double cfg_scale; /* -1: the model's */
     int64_t seed;     /* of the first picture, the next ones count up; -1: random */
+    int64_t *seeds;   /* [count], each picture's own; NULL: none */
+    double
+        variation_strength; /* -1: none. Above 0 the seed stays and variation_seed counts up. */
+    int64_t variation_seed; /* -1: random */
     struct image_start start;
 };
 
 #define IMAGE_REQUEST_DEFAULT                                                          \
     {                                                                                  \
-        .count = 1, .cfg_scale = -1, .seed = -1, .eta = -1, .s_churn = -1,             \
-        .s_tmin = -1, .s_tmax = -1, .s_noise = -1, .r = -1, .ensd = -1,                \
-        .clip_skip = -1, .start = {                                                    \
+        .count = 1, .cfg_scale = -1, .seed = -1, .variation_strength = -1,             \
+        .variation_seed = -1, .eta = -1, .s_churn = -1, .s_tmin = -1, .s_tmax = -1,    \
+        .s_noise = -1, .r = -1, .ensd = -1, .clip_skip = -1, .start = {                \
             .strength = -1,                                                            \
             .mask_blur = -1,                                                           \
             .padding = -1                                                              \
@@ -83,6 +87,9 @@ void image_request_release(struct image_request *r);
 json_t *image_request_json(const struct image_request *r);
 int image_request_from_json(const json_t *o, struct image_request *ret,
                             struct err *err) MUST_CHECK;
+
+/* Those from picture `first` on; only where there are any. New reference. */
+json_t *image_request_seeds(const struct image_request *r, int first);
 
 /* The words and numbers of the sampling that are given, under the names that the worker knows, too. */
 void image_request_put_sampling(json_t *o, const struct image_request *r);

@@ -378,6 +378,8 @@ struct job_watch *job_queue_add(struct job_queue *q, const struct job_new *new,
     if (job->request.seed < 0)
         job->request.seed =
             draw_seed(); /* here, so that it is the same after a restart */
+    if (job->request.variation_strength > 0 && job->request.variation_seed < 0)
+        job->request.variation_seed = draw_seed();
     job->kept = new->kept;
     job->body = new->body;
     snprintf(job->id, sizeof(job->id), "job-%llx-%llu",

@@ -601,10 +601,18 @@ static bool wants_previews(const struct job *job)
 char *run_job_body(const struct job *job)
 {
     const struct image_request *r = &job->request;
-    json_t *body = json_pack("{s:s, s:I, s:i}", "prompt", r->prompt, "seed",
-                             (json_int_t)((r->seed + job->received) & 0xffffffff),
-                             "count", r->count - job->received);
+    bool varies = r->variation_strength > 0;
+    int64_t seed = varies ? r->seed : r->seed + job->received;
+    json_t *body =
+        json_pack("{s:s, s:I, s:i}", "prompt", r->prompt, "seed",
+                  (json_int_t)(seed & 0xffffffff), "count", r->count - job->received);
 
+    if (varies)
+        json_object_set_new(
+            body, "variation_seed",
+            json_integer((r->variation_seed + job->received) & 0xffffffff));
+    if (r->seeds)
+        json_object_set_new(body, "seeds", image_request_seeds(r, job->received));
     if (r->negative_prompt)
         json_object_set_new(body, "negative_prompt", json_string(r->negative_prompt));
     if (r->width)

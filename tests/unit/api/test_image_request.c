@@ -91,6 +91,16 @@ static void sentences_name_field_rule_and_value(void **state)
          "n",
          "n must be a whole number from 1 to 10, not "
          "{\"a\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16..."},
+        {"{\"prompt\":\"a\",\"seed\":[1,2],\"n\":3}", "seed",
+         "seed has 2 numbers: one for each of 3 pictures is expected"},
+        {"{\"prompt\":\"a\",\"seed\":[]}", "seed",
+         "seed has 0 numbers: one for each of 1 to 10 pictures is expected"},
+        {"{\"prompt\":\"a\",\"seed\":[1,-1]}", "seed",
+         "seed must be whole numbers from 0 to 4294967295, not -1"},
+        {"{\"prompt\":\"a\",\"seed\":\"1\"}", "seed",
+         "seed must be a whole number from -1 to 4294967295, not \"1\""},
+        {"{\"prompt\":\"a\",\"variation_strength\":1.5}", "variation_strength",
+         "variation_strength must be a number from 0 to 1, not 1.5"},
         {"{\"prompt\":\"a\",\"size\":\"\\u00fc\"}", "size",
          "size must be WIDTHxHEIGHT, such as 512x512, or auto, not \"\\u00FC\""},
         {"{\"prompt\":\"a\",\"width\":2056}", "width",
@@ -119,7 +129,7 @@ static void a_request_survives_the_disk(void **state)
         "\"steps\":7,\"cfg_scale\":3.5,\"seed\":5,\"sampler\":\"DPM++ SDE "
         "Karras\",\"dialect\":\"comfy\",\"rng\":\"cpu\",\"eta\":0,\"s_churn\":3,"
         "\"s_tmin\":0.1,\"s_tmax\":9,\"s_noise\":1.003,\"r\":0.4,\"ensd\":31337,"
-        "\"clip_skip\":2}";
+        "\"clip_skip\":2,\"variation_strength\":0.25,\"variation_seed\":9}";
     struct image_ask ask;
     struct image_request again;
     struct err err = {0};
@@ -131,13 +141,34 @@ static void a_request_survives_the_disk(void **state)
     json_t *twice = image_request_json(&again);
 
     assert_true(json_equal(kept, twice));
-    assert_int_equal(json_object_size(kept), 7 + 1 + 4 + 6 + 2);
+    assert_int_equal(json_object_size(kept), 7 + 1 + 4 + 6 + 2 + 2);
     assert_string_equal(again.sampler, "dpmpp_sde");
     assert_string_equal(again.scheduler, "karras");
     assert_true(again.eta == 0 && again.r == 0.4 && again.ensd == 31337);
     assert_int_equal(again.clip_skip, 2);
+    assert_true(again.variation_strength == 0.25 && again.variation_seed == 9);
     json_decref(kept);
     json_decref(twice);
+    image_request_release(&again);
+    image_ask_release(&ask);
+}
+
+static void seeds_may_be_a_list(void **state)
+{
+    struct image_ask ask = {0};
+    struct image_request again;
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(parse("{\"prompt\":\"a\",\"seed\":[7,4294967295,0]}", &ask, &err),
+                     0);
+    assert_int_equal(ask.request.count, 3);
+    json_t *kept = image_request_json(&ask.request);
+    assert_int_equal(image_request_from_json(kept, &again, &err), 0);
+    assert_int_equal(again.seeds[0], 7);
+    assert_int_equal(again.seeds[1], 4294967295);
+    assert_int_equal(again.seeds[2], 0);
+    json_decref(kept);
     image_request_release(&again);
     image_ask_release(&ask);
 }
@@ -149,6 +180,7 @@ int main(void)
         cmocka_unit_test(null_is_absent_and_whole_floats_are_whole),
         cmocka_unit_test(a_label_may_carry_its_scheduler),
         cmocka_unit_test(a_request_survives_the_disk),
+        cmocka_unit_test(seeds_may_be_a_list),
         cmocka_unit_test(sentences_name_field_rule_and_value),
     };
 

@@ -122,6 +122,43 @@ static void cpu_goes_on_after_many(void **state)
     ASSERT_NEAR(x, 0.216695, -0.103571, -0.019730, -0.734738);
 }
 
+/* [C, H, W] as torch has it -> [H, W, C], rows of H; the numbers of noise_torch.py */
+static void draw_latent(uint64_t seed, float *ret)
+{
+    struct noise n;
+    float x[4 * 8 * 6];
+
+    noise_init(&n, NOISE_CPU, seed);
+    noise_fill(&n, x, 4 * 8 * 6);
+    for (int c = 0; c < 4; c++)
+        for (int i = 0; i < 8 * 6; i++)
+            ret[i * 4 + c] = x[c * 8 * 6 + i];
+}
+
+static void variations_are_mixed_on_a_sphere(void **state)
+{
+    float x[4 * 8 * 6], other[4 * 8 * 6], same[4 * 8 * 6], row[6];
+
+    (void)state;
+    draw_latent(42, x);
+    draw_latent(43, other);
+    noise_mix(x, other, 8, 24, 0.3);
+    for (int w = 0; w < 6; w++)
+        row[w] = x[(2 * 6 + w) * 4 + 1];
+    ASSERT_NEAR(row, 0.379876, 0.550165, -0.818060, 0.888894, 1.706387, 0.539550);
+    for (int w = 0; w < 6; w++)
+        row[w] = x[(7 * 6 + w) * 4 + 3];
+    ASSERT_NEAR(row, -2.064580, 0.313418, 1.393216, -0.784524, 1.033511, 0.429825);
+    draw_latent(42, x);
+    memcpy(same, x, sizeof(x));
+    noise_mix(x, same, 8, 24, 0.3); /* no angle between them, no division by it */
+    for (size_t i = 0; i < 4 * 8 * 6; i++)
+        assert_true(fabs((double)(x[i] - same[i])) < 1e-6);
+    noise_mix(x, other, 8, 24, 1);
+    for (size_t i = 0; i < 4 * 8 * 6; i++)
+        assert_true(fabs((double)(x[i] - other[i])) < 1e-5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -131,6 +168,7 @@ int main(void)
         cmocka_unit_test(cpu_redraws_the_last_block),
         cmocka_unit_test(cpu_matches_torch_one_by_one),
         cmocka_unit_test(cpu_uses_32_bits_of_the_seed),
+        cmocka_unit_test(variations_are_mixed_on_a_sphere),
         cmocka_unit_test(cpu_goes_on_after_many),
     };
 
