@@ -9,6 +9,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,21 +108,35 @@ static int take(const struct args_option *o, const char *text, void *into,
     return rc;
 }
 
+/* One string for each word, or all of them in one. */
+static void keep_operands(const struct args_command *c, char **words, int n, void *into)
+{
+    char **target = (char **)((char *)into + c->operand_at);
+    struct buf joined = {0};
+
+    if (c->operand == ARGS_TWO) {
+        target[0] = mem_strdup(words[0]);
+        target[1] = mem_strdup(words[1]);
+        return;
+    }
+    for (int i = 0; i < n; i++)
+        buf_printf(&joined, "%s%s", i ? " " : "", words[i]);
+    *target = buf_take(&joined);
+}
+
 static int take_operands(const struct args_command *c, char **words, int n, void *into,
                          struct err *err)
 {
-    struct buf joined = {0};
+    static const int most[] = {
+        [ARGS_NONE] = 0, [ARGS_ONE] = 1, [ARGS_TWO] = 2, [ARGS_WORDS] = INT_MAX};
 
-    if (n == 0 && c->operand != ARGS_NONE)
+    if ((n == 0 && c->operand != ARGS_NONE) || (n == 1 && c->operand == ARGS_TWO))
         return err_set(err, ERR_INVALID, "%s is missing", c->operand_name);
-    if ((n > 0 && c->operand == ARGS_NONE) || (n > 1 && c->operand == ARGS_ONE))
+    if (n > most[c->operand])
         return err_set(err, ERR_INVALID, "'%s' is one word too many",
-                       words[c->operand == ARGS_ONE]);
-    if (c->operand == ARGS_NONE)
-        return 0;
-    for (int i = 0; i < n; i++)
-        buf_printf(&joined, "%s%s", i ? " " : "", words[i]);
-    *(char **)((char *)into + c->operand_at) = buf_take(&joined);
+                       words[most[c->operand]]);
+    if (c->operand != ARGS_NONE)
+        keep_operands(c, words, n, into);
     return 0;
 }
 

@@ -31,7 +31,7 @@ struct args_option {
     const char *help;
 };
 
-enum args_operand { ARGS_NONE, ARGS_ONE, ARGS_WORDS };
+enum args_operand { ARGS_NONE, ARGS_ONE, ARGS_TWO, ARGS_WORDS };
 
 struct args_command {
     const char *name;
@@ -40,7 +40,8 @@ struct args_command {
     const struct args_option *options; /* ended by an empty one */
     enum args_operand operand;
     const char *operand_name; /* "PROMPT" */
-    size_t operand_at; /* offsetof a char *: all words joined by blanks; free it */
+    size_t operand_at;        /* offsetof a char *: all words joined by blanks; free it.
+                          ARGS_TWO: of two, one for each */
 };
 
 /* Values go into *into. 0: go on; -1: exit with *ret_exit (help was printed, or a sentence about the mistake). */

@@ -12,6 +12,7 @@ enum cli_exit {
 
 /* argv[0] is the command's name; each returns an enum cli_exit. */
 int cli_draw(int argc, char **argv);
+int cli_upscale(int argc, char **argv);
 int cli_write(int argc, char **argv);
 int cli_status(int argc, char **argv);
 int cli_models(int argc, char **argv);

@@ -1,12 +1,7 @@
 /* mysti draw: one picture job, followed by its event stream. The stream's comments carry the place in the queue and
  * the steps and feed the bar; each finished picture is one event and is written at once, so that of four pictures
  * three are there when the fourth fails.
- *
- * Ctrl-C: the handler says so and leaves the process. The kernel closes the connection, which is how any client tells
- * the server that it wants nothing more; a cancel request of its own would have to wait for an answer and could
- * hit somebody else's job. */
-#include "base/base64.h"
-#include "base/buf.h"
+ */
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/sampling.h"
@@ -15,14 +10,12 @@
 #include "cli/bar.h"
 #include "cli/cli.h"
 #include "cli/client.h"
+#include "cli/picture.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 struct draw {
     const char *server, *out, *size, *negative, *sampler, *scheduler, *dialect, *rng,
@@ -39,17 +32,6 @@ struct draw {
     bool has_failed;
 };
 
-static void on_interrupt(int signal)
-{
-    static const char text[] = "\ncancelled\n";
-
-    (void)signal;
-    if (write(2, text, sizeof(text) - 1) < 0) {
-        /* nobody to tell */
-    }
-    _exit(CLI_INTERRUPTED);
-}
-
 /* "out.png" -> "out-2.png" when several pictures are wanted */
 static char *picture_path(const struct draw *d, int index)
 {
@@ -60,15 +42,6 @@ static char *picture_path(const struct draw *d, int index)
     if (!dot)
         return mem_printf("%s-%d", d->out, index + 1);
     return mem_printf("%.*s-%d%s", (int)(dot - d->out), d->out, index + 1, dot);
-}
-
-static int write_stdout(const struct buf *png, struct err *err)
-{
-    if (fwrite(png->data, 1, png->len, stdout) != png->len || fflush(stdout))
-        return err_set(err, ERR_STORAGE,
-                       "cannot write the picture to standard output: %s",
-                       strerror(errno));
-    return 0;
 }
 
 static void say_loras(const json_t *loras)
@@ -89,27 +62,13 @@ static void say_loras(const json_t *loras)
 
 static int save(struct draw *d, const json_t *event, struct err *err)
 {
-    const char *text = json_string_value(json_object_get(event, "b64_json"));
     const json_t *index = json_object_get(event, "index");
     const json_t *seed = json_object_get(event, "seed");
     const char *warning = json_string_value(json_object_get(event, "warning"));
     int number = index ? (int)json_integer_value(index) : d->pictures;
-    struct buf png = {0};
-    char *path;
-    int rc;
+    char *path = picture_path(d, number);
+    int rc = picture_write(event, path, err);
 
-    if (!text)
-        return err_set(err, ERR_BAD_GATEWAY,
-                       "the server sent an event without a picture");
-    if (base64_decode(text, &png, err)) {
-        buf_release(&png);
-        return err_wrap(err, "the picture in the answer");
-    }
-    path = picture_path(d, number);
-    if (strcmp(d->out, "-") == 0)
-        rc = write_stdout(&png, err);
-    else
-        rc = file_write_atomic(path, png.data, png.len, 0644, err);
     bar_clear(&d->bar);
     if (rc == 0 && !d->quiet && strcmp(d->out, "-") != 0)
         printf("%s  seed %lld\n", path, (long long)json_integer_value(seed));
@@ -118,7 +77,6 @@ static int save(struct draw *d, const json_t *event, struct err *err)
         say_loras(json_object_get(event, "loras"));
     if (warning && !d->quiet) /* the server could not keep its own copy */
         fprintf(stderr, "mysti draw: %s\n", warning);
-    buf_release(&png);
     free(path);
     d->pictures++;
     return rc;
@@ -221,7 +179,7 @@ static int draw(struct draw *d)
 
     if (check(d, &err))
         return client_complain("draw", CLI_USAGE, &err);
-    signal(SIGINT, on_interrupt);
+    picture_catch_interrupt();
     bar_init(&d->bar, d->quiet ? BAR_NEVER : d->progress ? BAR_ALWAYS : BAR_AUTO);
     bar_set(&d->bar, 0, 0, "connecting");
     rc = client_stream(client_server(d->server), "/v1/images/generations", request(d),

@@ -13,6 +13,7 @@ static const struct command {
     const char *help;
 } commands[] = {
     {"draw", cli_draw, "a picture of a prompt, into a PNG file"},
+    {"upscale", cli_upscale, "a picture made larger"},
     {"write", cli_write, "an answer of the text model, as it comes"},
     {"status", cli_status, "the server, its workers, the memory"},
     {"models", cli_models, "what can be loaded, what is"},

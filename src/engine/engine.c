@@ -59,6 +59,8 @@ int engine_open(struct engine **ret_engine, const struct engine_options *options
     }
     for (int i = 0; i < ENGINE_LORA_FOLDERS && options->lora_folders[i]; i++)
         engine->lora_folders[i] = mem_strdup(options->lora_folders[i]);
+    if (options->upscaler_folder)
+        engine->upscaler_folders[0] = mem_strdup(options->upscaler_folder);
     *ret_engine = engine;
     return 0;
 }
@@ -70,6 +72,7 @@ void engine_close(struct engine *engine)
     backend_close(engine->backend);
     for (int i = 0; i < ENGINE_LORA_FOLDERS; i++)
         free(engine->lora_folders[i]);
+    free(engine->upscaler_folders[0]);
     free(engine);
 }
 

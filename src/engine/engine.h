@@ -33,6 +33,7 @@ struct engine_options {
     int threads;           /* 0: one per processor core */
     /* Where the LoRAs of prompts are, the first one first; NULL: no more. Copied. */
     const char *lora_folders[ENGINE_LORA_FOLDERS];
+    const char *upscaler_folder; /* where upscalers are; NULL: nowhere. Copied. */
 };
 
 int engine_open(struct engine **ret_engine, const struct engine_options *options,
@@ -224,9 +225,10 @@ int engine_generate(struct engine_model *model, const struct engine_job *job,
 /* A network of the ESRGAN family, in whatever of its formats. */
 struct engine_upscaler;
 
-/* Opens the file and checks its tensors; its weights are packed by the first job. */
+/* Opens the file and checks its tensors; its weights are packed by the first job. name: an absolute path, or a file's
+ * in the upscaler folder, with or without its ending; one that is not there is ERR_INVALID of "upscaler". */
 int engine_upscaler_open(struct engine_upscaler **ret, struct engine *engine,
-                         const char *path, struct err *err) MUST_CHECK;
+                         const char *name, struct err *err) MUST_CHECK;
 void engine_upscaler_close(struct engine_upscaler *upscaler); /* NULL is fine */
 
 struct engine_upscaler_info {
@@ -244,7 +246,7 @@ void engine_upscaler_info(const struct engine_upscaler *upscaler,
 
 struct engine_upscale {
     struct engine_file image;
-    double factor;      /* 1..ENGINE_MAX_FACTOR */
+    double factor;      /* 1..ENGINE_MAX_FACTOR; 0: the upscaler's own, 2 without one */
     const char *method; /* without an upscaler: "lanczos", "nearest" */
     int tile;    /* pixels of the picture that the network sees at once, 0: 192 */
     int overlap; /* of two tiles beside each other, at most half a tile; 0: 32 */

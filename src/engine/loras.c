@@ -2,8 +2,8 @@
  * matters to DoRA, which measures what is there before it, and to the last bit of every sum. */
 #include "engine/loras.h"
 
-#include "base/lora_folder.h"
 #include "base/mem.h"
+#include "base/named_files.h"
 #include "engine/lora/tags.h"
 
 #include <string.h>
@@ -43,9 +43,11 @@ void loras_close(struct loras *l)
 static int open_one(struct loaded *to, const struct engine_model *model,
                     const struct lora_tag *tag, struct err *err)
 {
+    const struct named_search search = {model->engine->lora_folders, "LoRA", "prompt"};
+
     to->name = mem_strdup(tag->name);
     to->strength = tag->strength;
-    if (lora_folder_find(model->engine->lora_folders, tag->name, &to->path, err))
+    if (named_file_find(&search, tag->name, &to->path, err))
         return -1;
     if (stat(to->path, &to->file))
         memset(&to->file, 0, sizeof(to->file)); /* opening it says why */

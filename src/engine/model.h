@@ -12,6 +12,7 @@
 struct engine {
     struct backend *backend;
     char *lora_folders[ENGINE_LORA_FOLDERS + 1]; /* NULL at the end */
+    char *upscaler_folders[2];
 };
 
 enum stage {

@@ -173,7 +173,7 @@ static void on_phase(void *user, enum engine_phase phase, int image)
 {
     struct run *run = user;
 
-    if (phase == ENGINE_PHASE_SAMPLE)
+    if (phase == ENGINE_PHASE_SAMPLE || phase == ENGINE_PHASE_UPSCALE)
         run->sampling_ns = run->rested_ns = clock_ns();
     post_line(run->c,
               json_pack("{s:s, s:s, s:i}", "event", "phase", "phase",
@@ -312,21 +312,44 @@ static void take_place(struct compute *c)
     cage_place_compute(place);
 }
 
+/* The job is right and begins. */
+static void start_drawing(struct compute *c)
+{
+    struct message *started = mem_zalloc(sizeof(*started));
+
+    take_place(c);
+    started->event = COMPUTE_STARTED;
+    post(c, started);
+}
+
+static struct engine_events events_of(struct run *run)
+{
+    return (struct engine_events){.on_lora = on_lora,
+                                  .on_phase = on_phase,
+                                  .on_step = on_step,
+                                  .wants_preview = wants_preview,
+                                  .on_preview = on_preview,
+                                  .on_image = on_image,
+                                  .is_cancelled = is_cancelled,
+                                  .user = run};
+}
+
+static struct run run_of(struct compute *c, struct task *task)
+{
+    return (struct run){.c = c,
+                        .task = task,
+                        .count = 1,
+                        .began_ns = clock_ns(),
+                        .sampling_ns = clock_ns()};
+}
+
 static int run_generate(struct compute *c, struct task *task)
 {
     struct engine_job job;
-    struct run run = {
-        .c = c, .task = task, .began_ns = clock_ns(), .sampling_ns = clock_ns()};
+    struct run run = run_of(c, task);
+    const struct engine_events events = events_of(&run);
     struct request_files files = {0};
     int rc = -1;
-    const struct engine_events events = {.on_lora = on_lora,
-                                         .on_phase = on_phase,
-                                         .on_step = on_step,
-                                         .wants_preview = wants_preview,
-                                         .on_preview = on_preview,
-                                         .on_image = on_image,
-                                         .is_cancelled = is_cancelled,
-                                         .user = &run};
 
     if (!c->model)
         return no_model(&task->err);
@@ -334,15 +357,41 @@ static int run_generate(struct compute *c, struct task *task)
     if (request_read_files(&task->request, &files, &job, &task->err) ||
         admit(c, &job, &task->err))
         goto out;
-    take_place(c);
     run.count = job.count;
     run.steps = job.steps;
-    struct message *started = mem_zalloc(sizeof(*started));
-    started->event = COMPUTE_STARTED;
-    post(c, started);
+    start_drawing(c);
     rc = engine_generate(c->model, &job, &events, &task->err);
 out:
     request_files_release(&files);
+    return rc;
+}
+
+/* ---- upscale ---- */
+
+/* The network is there for one job: it is read in a second, and kept it would have to be counted as resident. */
+static int run_upscale(struct compute *c, struct task *task)
+{
+    struct run run = run_of(c, task);
+    const struct engine_events events = events_of(&run);
+    struct upscale_request up;
+    int rc = -1;
+
+    if (!c->engine) {
+        task->err = c->open_err;
+        return -1;
+    }
+    if (upscale_request_open(&up, &task->request, c->engine, &task->err) == 0 &&
+        engine_upscale_estimate(up.upscaler, &up.job, &task->estimate, &task->err) ==
+            0) {
+        if (task->kind == TASK_ESTIMATE) {
+            rc = 0;
+        } else if (room_check(ROOM_MEMINFO, task->estimate.peak_bytes, &task->err) ==
+                   0) {
+            start_drawing(c);
+            rc = engine_upscale(up.upscaler, &up.job, &events, &task->err);
+        }
+    }
+    upscale_request_release(&up);
     return rc;
 }
 
@@ -351,7 +400,8 @@ out:
 static int run_open(struct compute *c, struct err *err)
 {
     struct engine_options options = {.backend = c->options.backend,
-                                     .threads = c->options.threads};
+                                     .threads = c->options.threads,
+                                     .upscaler_folder = c->options.upscaler_folder};
 
     memcpy(options.lora_folders, c->options.lora_folders, sizeof(options.lora_folders));
     if (engine_open(&c->engine, &options, &c->open_err)) {
@@ -437,9 +487,9 @@ static int run_task(struct compute *c, struct task *task)
         c->model = NULL;
         return 0;
     case TASK_ESTIMATE:
-        return run_estimate(c, task);
+        return task->request.upscaler ? run_upscale(c, task) : run_estimate(c, task);
     case TASK_GENERATE:
-        return run_generate(c, task);
+        return task->request.upscaler ? run_upscale(c, task) : run_generate(c, task);
     }
     return 0;
 }

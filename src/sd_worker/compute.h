@@ -46,6 +46,7 @@ struct compute_options {
     uv_loop_t *loop;
     const char *backend;                           /* NULL: the best */
     const char *lora_folders[ENGINE_LORA_FOLDERS]; /* NULL: no more */
+    const char *upscaler_folder;
     int threads;
     struct sharing_place place; /* of the threads while they draw */
     void (*on_event)(void *user, enum compute_event event, const struct buf *data);

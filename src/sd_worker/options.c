@@ -21,14 +21,15 @@ static const char usage[] =
     "  --backend NAME        one of: %s\n"
     "  --lora-dir FOLDER     where the LoRAs of prompts are; up to 4 times, the first\n"
     "                        goes first\n"
+    "  --upscaler-dir FOLDER where upscalers are\n"
     "  --sharing POLICY      who goes first on the processor and the graphics card:\n"
     "                        text-first (default), equal or image-first\n"
     "  --verbose             log every step\n"
     "  --version, --help\n";
 
 static const char *const long_names[] = {
-    "listen-port", "model",   "inspect", "threads", "backend",
-    "lora-dir",    "sharing", "verbose", "version", "help"};
+    "listen-port",  "model",   "inspect", "threads", "backend", "lora-dir",
+    "upscaler-dir", "sharing", "verbose", "version", "help"};
 
 static int mistake(const struct err *err)
 {
@@ -74,17 +75,19 @@ static int add_folder(struct options *o, const char *folder, struct err *err)
 
 int options_parse(struct options *ret, int argc, char **argv)
 {
-    static const struct option longs[] = {{"listen-port", required_argument, NULL, 'p'},
-                                          {"model", required_argument, NULL, 'm'},
-                                          {"inspect", required_argument, NULL, 'i'},
-                                          {"threads", required_argument, NULL, 't'},
-                                          {"backend", required_argument, NULL, 'b'},
-                                          {"lora-dir", required_argument, NULL, 'l'},
-                                          {"sharing", required_argument, NULL, 's'},
-                                          {"verbose", no_argument, NULL, 'v'},
-                                          {"version", no_argument, NULL, 'V'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {0}};
+    static const struct option longs[] = {
+        {"listen-port", required_argument, NULL, 'p'},
+        {"model", required_argument, NULL, 'm'},
+        {"inspect", required_argument, NULL, 'i'},
+        {"threads", required_argument, NULL, 't'},
+        {"backend", required_argument, NULL, 'b'},
+        {"lora-dir", required_argument, NULL, 'l'},
+        {"upscaler-dir", required_argument, NULL, 'u'},
+        {"sharing", required_argument, NULL, 's'},
+        {"verbose", no_argument, NULL, 'v'},
+        {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},
+        {0}};
     struct err err = {0};
     int rc = 0;
 
@@ -106,6 +109,9 @@ int options_parse(struct options *ret, int argc, char **argv)
             break;
         case 'b':
             ret->backend = optarg;
+            break;
+        case 'u':
+            ret->upscaler_folder = optarg;
             break;
         case 'l':
             rc = add_folder(ret, optarg, &err);

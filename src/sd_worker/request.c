@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 
 #define FILE_MAX_BYTES ((size_t)256 * 1024 * 1024)
 
@@ -174,6 +175,29 @@ static int take_start(struct request *r, const json_t *job, struct err *err)
     return 0;
 }
 
+/* "upscale": {"upscaler": "lanczos", "factor": 2} */
+static int take_upscale(struct request *r, const json_t *job, struct err *err)
+{
+    const json_t *o = json_object_get(job, "upscale");
+
+    if (!o || json_is_null(o))
+        return 0;
+    if (!json_is_object(o))
+        return err_set_param(err, ERR_INVALID, "upscale",
+                             "'upscale' must be an object");
+    if (take_string(o, "upscaler", &r->upscaler, err) ||
+        take_scale(o, "factor", &r->factor, err))
+        return -1;
+    if (!r->upscaler || !file_is_confined(r->upscaler))
+        return err_set_param(err, ERR_INVALID, "upscaler",
+                             "'upscale' needs an 'upscaler', which is no path to "
+                             "somewhere else");
+    if (!r->image)
+        return err_set_param(err, ERR_INVALID, "image",
+                             "'upscale' needs a picture: 'start' with its 'image'");
+    return 0;
+}
+
 int request_parse(struct request *ret, enum request_kind kind, const char *json,
                   size_t len, struct err *err)
 {
@@ -206,9 +230,12 @@ int request_parse(struct request *ret, enum request_kind kind, const char *json,
     if (!json_is_object(object))
         rc = err_set(err, ERR_INVALID, "the job must be a JSON object");
     else
-        rc = take_fields(ret, object, err) || take_start(ret, object, err) ? -1 : 0;
+        rc = take_fields(ret, object, err) || take_start(ret, object, err) ||
+                     take_upscale(ret, object, err)
+                 ? -1
+                 : 0;
     json_decref(object);
-    if (rc == 0 && kind == REQUEST_GENERATE && !ret->prompt)
+    if (rc == 0 && kind == REQUEST_GENERATE && !ret->prompt && !ret->upscaler)
         rc = err_set_param(err, ERR_INVALID, "prompt", "the job has no 'prompt'");
     return rc;
 }
@@ -317,5 +344,24 @@ void request_release(struct request *r)
     free(r->mask);
     free(r->fill);
     free(r->seeds);
+    free(r->upscaler);
     *r = (struct request){0};
+}
+
+int upscale_request_open(struct upscale_request *ret, const struct request *r,
+                         struct engine *engine, struct err *err)
+{
+    *ret = (struct upscale_request){.job.factor = r->factor};
+    if (strcasecmp(r->upscaler, "lanczos") == 0 ||
+        strcasecmp(r->upscaler, "nearest") == 0)
+        ret->job.method = r->upscaler;
+    else if (engine_upscaler_open(&ret->upscaler, engine, r->upscaler, err))
+        return -1;
+    return read_one(r->image, "image", &ret->image, &ret->job.image, err);
+}
+
+void upscale_request_release(struct upscale_request *u)
+{
+    engine_upscaler_close(u->upscaler);
+    buf_release(&u->image);
 }

@@ -24,6 +24,9 @@ struct request {
     double strength, mask_blur;
     int padding;
     bool is_cropped, only_masked;
+    /* the picture is not changed but made larger: a method ("lanczos", "nearest") or an upscaler's name; NULL: not */
+    char *upscaler;
+    double factor;
     int64_t preview_ms; /* at most one preview in so long a time; -1: none */
 };
 
@@ -44,5 +47,15 @@ int request_read_files(const struct request *r, struct request_files *ret,
                        struct engine_job *job, struct err *err) MUST_CHECK;
 void request_files_release(struct request_files *f);
 void request_release(struct request *r);
+
+/* A request to make a picture larger, with its file and its network. Release it also when it could not be opened. */
+struct upscale_request {
+    struct engine_upscaler *upscaler; /* NULL: a method alone */
+    struct buf image;
+    struct engine_upscale job;
+};
+int upscale_request_open(struct upscale_request *ret, const struct request *r,
+                         struct engine *engine, struct err *err) MUST_CHECK;
+void upscale_request_release(struct upscale_request *u);
 
 #endif

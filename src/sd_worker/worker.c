@@ -445,6 +445,7 @@ int worker_new(uv_loop_t *loop, const struct options *options, int threads, char
                                       .user = w};
 
     memcpy(compute.lora_folders, options->lora_folders, sizeof(compute.lora_folders));
+    compute.upscaler_folder = options->upscaler_folder;
     w->token = token;
     w->sharing = options->sharing;
     w->verbose = options->verbose;

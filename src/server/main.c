@@ -172,9 +172,10 @@ static void welcome(void *user, int id)
     char *folder;
 
     (void)id;
-    if (p->is_welcomed || !supervisor_is_ready(p->server.supervisor, WORKER_SD) ||
+    if (p->is_welcomed ||
+        !supervisor_is_ready(p->server.supervisor, WORKER_SD, NEED_MODEL) ||
         !supervisor_is_ready(p->server.supervisor,
-                             supervisor_default_text(p->server.supervisor)))
+                             supervisor_default_text(p->server.supervisor), NEED_MODEL))
         return;
     p->is_welcomed = true;
     systemd_notify(&p->systemd, "STATUS=Serving on port %d", p->server.port);

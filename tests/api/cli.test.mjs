@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { writeGguf } from '../support/models.mjs';
+import { makePng } from '../support/png.mjs';
 import { binFolder, freePort, startServer, until } from '../support/server.mjs';
 
 const program = join(binFolder, 'mysti');
@@ -23,6 +24,10 @@ function start(args, { server, env = {}, input } = {}) {
   run.end = new Promise((done) => child.on('close', (code, signal) => done({ code, signal, out: run.out.toString(), err: run.err, raw: run.out })));
   return run;
 }
+function writePicture(name) {
+  writeFileSync(join(folder, name), makePng({ width: 32, height: 32 }));
+  return join(folder, name);
+}
 // from a PNG's first chunk
 const sizeOf = (png) => (png.toString('latin1', 1, 4) === 'PNG' ? [png.readUInt32BE(16), png.readUInt32BE(20)] : []);
 const mysti = (args, options) => start(args, options).end;
@@ -30,7 +35,7 @@ const mysti = (args, options) => start(args, options).end;
 test('help, version and mistakes need no server', async () => {
   const help = await mysti(['--help']);
   assert.equal(help.code, 0);
-  for (const command of ['draw', 'write', 'status', 'models', 'load', 'unload', 'leave']) {
+  for (const command of ['draw', 'upscale', 'write', 'status', 'models', 'load', 'unload', 'leave']) {
     assert.match(help.out, new RegExp(`^  ${command} `, 'm'));
     const own = await mysti([command, '--help']);
     assert.equal(own.code, 0);
@@ -42,7 +47,8 @@ test('help, version and mistakes need no server', async () => {
     [[], /Usage/], [['drow'], /perhaps 'draw'/], [['draw'], /PROMPT is missing/], [['draw', 'x', '--sampel', 'a'], /perhaps --sampler/],
     [['draw', 'x', '-o'], /--out needs a value/], [['draw', 'x', '--steps', '0'], /1 to 150/], [['draw', 'x', '--cfg', 'high'], /--cfg/],
     [['draw', 'x', '-o', '-', '--count', '2'], /one picture/],
-    [['models', 'x'], /one word too many/], [['load'], /NAME is missing/], [['unload', 'everything'], /'sd' .* 'llm'/], [['leave'], /yes\|no \[ID\] is missing/], [['leave', 'perhaps'], /'perhaps' is neither 'yes' nor 'no'/], [['leave', 'yes', 'all'], /ID/], [['status', '--jsn'], /perhaps --json/],
+    [['models', 'x'], /one word too many/], [['upscale', 'x'], /IN OUT is missing/], [['upscale', 'a', 'b', 'c'], /'c' is one word too many/],
+    [['upscale', 'a', 'b', '-f', '9'], /1 and 8/], [['upscale', 'no-such.png', 'b'], /no-such\.png/], [['load'], /NAME is missing/], [['unload', 'everything'], /'sd' .* 'llm'/], [['leave'], /yes\|no \[ID\] is missing/], [['leave', 'perhaps'], /'perhaps' is neither 'yes' nor 'no'/], [['leave', 'yes', 'all'], /ID/], [['status', '--jsn'], /perhaps --json/],
   ];
   for (const [args, text] of wrong) {
     const run = await mysti(args);
@@ -111,7 +117,7 @@ test('inspect says what a file is, without a server', async () => {
 
 test('no server there is exit code 3, and the sentence says where it looked', async () => {
   const port = await freePort();
-  for (const args of [['draw', 'x'], ['write', 'x'], ['status'], ['models'], ['load', 'x'], ['unload', 'sd'], ['leave', 'yes']]) {
+  for (const args of [['draw', 'x'], ['upscale', writePicture('sent.png'), 'y.png'], ['write', 'x'], ['status'], ['models'], ['load', 'x'], ['unload', 'sd'], ['leave', 'yes']]) {
     const run = await mysti([...args, '--server', `http://127.0.0.1:${port}`]);
     assert.equal(run.code, 3, args[0]);
     assert.match(run.err, new RegExp(`no server at http://127.0.0.1:${port}`));
@@ -163,6 +169,24 @@ test('draw shows a bar', async (t) => {
   assert.match(run.err, /\[#{12}-{18}\] 2\/5 drawing/);
   assert.match(run.err, /s left/);
   assert.ok(run.err.endsWith('\r\x1b[K'), 'the bar is wiped away');
+});
+
+test('upscale sends the picture and writes the larger one', async (t) => {
+  const server = await startServer(t, { sd: { step_ms: 40, default_steps: 5 } });
+  const [sent, out] = [writePicture('small.png'), join(folder, 'large.png')];
+  const run = await mysti(['upscale', sent, out, '-u', 'x4', '--factor', '2.5', '--progress'], { server });
+  assert.equal(run.code, 0, run.err);
+  assert.equal(run.out, `${out}  128x128\n`);
+  assert.match(run.err, /2\/5 upscaling/);
+  assert.deepEqual(sizeOf(readFileSync(out)), [128, 128]);
+  const jobs = () => server.requests('sd', '/internal/generate').map((r) => JSON.parse(r.body).upscale);
+  assert.deepEqual(jobs(), [{ upscaler: 'x4', factor: 2.5 }]);
+  const pipe = await mysti(['upscale', sent, '-', '-q'], { server });
+  assert.deepEqual([pipe.code, pipe.err, sizeOf(pipe.raw)], [0, '', [128, 128]]);
+  assert.deepEqual(jobs()[1], { upscaler: 'lanczos', factor: 0 });
+  const refused = await mysti(['upscale', sent, out, '-u', '../x4'], { server });
+  assert.equal(refused.code, 1);
+  assert.match(refused.err, /not a path to somewhere else/);
 });
 
 test('draw tells what the server refused', async (t) => {

@@ -10,7 +10,7 @@ import { decodePng } from '../support/decode_png.mjs';
 import { startPictureWorker, takeApart, workerProgram } from '../support/picture_worker.mjs';
 import { makePng } from '../support/png.mjs';
 import { freePort, until } from '../support/server.mjs';
-import { writeTinyLora, writeTinyPainter } from '../support/tiny_painter.mjs';
+import { writeTinyLora, writeTinyPainter, writeTinyUpscaler } from '../support/tiny_painter.mjs';
 
 let folder;
 let model;
@@ -489,6 +489,51 @@ test('variations: from the picture of one seed towards that of another; a list o
     assert.equal(status, 400, JSON.stringify(job));
     assert.equal(body.error.param, param);
     assert.match(body.error.message, sentence);
+  }
+});
+
+test('a picture is made larger, with a network or without one, whether a model is loaded or not', async (t) => {
+  const upscalers = join(folder, 'upscalers');
+  mkdirSync(upscalers);
+  writeTinyUpscaler(join(upscalers, 'tiny-x4.safetensors'));
+  writeFileSync(join(upscalers, 'torn.safetensors'), 'no more than this');
+  const image = join(folder, 'small.png');
+  writeFileSync(image, makePng({ width: 200, height: 50, parameters: 'a boat\nSteps: 3' }));
+  const worker = await startPictureWorker(t, { args: ['--upscaler-dir', upscalers] });
+  await until('the engine is open', async () => (await worker.health()).backend);
+  const job = (upscaler, factor) => ({ start: { image }, upscale: { upscaler, ...(factor && { factor }) } });
+
+  const { status, events, images, body } = await worker.draw(job('tiny-x4'));
+  assert.equal(status, 200, JSON.stringify(body));
+  assert.deepEqual(events.map((e) => e.event), ['phase', 'step', 'step', 'image', 'done'], JSON.stringify(events));
+  assert.equal(events[0].phase, 'upscale');
+  assert.deepEqual(events.slice(1, 3).map((e) => [e.step, e.steps]), [[1, 2], [2, 2]], '200 pixels are two tiles');
+  const [{ head, png }] = images;
+  assert.deepEqual([head.width, head.height, head.seed, head.parameters], [800, 200, 0, 'a boat\nSteps: 3']);
+  assert.ok(png.includes('Postprocess upscale by: 4, Postprocess upscaler: tiny-x4'));
+  const colors = (p) => new Set(Array.from({ length: 100 }, (_, i) => decodePng(p).rgb[3000 * i])).size;
+  assert.ok(colors(png) > 1, 'there is something to see');
+  assert.equal((await worker.health()).state, 'empty');
+
+  const { body: needs } = await worker.json('POST', '/internal/estimate', job('tiny-x4'));
+  assert.equal(needs.resident_bytes, 0);
+  assert.ok(needs.peak_bytes > 192 * 50 * 16 * 4 * 4, 'a tile of four channels at the full size');
+  assert.ok((await worker.json('POST', '/internal/estimate', job('lanczos', 8))).body.peak_bytes >= 1600 * 400 * 10);
+
+  await worker.json('POST', '/internal/load', { path: model });
+  assert.deepEqual((({ width, height }) => [width, height])((await worker.draw(job('Nearest', 1.5))).images[0].head), [300, 75]);
+  for (const [ask, param, sentence] of [
+    [job('tiny-x3'), 'upscaler', /no upscaler 'tiny-x3' in the upscaler folder, which has 2; perhaps 'tiny-x4'/],
+    [job('/etc/passwd'), 'upscaler', /no path to somewhere else/],
+    [job('torn'), '', /torn/],
+    [job('tiny-x4', 9), 'factor', /1 to 8/],
+    [{ upscale: { upscaler: 'lanczos' } }, 'image', /needs a picture/],
+    [{ ...job('lanczos'), upscale: 7 }, 'upscale', /an object/],
+    [{ ...job('lanczos'), start: { image: '/nowhere' } }, 'image', /nowhere/]]) {
+    const { status: code, body: { error } } = await worker.draw(ask);
+    assert.ok(code === 400 || code === 404, JSON.stringify(error));
+    assert.equal(error.param ?? '', param, JSON.stringify(error));
+    assert.match(error.message, sentence);
   }
 });
 

@@ -1,8 +1,8 @@
-/* A request to change a picture: the first line is its Content-Type, the rest its body. */
+/* A request to change a picture, and the same as one to make it larger: the first line is its Content-Type, the rest its body. */
 #include "fuzz.h"
 
 #include "base/mem.h"
-#include "server/api/edit_request.h"
+#include "server/api/upscale_request.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,6 +13,24 @@ static void must(bool holds)
 {
     if (!holds)
         abort();
+}
+
+static void make_larger(const char *type, const char *body, size_t len)
+{
+    struct image_ask ask;
+    struct edit_files files;
+    struct err err = {0};
+
+    if (upscale_ask_parse(type, body, len, &ask, &files, &err)) {
+        must(err.code && err.message[0]);
+        return;
+    }
+    must(files.image.len > 0 && !files.mask.len);
+    must(ask.request.upscale.upscaler && ask.request.upscale.upscaler[0] != '/');
+    must(ask.request.upscale.factor >= 0 &&
+         ask.request.upscale.factor <= UPSCALE_FACTOR_MAX);
+    image_ask_release(&ask);
+    edit_files_release(&files);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -38,6 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         image_ask_release(&ask);
         edit_files_release(&files);
     }
+    make_larger(type, (const char *)end + 1, size - (size_t)(end + 1 - data));
     free(type);
     return 0;
 }

@@ -114,7 +114,7 @@ const jobSizes = (job) => ({
 
 async function sdGenerate(req, res, job) {
   if (sd.state === 'busy') return sendError(res, 409, 'busy', 'a job is running', 'conflict_error');
-  if (!sd.model) return sendError(res, 503, 'unavailable', 'no model is loaded', 'unavailable_error');
+  if (!sd.model && !job.upscale) return sendError(res, 503, 'unavailable', 'no model is loaded', 'unavailable_error');
   const how = decide('generate');
   if (how === 'crash') die();
   if (how === 'fault') return void die('SIGSEGV');
@@ -133,7 +133,7 @@ async function sdGenerate(req, res, job) {
   res.writeHead(200, { 'Content-Type': 'application/x-ndjson' });
   const say = (o) => res.write(JSON.stringify(o) + '\n');
   const stop = () => {
-    sd.state = 'ready';
+    sd.state = sd.model ? 'ready' : 'empty';
     res.end();
   };
   if (how === 'garbage') {
@@ -144,8 +144,7 @@ async function sdGenerate(req, res, job) {
   for (const [, name] of job.prompt.matchAll(/<lora:([^:>]+)/g))
     say({ event: 'lora', name, text: 0.5, unet: 1, matched: 9, unmatched: 1, first_unmatched: 'lora_te2_x.alpha' });
   for (let image = 0; image < count; image++) {
-    say({ event: 'phase', phase: 'encode' });
-    say({ event: 'phase', phase: 'sample' });
+    for (const phase of job.upscale ? ['upscale'] : ['encode', 'sample']) say({ event: 'phase', phase });
     for (let step = 1; step <= steps; step++) {
       await sleep(plan('step_ms', 5));
       if (gone || sd.cancelled) {
@@ -170,7 +169,7 @@ async function sdGenerate(req, res, job) {
         return stop();
       }
     }
-    say({ event: 'phase', phase: 'decode' });
+    if (!job.upscale) say({ event: 'phase', phase: 'decode' });
     const own = job.seeds?.[image] ?? seed + image;
     const parameters = parametersText(job, { width, height, steps, seed: own });
     const png = makePng({ width, height, parameters, padding: plan('picture_bytes', 0) });

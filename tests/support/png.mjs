@@ -39,7 +39,9 @@ export function makePng({ width, height, parameters, padding = 0 }) {
       : chunk('iTXt', Buffer.concat([Buffer.from('parameters\0\0\0\0\0', 'latin1'), Buffer.from(parameters)])));
   }
   if (padding > 0) parts.push(chunk('ruMp', Buffer.alloc(padding, 7)));
-  parts.push(chunk('IDAT', deflateSync(Buffer.alloc((width + 1) * height, 128))), chunk('IEND', Buffer.alloc(0)));
+  const rows = Buffer.alloc((width + 1) * height, 128);
+  for (let y = 0; y < height; y++) rows[y * (width + 1)] = 0; // no filter
+  parts.push(chunk('IDAT', deflateSync(rows)), chunk('IEND', Buffer.alloc(0)));
   return Buffer.concat(parts);
 }
 

@@ -165,3 +165,17 @@ export function writeTinyLora(path, change = () => {}) {
   change(shapes);
   return write(path, shapes, { ss_base_model_version: 'sd_v1' }, () => random);
 }
+
+// An upscaler of the ESRGAN family under Real-ESRGAN's names, four times, one block.
+export function writeTinyUpscaler(path) {
+  const shapes = {};
+  const conv = (name, to, from) => Object.assign(shapes, { [`${name}.weight`]: [to, from, 3, 3], [`${name}.bias`]: [to] });
+  const [wide, growth] = [4, 2];
+  conv('conv_first', wide, 3);
+  for (const part of [1, 2, 3])
+    for (let i = 1; i <= 5; i++) conv(`body.0.rdb${part}.conv${i}`, i === 5 ? wide : growth, wide + (i - 1) * growth);
+  for (const name of ['conv_body', 'conv_up1', 'conv_up2', 'conv_hr']) conv(name, wide, wide);
+  conv('conv_last', 3, wide);
+  const random = numbers();
+  return write(path, shapes, {}, (name, shape) => () => random() * (shape.length === 1 ? 0.1 : 0.3) + (name === 'conv_last.bias' ? 0.5 : 0));
+}

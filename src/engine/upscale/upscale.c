@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/named_files.h"
 #include "base/png_text.h"
 #include "engine/image/png.h"
 #include "engine/image/read.h"
@@ -41,13 +42,19 @@ struct engine_upscaler {
 
 /* ---- upscalers ---- */
 
-int engine_upscaler_open(struct engine_upscaler **ret, struct engine *engine,
-                         const char *path, struct err *err)
+static char *stem_of(const char *path)
+{
+    const char *name = file_name(path), *dot = strrchr(name, '.');
+
+    return dot ? mem_strndup(name, (size_t)(dot - name)) : mem_strdup(name);
+}
+
+static int open_path(struct engine_upscaler **ret, struct engine *engine,
+                     const char *path, struct err *err)
 {
     struct engine_upscaler *u;
     struct weights_file *file;
     struct rrdb *net;
-    const char *dot;
 
     if (weights_file_open(&file, path, err))
         return -1;
@@ -56,12 +63,27 @@ int engine_upscaler_open(struct engine_upscaler **ret, struct engine *engine,
     u = mem_zalloc(sizeof(*u));
     u->engine = engine;
     u->net = net;
-    dot = strrchr(file_name(path), '.');
-    u->name = dot ? mem_strndup(file_name(path), (size_t)(dot - file_name(path)))
-                  : mem_strdup(file_name(path));
+    u->name = stem_of(path);
     u->store = engine->backend->ops->store_new(engine->backend);
     *ret = u;
     return 0;
+}
+
+int engine_upscaler_open(struct engine_upscaler **ret, struct engine *engine,
+                         const char *name, struct err *err)
+{
+    const struct named_search search = {engine->upscaler_folders, "upscaler",
+                                        "upscaler"};
+    char *path;
+    int rc;
+
+    if (name[0] == '/')
+        return open_path(ret, engine, name, err);
+    if (named_file_find(&search, name, &path, err))
+        return -1;
+    rc = open_path(ret, engine, path, err);
+    free(path);
+    return rc;
 }
 
 static void forget_program(struct engine_upscaler *u)
@@ -119,6 +141,7 @@ struct size {
 
 struct way {
     struct size from, to;
+    double factor;
     int passes; /* of the network */
     bool is_nearest;
     struct tiles tiles[PASSES_MAX];
@@ -137,7 +160,7 @@ static struct size times(struct size s, double factor)
 static int check_numbers(const struct engine_upscale *job, int tile, int overlap,
                          struct err *err)
 {
-    if (!(job->factor >= 1 && job->factor <= ENGINE_MAX_FACTOR))
+    if (job->factor != 0 && !(job->factor >= 1 && job->factor <= ENGINE_MAX_FACTOR))
         return err_set_param(err, ERR_INVALID, "factor",
                              "factor is %g, 1 to %d are possible", job->factor,
                              ENGINE_MAX_FACTOR);
@@ -197,8 +220,9 @@ static int plan_way(const struct engine_upscaler *u, const struct engine_upscale
     if (image_read_size(job->image.data, job->image.bytes, &way.from.width,
                         &way.from.height, err))
         return -1;
-    way.to = times(way.from, job->factor);
-    largest = u ? times(way.from, fmax(job->factor, u->net->scale)) : way.to;
+    way.factor = job->factor > 0 ? job->factor : u ? u->net->scale : 2;
+    way.to = times(way.from, way.factor);
+    largest = u ? times(way.from, fmax(way.factor, u->net->scale)) : way.to;
     if (pixels(way.from) > IMAGE_MAX_PIXELS || pixels(largest) > IMAGE_MAX_PIXELS)
         return err_set_param(
             err, ERR_INVALID, "factor",
@@ -370,7 +394,7 @@ static size_t describe(const struct run *run, struct buf *parameters, struct buf
     size_t count = 0;
 
     buf_printf(done, "Postprocess upscale by: %g, Postprocess upscaler: %s",
-               run->job->factor,
+               run->way.factor,
                run->u                ? run->u->name
                : run->way.is_nearest ? "Nearest"
                                      : "Lanczos");

@@ -29,8 +29,9 @@ static int put_picture(struct buf *ret, const char *key, const void *data, size_
 
 static bool is_text(const char *name)
 {
-    static const char *const names[] = {"prompt", "negative_prompt", "model",    "size",
-                                        "user",   "sampler",         "scheduler"};
+    static const char *const names[] = {
+        "prompt", "negative_prompt", "model",     "size",
+        "user",   "sampler",         "scheduler", "upscaler"};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (strcmp(name, names[i]) == 0)
@@ -172,22 +173,36 @@ static int take_start(const json_t *body, struct image_start *s, struct err *err
     return 0;
 }
 
-int edit_ask_parse(const char *content_type, const char *data, size_t len,
-                   const struct image_limits *limits, struct image_ask *ret,
-                   struct edit_files *ret_files, struct err *err)
+json_t *edit_body_read(const char *content_type, const char *data, size_t len,
+                       struct edit_files *ret_files, struct err *err)
 {
     struct edit_files files = {0};
     json_t *body = multipart_is(content_type)
                        ? read_form(content_type, data, len, &files, err)
                        : read_json(data, len, &files, err);
 
-    if (!body)
-        goto fail;
-    if (!files.image.len) {
+    if (body && !files.image.len) {
         (void)err_set_param(err, ERR_INVALID, "image",
                             "image is missing: send the picture that is to be changed");
-        goto fail;
+        json_decref(body);
+        body = NULL;
     }
+    if (body)
+        *ret_files = files;
+    else
+        edit_files_release(&files);
+    return body;
+}
+
+int edit_ask_parse(const char *content_type, const char *data, size_t len,
+                   const struct image_limits *limits, struct image_ask *ret,
+                   struct edit_files *ret_files, struct err *err)
+{
+    struct edit_files files;
+    json_t *body = edit_body_read(content_type, data, len, &files, err);
+
+    if (!body)
+        return -1;
     if (image_ask_from_body(body, limits, ret, err))
         goto fail;
     if (take_start(body, &ret->request.start, err)) {

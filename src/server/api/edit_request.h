@@ -11,6 +11,11 @@ struct edit_files {
     struct buf image, mask;
 };
 
+/* A form or JSON as one JSON, and its pictures, of which there is at least one to begin with. A new reference; NULL
+ * with a sentence. content_type NULL is JSON. */
+json_t *edit_body_read(const char *content_type, const char *data, size_t len,
+                       struct edit_files *ret_files, struct err *err);
+
 /* content_type: the request's, NULL is JSON. The request's start is filled in but for the paths. */
 int edit_ask_parse(const char *content_type, const char *data, size_t len,
                    const struct image_limits *limits, struct image_ask *ret,

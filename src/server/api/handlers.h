@@ -45,7 +45,7 @@ handler_fn config_show, config_set;
 handler_fn text_chat, text_completions, text_tokenize, text_detokenize, text_embeddings,
     text_rerank;
 /* images.c */
-handler_fn images_generate, images_edit, jobs_add;
+handler_fn images_generate, images_edit, images_upscale, jobs_add;
 /* jobs.c */
 handler_fn jobs_list, jobs_show, jobs_cancel, jobs_follow, queue_show;
 json_t *queue_json(struct api *api);
@@ -58,8 +58,8 @@ void jobs_respond_one(struct api *api, struct http_exchange *x, const char *id,
 /* memory.c */
 handler_fn memory_show, memory_plan, memory_leave;
 json_t *move_json(struct api *api, const struct supervisor_move *m);
-/* loras.c */
-handler_fn loras_list;
+/* named_files.c */
+handler_fn loras_list, upscalers_list;
 /* samplers.c */
 handler_fn samplers_list;
 /* pictures.c */

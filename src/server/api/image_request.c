@@ -232,7 +232,7 @@ static int take_numbers(const json_t *body, const struct image_limits *limits,
 
 /* ---- how it is to be answered ---- */
 
-static int take_delivery(const json_t *body, struct image_ask *ask, struct err *err)
+int image_delivery_from_body(const json_t *body, struct image_ask *ask, struct err *err)
 {
     const char *response = NULL, *output = NULL, *background = NULL;
     int64_t partial = 0;
@@ -267,7 +267,8 @@ int image_ask_from_body(const json_t *body, const struct image_limits *limits,
         take_sampler(body, &ask.request, err) ||
         take_sampling(body, &ask.request, err) ||
         take_numbers(body, limits, &ask.request, err) ||
-        take_delivery(body, &ask, err) || body_text(body, "model", 0, &model, err)) {
+        image_delivery_from_body(body, &ask, err) ||
+        body_text(body, "model", 0, &model, err)) {
         image_ask_release(&ask);
         return -1;
     }

@@ -27,6 +27,9 @@ struct image_ask {
     int partial_images; /* previews in a stream, of each picture, at most */
 };
 
+/* How it is to be answered, alone. */
+int image_delivery_from_body(const json_t *body, struct image_ask *ret,
+                             struct err *err) MUST_CHECK;
 /* The same from JSON that is read already. */
 int image_ask_from_body(const json_t *body, const struct image_limits *limits,
                         struct image_ask *ret, struct err *err) MUST_CHECK;

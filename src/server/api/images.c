@@ -1,5 +1,5 @@
-/* POST /v1/images/generations, POST /v1/images/edits, which begins with a picture (edit_request.c; kept as a file, inputs.h), and POST /v1/jobs,
- * which is the first without waiting. The request becomes a job
+/* POST /v1/images/generations, POST /v1/images/edits and POST /v1/images/upscale, which begin with a picture
+ * (edit_request.c, upscale_request.c; kept as a file, inputs.h), and POST /v1/jobs, which is the first without waiting. The request becomes a job
  * (image_request.c), its model's name a path (catalog), and from then on the queue calls: accepted, where the job is, each
  * picture, the end.
  *
@@ -25,6 +25,7 @@
 #include "server/api/edit_request.h"
 #include "server/api/handlers.h"
 #include "server/api/image_request.h"
+#include "server/api/upscale_request.h"
 #include "server/config/config.h"
 #include "server/queue/inputs.h"
 #include "server/queue/queue.h"
@@ -35,12 +36,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum how { DRAW, DRAW_LATER, EDIT, UPSCALE };
+
 struct drawing {
     struct api *api;
     struct http_exchange *x;
     struct image_ask ask;
-    bool as_job;             /* POST /v1/jobs: answered when it is accepted */
-    bool is_edit;            /* begins with a picture */
+    enum how how;
     bool is_keeping;         /* that is being written to disk */
     uint64_t body;           /* hash of the request's */
     struct job_watch *watch; /* NULL before it is in the queue */
@@ -100,7 +102,7 @@ static void on_change(void *user, const struct job_progress *now)
     struct drawing *d = user;
     char text[200];
 
-    if (!d->ask.stream || d->as_job)
+    if (!d->ask.stream || d->how == DRAW_LATER)
         return;
     switch (now->step) {
     case JOB_WAITING:
@@ -114,6 +116,13 @@ static void on_change(void *user, const struct job_progress *now)
         if (!now->detail[0])
             return;
         snprintf(text, sizeof(text), "%s", now->detail);
+        break;
+    case JOB_UPSCALING:
+        if (!now->sample_step)
+            snprintf(text, sizeof(text), "upscaling");
+        else
+            snprintf(text, sizeof(text), "tile %d/%d", now->sample_step,
+                     now->sample_steps);
         break;
     case JOB_SAMPLING:
         if (!now->sample_step) {
@@ -176,8 +185,9 @@ static void stream_picture(struct drawing *d, const struct job_picture *p,
     char size[32];
 
     snprintf(size, sizeof(size), "%dx%d", p->width, p->height);
-    const char *event =
-        d->is_edit ? "image_edit.completed" : "image_generation.completed";
+    const char *event = d->how == UPSCALE ? "image_upscale.completed"
+                        : d->how == EDIT  ? "image_edit.completed"
+                                          : "image_generation.completed";
 
     json_object_set_new(picture, "type", json_string(event));
     json_object_set_new(picture, "created_at", json_integer(clock_unix()));
@@ -209,7 +219,7 @@ static void on_preview(void *user, const struct job_preview *p)
     base64_append(&text, p->png, p->size);
     snprintf(size, sizeof(size), "%dx%d", p->width, p->height);
     const char *event =
-        d->is_edit ? "image_edit.partial_image" : "image_generation.partial_image";
+        d->how == EDIT ? "image_edit.partial_image" : "image_generation.partial_image";
     json_t *partial = json_pack(
         "{s:s, s:s%, s:i, s:I, s:s, s:s, s:s, s:s, s:i}", "type", event, "b64_json",
         buf_str(&text), text.len, "partial_image_index", d->previewed++, "created_at",
@@ -298,7 +308,7 @@ static void on_accepted(void *user)
     struct job_progress now;
 
     job_progress_get(job_watched(watch), &now);
-    if (!d->as_job) {
+    if (d->how != DRAW_LATER) {
         http_set_header(d->x, "X-Mysti-Job", now.id);
         if (now.position > 0)
             on_change(d, &now); /* it is certain to wait, so a stream begins at once */
@@ -380,7 +390,7 @@ static void on_joined(void *user, const char *id)
 
     d->watch = NULL;
     http_set_header(d->x, "X-Mysti-Job", id);
-    if (d->as_job) {
+    if (d->how == DRAW_LATER) {
         struct http_exchange *x = d->x;
         struct api *api = d->api;
 
@@ -407,7 +417,7 @@ static struct job_handlers handlers_of(const struct drawing *d)
 {
     struct job_handlers on = handlers;
 
-    if (d->ask.stream && !d->as_job && d->ask.partial_images > 0)
+    if (d->ask.stream && d->how != DRAW_LATER && d->ask.partial_images > 0)
         on.on_preview = on_preview;
     return on;
 }
@@ -445,8 +455,8 @@ static void enqueue(struct drawing *d)
                                 .client = access_client(d->api, d->x),
                                 .key = key && *key ? key : NULL,
                                 .body = d->body,
-                                .kept = d->as_job || (key && *key)};
-    struct job *same = !new.key && !d->as_job &&is_retry(d->x)
+                                .kept = d->how == DRAW_LATER || (key && *key)};
+    struct job *same = !new.key && d->how != DRAW_LATER &&is_retry(d->x)
                            ? job_queue_find_same(queue, new.client, new.body)
                            : NULL;
     struct err err = {0};
@@ -543,6 +553,22 @@ static void on_kept(void *user, const struct err *err, char *image, char *mask)
         find_model(d);
 }
 
+static int parse(struct drawing *d, const char *data, size_t len,
+                 const struct image_limits *limits, struct edit_files *files,
+                 struct err *err)
+{
+    const char *type = http_header(d->x, "Content-Type");
+
+    if (d->how == EDIT)
+        return edit_ask_parse(type, data, len, limits, &d->ask, files, err);
+    if (d->how != UPSCALE)
+        return image_ask_parse(data, len, limits, &d->ask, err);
+    if (upscale_ask_parse(type, data, len, &d->ask, files, err))
+        return -1;
+    d->model = mem_strdup(d->ask.request.upscale.upscaler); /* what the answer names */
+    return 0;
+}
+
 static void on_body(struct http_exchange *x, void *user, const char *data, size_t len)
 {
     struct drawing *d = user;
@@ -552,15 +578,13 @@ static void on_body(struct http_exchange *x, void *user, const char *data, size_
         .max_count = (int)config->max_image_count,
         .max_steps = (int)config->max_steps,
     };
+    struct edit_files files = {0};
     struct err err = {0};
 
-    struct edit_files files = {0};
-
-    if (d->is_edit ? edit_ask_parse(http_header(x, "Content-Type"), data, len, &limits,
-                                    &d->ask, &files, &err)
-                   : image_ask_parse(data, len, &limits, &d->ask, &err)) {
+    (void)x;
+    if (parse(d, data, len, &limits, &files, &err)) {
         http_respond_err(drawing_over(d), &err);
-    } else if (d->is_edit) {
+    } else if (files.image.len) {
         d->body = hash_edit(&d->ask.request, &files);
         d->is_keeping = true;
         inputs_keep(d->api->server->loop, config->home, files.image, files.mask,
@@ -571,16 +595,13 @@ static void on_body(struct http_exchange *x, void *user, const char *data, size_
     }
 }
 
-enum how { DRAW, DRAW_LATER, EDIT };
-
 static void begin(struct api *api, struct http_exchange *x, enum how how)
 {
     struct drawing *d = mem_zalloc(sizeof(*d));
 
     d->api = api;
     d->x = x;
-    d->as_job = how == DRAW_LATER;
-    d->is_edit = how == EDIT;
+    d->how = how;
     d->data = json_array();
     http_set_user(x, d, on_client_left);
     http_collect_body(x, 0, on_body);
@@ -602,4 +623,10 @@ void images_edit(struct api *api, struct http_exchange *x, const char *arg)
 {
     (void)arg;
     begin(api, x, EDIT);
+}
+
+void images_upscale(struct api *api, struct http_exchange *x, const char *arg)
+{
+    (void)arg;
+    begin(api, x, UPSCALE);
 }

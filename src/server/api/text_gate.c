@@ -193,7 +193,7 @@ static void tell(struct text_pass *pass, int position)
     int64_t eta = eta_of(g, id, position);
     char why[64] = "", text[96];
 
-    if (id >= 0 && !supervisor_is_ready(s, id))
+    if (id >= 0 && !supervisor_is_ready(s, id, NEED_MODEL))
         supervisor_progress_text(s, id, why, sizeof(why));
     if (*why)
         snprintf(text, sizeof(text), "queue position=%d %s", position, why);
@@ -352,12 +352,12 @@ static bool look_at(struct text_pass *pass, bool *is_full)
 
     if (id < 0)
         return g->loading || !ask_for_model(pass) || !is_aged(pass);
-    if (!supervisor_is_ready(s, id)) {
+    if (!supervisor_is_ready(s, id, NEED_MODEL)) {
         struct desk *desk = &g->desks[id];
 
         supervisor_summon(s, id);
         if (!desk->wait)
-            desk->wait = supervisor_when_ready(s, id, on_ready, desk);
+            desk->wait = supervisor_when_ready(s, id, NEED_MODEL, on_ready, desk);
     } else if (pass->need == TEXT_NEEDS_WORKER) {
         let_through(pass, id);
     } else if (!is_full[id] && g->desks[id].taken < slots_of(g, id)) {

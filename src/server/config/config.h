@@ -69,6 +69,7 @@ struct config {
     /* folders and files; absolute after config_resolve() */
     char *home;      /* state */
     char *model_dir; /* where the user keeps models; starters_dir is searched as well */
+    char *upscaler_dir;    /* ESRGAN files */
     char *lora_dir;        /* his LoRAs; those in starters_dir/loras are found as well */
     char *output_dir;      /* pictures */
     char *public_dir;      /* the page; "" when there is none */

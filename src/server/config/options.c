@@ -55,6 +55,9 @@ const struct option options[] = {
      "folder with your LoRAs, for <lora:name:1> in prompts. Default: loras in "
      "--model-dir",
      NULL, OPTION_AT_LOAD},
+    {"upscaler-dir", NULL, OPTION_PATH, F(upscaler_dir), 0, 0, "", NULL, "FOLDER",
+     "folder with your upscalers (ESRGAN). Default: upscalers in --model-dir", NULL,
+     OPTION_AT_LOAD},
 
     {"home", NULL, OPTION_PATH, F(home), 0, 0, "", NULL, "FOLDER",
      "state: what is loaded, jobs, gallery. Default: $XDG_STATE_HOME/mysti", "Folders",

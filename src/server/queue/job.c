@@ -39,6 +39,7 @@ void image_request_release(struct image_request *r)
     free(r->start.image);
     free(r->start.mask);
     free(r->start.fill);
+    free(r->upscale.upscaler);
     *r = (struct image_request)IMAGE_REQUEST_DEFAULT;
 }
 
@@ -78,6 +79,14 @@ void image_request_put_sampling(json_t *o, const struct image_request *r)
         json_object_set_new(o, "ensd", json_integer(r->ensd));
     if (r->clip_skip >= 0)
         json_object_set_new(o, "clip_skip", json_integer(r->clip_skip));
+}
+
+void image_request_put_upscale(json_t *o, const struct image_request *r)
+{
+    if (r->upscale.upscaler)
+        json_object_set_new(o, "upscale",
+                            json_pack("{s:s, s:f}", "upscaler", r->upscale.upscaler,
+                                      "factor", r->upscale.factor));
 }
 
 void image_request_put_start(json_t *o, const struct image_request *r)
@@ -124,6 +133,7 @@ json_t *image_request_json(const struct image_request *r)
         json_object_set_new(o, "seeds", image_request_seeds(r, 0));
     image_request_put_sampling(o, r);
     image_request_put_start(o, r);
+    image_request_put_upscale(o, r);
     return o;
 }
 
@@ -187,6 +197,12 @@ static int64_t *seeds_of(const json_t *list)
     return seeds;
 }
 
+static void take_upscale(const json_t *o, struct image_upscale *u)
+{
+    u->upscaler = take_text(o, "upscaler");
+    u->factor = json_number_value(json_object_get(o, "factor"));
+}
+
 int image_request_from_json(const json_t *o, struct image_request *ret, struct err *err)
 {
     struct image_request r = IMAGE_REQUEST_DEFAULT;
@@ -204,6 +220,7 @@ int image_request_from_json(const json_t *o, struct image_request *ret, struct e
     take_sampling(o, &r);
     if (json_is_object(json_object_get(o, "start")))
         take_start(json_object_get(o, "start"), &r.start);
+    take_upscale(json_object_get(o, "upscale"), &r.upscale);
     r.width = (int)take_number(o, "width", 0);
     r.height = (int)take_number(o, "height", 0);
     r.steps = (int)take_number(o, "steps", 0);

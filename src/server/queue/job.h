@@ -21,6 +21,7 @@
     X(ENCODING, "encoding", "Reading the prompt...")                                   \
     X(SAMPLING, "sampling", "Sampling...")                                             \
     X(DECODING, "decoding", "VAE Decoding...")                                         \
+    X(UPSCALING, "upscaling", "Upscaling...")                                          \
     X(SAVING, "saving", "Saving...")                                                   \
     X(DONE, "done", "Done")                                                            \
     X(FAILED, "failed", "Failed")                                                      \
@@ -45,10 +46,17 @@ struct image_start {
     bool is_cropped, only_masked;
 };
 
+/* A picture made larger instead of drawn: the one that `start` begins with. */
+struct image_upscale {
+    char *upscaler; /* "lanczos", "nearest", or a name in the upscaler folder; NULL: it
+                       is drawn */
+    double factor;  /* 0: the upscaler's own */
+};
+
 /* What is to be drawn. Zero (or what the comment says) leaves the choice to the model. All text is UTF-8 and
  * owned by the struct. */
 struct image_request {
-    char *prompt;          /* never empty */
+    char *prompt;          /* never empty, but for a picture that is made larger */
     char *negative_prompt; /* NULL: none */
     char *model_path;      /* absolute; NULL: the active model */
     char *sampler;         /* the worker's word, "dpmpp_2m"; NULL: the model's */
@@ -69,6 +77,7 @@ struct image_request {
         variation_strength; /* -1: none. Above 0 the seed stays and variation_seed counts up. */
     int64_t variation_seed; /* -1: random */
     struct image_start start;
+    struct image_upscale upscale;
 };
 
 #define IMAGE_REQUEST_DEFAULT                                                          \
@@ -93,8 +102,9 @@ json_t *image_request_seeds(const struct image_request *r, int first);
 
 /* The words and numbers of the sampling that are given, under the names that the worker knows, too. */
 void image_request_put_sampling(json_t *o, const struct image_request *r);
-/* "start", as the worker takes it; nothing when there is none */
+/* "start" and "upscale", as the worker takes them; nothing when there is none */
 void image_request_put_start(json_t *o, const struct image_request *r);
+void image_request_put_upscale(json_t *o, const struct image_request *r);
 
 /* A finished picture. Text and bytes are the queue's and good until the callback returns. */
 struct job_picture {

@@ -24,7 +24,7 @@ static void on_room(void *user, const struct err *err)
         return;
     if (err)
         run_fail(q, err);
-    else if (supervisor_is_ready(q->o.supervisor, WORKER_SD))
+    else if (supervisor_is_ready(q->o.supervisor, WORKER_SD, run_need(q->run.job)))
         run_send(q);
     else
         run_ask_again(q); /* the worker was lost meanwhile */

@@ -191,11 +191,18 @@ static void on_ready(void *user, const struct err *err)
         prepare(q);
 }
 
+/* A picture is made larger by whatever model is loaded, or without. */
+enum supervisor_need run_need(const struct job *job)
+{
+    return job->request.upscale.upscaler ? NEED_PROCESS : NEED_MODEL;
+}
+
 static void wait_for_worker(struct job_queue *q)
 {
     q->run.stage = RUN_WAITING;
     supervisor_summon(q->o.supervisor, WORKER_SD);
-    q->run.wait = supervisor_when_ready(q->o.supervisor, WORKER_SD, on_ready, q);
+    q->run.wait = supervisor_when_ready(q->o.supervisor, WORKER_SD,
+                                        run_need(q->run.job), on_ready, q);
 }
 
 /* The worker takes work or nothing is known of it: is its model the right one? */
@@ -208,7 +215,7 @@ static void prepare(struct job_queue *q)
     supervisor_snapshot(q->o.supervisor, WORKER_SD, &now);
     if (wanted && (!now.model || strcmp(now.model, wanted) != 0))
         start_load(q, wanted);
-    else if (!supervisor_is_ready(q->o.supervisor, WORKER_SD))
+    else if (!supervisor_is_ready(q->o.supervisor, WORKER_SD, run_need(job)))
         wait_for_worker(q);
     else
         run_ask_room(q);
@@ -355,8 +362,10 @@ static void on_phase(struct job *job, const json_t *event)
     static const struct {
         const char *word;
         enum job_step step;
-    } phases[] = {
-        {"encode", JOB_ENCODING}, {"sample", JOB_SAMPLING}, {"decode", JOB_DECODING}};
+    } phases[] = {{"encode", JOB_ENCODING},
+                  {"sample", JOB_SAMPLING},
+                  {"decode", JOB_DECODING},
+                  {"upscale", JOB_UPSCALING}};
     const char *phase = json_string_value(json_object_get(event, "phase"));
 
     for (size_t i = 0; phase && i < sizeof(phases) / sizeof(phases[0]); i++) {
@@ -416,7 +425,7 @@ static void on_worker_event(void *user, const char *name, const json_t *event)
         job->sample_step = bounded(integer_of(event, "step", 0));
         job->sample_steps = bounded(integer_of(event, "steps", 0));
         job->eta_ms = integer_of(event, "eta_ms", -1);
-        set_step(job, JOB_SAMPLING);
+        set_step(job, job->request.upscale.upscaler ? JOB_UPSCALING : JOB_SAMPLING);
     } else if (!strcmp(name, "lora")) {
         take_lora(job, event);
     } else if (!strcmp(name, "done")) {
@@ -627,6 +636,7 @@ char *run_job_body(const struct job *job)
         json_object_set_new(body, "preview_ms", json_integer(PREVIEW_MS));
     image_request_put_sampling(body, r);
     image_request_put_start(body, r);
+    image_request_put_upscale(body, r);
     char *text = json_dumps(body, JSON_COMPACT);
 
     json_decref(body);

@@ -140,6 +140,7 @@ void run_ask_room(struct job_queue *q);
 /* Takes the questions back, gives the room back. */
 void run_leave_room(struct job_queue *q);
 /* run.c, for room.c */
+enum supervisor_need run_need(const struct job *job);
 char *run_job_body(const struct job *job);
 void run_send(struct job_queue *q);
 void run_fail(struct job_queue *q, const struct err *err);

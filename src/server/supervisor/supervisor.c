@@ -131,14 +131,15 @@ void supervisor_wait_cancel(struct supervisor_wait *wait)
     free(wait);
 }
 
-static bool takes_work(const struct worker *w)
+static bool takes_work(const struct worker *w, enum supervisor_need need)
 {
-    return (w->state == WORKER_READY || w->state == WORKER_BUSY) && w->loaded &&
-           !w->suspected;
+    return (w->state == WORKER_READY || w->state == WORKER_BUSY) &&
+           (w->loaded || need == NEED_PROCESS) && !w->suspected;
 }
 
 /* Will it become ready by itself? If not, err says why not. */
-static bool is_hopeless(const struct worker *w, struct err *err)
+static bool is_hopeless(const struct worker *w, enum supervisor_need need,
+                        struct err *err)
 {
     const char *why = w->reason;
 
@@ -161,7 +162,7 @@ static bool is_hopeless(const struct worker *w, struct err *err)
         break;
     case WORKER_READY:
     case WORKER_BUSY:
-        if (w->loaded) /* suspected: its health will tell */
+        if (w->loaded || need == NEED_PROCESS) /* suspected: its health will tell */
             return false;
         break;
     case WORKER_FAILED:
@@ -177,9 +178,9 @@ static void look_again(struct supervisor_wait *wait)
 {
     if (wait->due || wait->type != WAIT_READY)
         return;
-    if (takes_work(wait->worker))
+    if (takes_work(wait->worker, wait->need))
         wait->due = true;
-    else if (is_hopeless(wait->worker, &wait->err))
+    else if (is_hopeless(wait->worker, wait->need, &wait->err))
         wait->due = wait->failed = true;
 }
 
@@ -482,15 +483,20 @@ size_t supervisor_log_tail(const struct supervisor *s, int id, const char **ret_
     return line_ring_tail(&s->workers[id]->ring, ret_lines, max);
 }
 
-bool supervisor_is_ready(const struct supervisor *s, int id)
+bool supervisor_is_ready(const struct supervisor *s, int id, enum supervisor_need need)
 {
-    return takes_work(s->workers[id]);
+    return takes_work(s->workers[id], need);
 }
 
 struct supervisor_wait *supervisor_when_ready(struct supervisor *s, int id,
+                                              enum supervisor_need need,
                                               supervisor_done_fn *ready, void *data)
 {
-    return supervisor_wait_add(s->workers[id], WAIT_READY, ready, data);
+    struct supervisor_wait *wait =
+        supervisor_wait_add(s->workers[id], WAIT_READY, ready, data);
+
+    wait->need = need;
+    return wait;
 }
 
 void supervisor_progress_text(const struct supervisor *s, int id, char *ret_text,

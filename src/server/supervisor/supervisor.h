@@ -4,7 +4,7 @@
  *   struct supervisor_load load = {.path = path, .options = WORKER_LOAD_OPTIONS_DEFAULT};
  *   supervisor_load(s, WORKER_SD, &load, &err);            // in place of what it has
  *   supervisor_load_text(s, &load, &id, &err);             // beside the others, if it may
- *   wait = supervisor_when_ready(s, id, on_ready, data);
+ *   wait = supervisor_when_ready(s, id, NEED_MODEL, on_ready, data);
  *   ... on_ready: generation = supervisor_work_begin(s, id); forward;
  *                 supervisor_work_end(s, id, generation);
  *
@@ -328,12 +328,16 @@ int supervisor_unpark(struct supervisor *s, int id, supervisor_done_fn *done,
 /* A request waits for this worker: if it was parked until then, it comes back as soon as there is room. */
 void supervisor_summon(struct supervisor *s, int id);
 
-/* Takes work right now with a model in it? */
-bool supervisor_is_ready(const struct supervisor *s, int id);
+/* What a request wants of a worker. */
+enum supervisor_need { NEED_MODEL, NEED_PROCESS /* with a model or without */ };
+
+/* Takes work right now? */
+bool supervisor_is_ready(const struct supervisor *s, int id, enum supervisor_need need);
 /* Calls `ready` once: with NULL when the worker can take work, with an error
  * (ERR_UNAVAILABLE, with the reason) when nothing is loaded and nothing is coming, or
  * when it failed. There is no time limit here. */
 struct supervisor_wait *supervisor_when_ready(struct supervisor *s, int id,
+                                              enum supervisor_need need,
                                               supervisor_done_fn *ready, void *data);
 void supervisor_wait_cancel(
     struct supervisor_wait *wait); /* before the callback only */

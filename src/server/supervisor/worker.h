@@ -176,6 +176,7 @@ enum wait_type { WAIT_READY, WAIT_CHANGE, WAIT_START, WAIT_STOP, WAIT_PARK };
 struct supervisor_wait {
     struct worker *worker;
     enum wait_type type;
+    enum supervisor_need need; /* WAIT_READY */
     supervisor_done_fn *done;
     void *data;
     bool due; /* settled; called back in the next turn of the loop */

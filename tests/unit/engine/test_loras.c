@@ -2,8 +2,8 @@
  * for bit, what one draws whose file has the changes in it, before and after anything that can happen in between. On
  * every back end. */
 #include "base/file.h"
-#include "base/lora_folder.h"
 #include "base/mem.h"
+#include "base/named_files.h"
 #include "engine/engine.h"
 #include "engine/files/reader.h"
 #include "engine/lora/lora.h"
@@ -105,13 +105,14 @@ static void test_strip(void **state)
 /* ---- the folder ---- */
 
 static char *folders[3]; /* the second is the starters', as it were */
+static const struct named_search search = {folders, "LoRA", "prompt"};
 
 static void expect_file(const char *name, const char *folder, const char *file)
 {
     struct err err = {0};
     char *path, *wanted = file_join(folder, file);
 
-    check(lora_folder_find(folders, name, &path, &err), &err);
+    check(named_file_find(&search, name, &path, &err), &err);
     assert_string_equal(path, wanted);
     free(path);
     free(wanted);
@@ -122,7 +123,7 @@ static void expect_no_file(const char *name, const char *sentence)
     struct err err = {0};
     char *path;
 
-    assert_int_equal(lora_folder_find(folders, name, &path, &err), -1);
+    assert_int_equal(named_file_find(&search, name, &path, &err), -1);
     assert_int_equal(err.code, ERR_INVALID);
     assert_string_equal(err.param, "prompt");
     if (!strstr(err.message, sentence))

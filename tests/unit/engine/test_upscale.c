@@ -418,7 +418,11 @@ static void test_other_sizes(void **state)
     static const struct {
         double factor;
         int wide, high, tiles;
-    } all[] = {{1, 15, 11, 1}, {2, 30, 22, 1}, {1.5, 22, 16, 1}, {8, 120, 88, 2}};
+    } all[] = {{0, 60, 44, 1},
+               {1, 15, 11, 1},
+               {2, 30, 22, 1},
+               {1.5, 22, 16, 1},
+               {8, 120, 88, 2}};
     struct engine_upscaler *u = open_small(&(struct small_upscaler){0});
     struct buf png = picture(15, 11, NULL);
 
@@ -447,7 +451,7 @@ static void test_without_network(void **state)
     struct err err = {0};
 
     (void)state;
-    job.method = "Nearest";
+    job.method = "Nearest"; /* and 3 times; 2 if nothing is said */
     check(run(NULL, &job, &nearest, &err), &err);
     assert_int_equal(nearest.width, 27);
     assert_int_equal(nearest.height, 21);
@@ -590,6 +594,36 @@ static void test_refused_files(void **state)
         "makes pictures smaller");
 }
 
+/* By its name in the folder that the engine was told of */
+static void test_names(void **state)
+{
+    struct engine_options options = {.backend = "ref", .upscaler_folder = "/tmp"};
+    char *path = small_upscaler_write(&(struct small_upscaler){0});
+    struct engine *other;
+    struct engine_upscaler *u;
+    struct engine_upscaler_info info;
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(engine_upscaler_open(&u, engine, "none", &err), -1);
+    assert_string_equal(err.param, "upscaler");
+    assert_non_null(strstr(err.message, "there is no upscaler 'none'"));
+    check(engine_open(&other, &options, &err), &err);
+    char *named = mem_printf("%s.pth", path);
+
+    assert_int_equal(rename(path, named), 0);
+    check(engine_upscaler_open(&u, other, path + strlen("/tmp/"), &err), &err);
+    engine_upscaler_info(u, &info);
+    assert_string_equal(info.name, path + strlen("/tmp/"));
+    engine_upscaler_close(u);
+    assert_int_equal(engine_upscaler_open(&u, other, "../x", &err), -1);
+    assert_non_null(strstr(err.message, "not a path to somewhere else"));
+    unlink(named);
+    free(named);
+    free(path);
+    engine_close(other);
+}
+
 static void expect_job_refusal(struct engine_upscaler *u,
                                const struct engine_upscale *job, const char *param,
                                const char *sentence)
@@ -660,7 +694,7 @@ int main(void)
         cmocka_unit_test(test_without_network), cmocka_unit_test(test_texts),
         cmocka_unit_test(test_cancel),          cmocka_unit_test(test_estimate),
         cmocka_unit_test(test_refused_files),   cmocka_unit_test(test_refused_jobs),
-        cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_not_a_number),    cmocka_unit_test(test_names),
     };
 
     return cmocka_run_group_tests(tests, set_up, small_engine_tear_down);

@@ -1,6 +1,6 @@
 /* The folders are read again whenever somebody asks: a few milliseconds for thousands of files, and a file that was
  * just put there is found. */
-#include "base/lora_folder.h"
+#include "base/named_files.h"
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -15,7 +15,7 @@
 #define DEPTH_MAX 6
 #define FILES_MAX 20000
 
-/* The length of a LoRA file's name without its ending; 0: it is none. */
+/* The length of a model file's name without its ending; 0: it is none. */
 static size_t stem_length(const char *name)
 {
     static const char *const endings[] = {".safetensors", ".gguf", ".ckpt",
@@ -29,7 +29,7 @@ static size_t stem_length(const char *name)
 
 /* ---- listing ---- */
 
-static bool is_there(const struct lora_list *l, const char *name)
+static bool is_there(const struct named_list *l, const char *name)
 {
     for (size_t i = 0; i < l->count; i++)
         if (strcmp(l->all[i].name, name) == 0)
@@ -37,7 +37,7 @@ static bool is_there(const struct lora_list *l, const char *name)
     return false;
 }
 
-static void add(struct lora_list *l, const char *below, const char *path,
+static void add(struct named_list *l, const char *below, const char *path,
                 const struct stat *st)
 {
     char *name = mem_strndup(below, stem_length(below));
@@ -48,13 +48,13 @@ static void add(struct lora_list *l, const char *below, const char *path,
     }
     if (l->count % 64 == 0)
         l->all = mem_realloc(l->all, (l->count + 64) * sizeof(*l->all));
-    l->all[l->count++] = (struct lora_file){.name = name,
-                                            .path = mem_strdup(path),
-                                            .bytes = (uint64_t)st->st_size,
-                                            .modified = (int64_t)st->st_mtime};
+    l->all[l->count++] = (struct named_file){.name = name,
+                                             .path = mem_strdup(path),
+                                             .bytes = (uint64_t)st->st_size,
+                                             .modified = (int64_t)st->st_mtime};
 }
 
-static void read_folder(struct lora_list *l, const char *folder, const char *below,
+static void read_folder(struct named_list *l, const char *folder, const char *below,
                         int depth)
 {
     char *here = *below ? file_join(folder, below) : mem_strdup(folder);
@@ -82,14 +82,14 @@ static void read_folder(struct lora_list *l, const char *folder, const char *bel
 
 static int by_name(const void *a, const void *b)
 {
-    const struct lora_file *x = a, *y = b;
+    const struct named_file *x = a, *y = b;
 
     return strcmp(x->name, y->name);
 }
 
-void lora_list_read(struct lora_list *ret_list, char *const *folders)
+void named_list_read(struct named_list *ret_list, char *const *folders)
 {
-    *ret_list = (struct lora_list){0};
+    *ret_list = (struct named_list){0};
     for (; *folders; folders++) {
         size_t first = ret_list->count;
 
@@ -100,20 +100,20 @@ void lora_list_read(struct lora_list *ret_list, char *const *folders)
     }
 }
 
-void lora_list_release(struct lora_list *list)
+void named_list_release(struct named_list *list)
 {
     for (size_t i = 0; i < list->count; i++) {
         free(list->all[i].name);
         free(list->all[i].path);
     }
     free(list->all);
-    *list = (struct lora_list){0};
+    *list = (struct named_list){0};
 }
 
 /* ---- finding ---- */
 
 /* A path from the folder on goes before a file of this name deeper down. */
-static const struct lora_file *find(const struct lora_list *l, const char *name)
+static const struct named_file *find(const struct named_list *l, const char *name)
 {
     for (size_t i = 0; i < l->count; i++)
         if (strcmp(l->all[i].name, name) == 0)
@@ -124,7 +124,8 @@ static const struct lora_file *find(const struct lora_list *l, const char *name)
     return NULL;
 }
 
-static int refuse(const struct lora_list *l, const char *name, struct err *err)
+static int refuse(const struct named_search *search, const struct named_list *l,
+                  const char *name, struct err *err)
 {
     const char **names = mem_alloc((l->count + 1) * sizeof(*names));
     const char *near;
@@ -132,37 +133,38 @@ static int refuse(const struct lora_list *l, const char *name, struct err *err)
     for (size_t i = 0; i < l->count; i++)
         names[i] = file_name(l->all[i].name);
     near = str_nearest(name, names, l->count);
-    err_set_param(
-        err, ERR_INVALID, "prompt",
-        "there is no LoRA '%.100s' in the LoRA folder, which has %zu%s%.100s%s", name,
-        l->count, near ? "; perhaps '" : "", near ? near : "", near ? "'" : "");
+    err_set_param(err, ERR_INVALID, search->param,
+                  "there is no %s '%.100s' in the %s folder, which has %zu%s%.100s%s",
+                  search->what, name, search->what, l->count, near ? "; perhaps '" : "",
+                  near ? near : "", near ? "'" : "");
     free(names);
     return -1;
 }
 
-int lora_folder_find(char *const *folders, const char *name, char **ret_path,
-                     struct err *err)
+int named_file_find(const struct named_search *search, const char *name,
+                    char **ret_path, struct err *err)
 {
     size_t length = stem_length(name);
     char *stem = length ? mem_strndup(name, length) : mem_strdup(name);
-    const struct lora_file *found;
-    struct lora_list list = {0};
+    const struct named_file *found;
+    struct named_list list = {0};
     int result = 0;
 
     if (!file_is_confined(name)) {
         free(stem);
-        return err_set_param(err, ERR_INVALID, "prompt",
-                             "'%.100s' is no name of a LoRA: a file in the LoRA folder "
-                             "is meant, not a path to somewhere else",
-                             name);
+        return err_set_param(
+            err, ERR_INVALID, search->param,
+            "'%.100s' is no name of a file in the %s folder: one there "
+            "is meant, not a path to somewhere else",
+            name, search->what);
     }
-    lora_list_read(&list, folders);
+    named_list_read(&list, search->folders);
     found = find(&list, stem);
     if (found)
         *ret_path = mem_strdup(found->path);
     else
-        result = refuse(&list, name, err);
-    lora_list_release(&list);
+        result = refuse(search, &list, name, err);
+    named_list_release(&list);
     free(stem);
     return result;
 }
