@@ -181,6 +181,7 @@ static int add_tensor(struct graph *g, const char *name, enum tensor_type type,
                                                   .shape = *shape,
                                                   .type = type,
                                                   .maker = g->node_count - 1,
+                                                  .own = -1,
                                                   .base = -1,
                                                   .pitch = shape_last(shape)};
     return g->tensor_count++;
@@ -597,6 +598,29 @@ int graph_reshape(struct graph *g, int x, struct shape shape)
 
 /* ---- sources ---- */
 
+void graph_own_rows(struct graph *g, int ids, int rows)
+{
+    if (!is_usable(g, ids) || !is_usable(g, rows))
+        return;
+    assert(g->tensors[rows].type == TENSOR_F32 && graph_shape(g, rows)->rank == 2);
+    g->tensors[ids].own = rows;
+}
+
+/* -1, and the graph has failed: they are not as wide as the table. */
+static int check_own_rows(struct graph *g, int rows, const struct weight *table)
+{
+    const struct shape *shape;
+
+    if (rows < 0)
+        return 0;
+    shape = graph_shape(g, rows);
+    if (shape->dim[1] != table->dim[1])
+        return graph_fail(g, "tensor %s has %lld channels, the rows behind it %lld",
+                          table->name, (long long)table->dim[1],
+                          (long long)shape->dim[1]);
+    return 0;
+}
+
 int graph_embedding(struct graph *g, int ids, const char *name,
                     const struct weight *table, const struct weight *positions)
 {
@@ -622,8 +646,12 @@ int graph_embedding(struct graph *g, int ids, const char *name,
                               (long long)positions->dim[1], (long long)shape.dim[1],
                               (long long)table->dim[1]);
     }
+    if (check_own_rows(g, g->tensors[ids].own, table))
+        return -1;
     n = add_node(g, OP_EMBEDDING, name);
     set_input(n, ids);
+    if (g->tensors[ids].own >= 0)
+        set_input(n, g->tensors[ids].own);
     n->weights = own_weights(g, &table, 1);
     n->biases = own_weights(g, &positions, 1);
     n->weight_count = 1;

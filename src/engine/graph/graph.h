@@ -51,6 +51,7 @@ struct tensor {
     struct shape shape;
     enum tensor_type type;
     int maker; /* node that writes it */
+    int own; /* of ids: the rows that go on behind the table, see graph_own_rows(); -1 */
     /* (plan) Where it lies. A tensor with base >= 0 owns no memory: its rows (the last
      * dimension) begin `offset` elements into the rows of `base`, which is never itself
      * a view. `pitch` is the distance between rows in elements; equal to the last
@@ -79,7 +80,7 @@ struct tensor {
     X(UPSAMPLE2X) /* nearest: x [N, H, W, C] -> y [N, H', W', C] = x[h / 2, w / 2]; H' \
                      is 2H or 2H - 1 */ \
     X(EMBEDDING) /* ids [N, T] i32, table [V, C] -> y [N, T, C]; plus positions [T',  \
-                      C], T <= T' */  \
+                      C], T <= T'; perhaps own rows [R, C] f32: ids V to V + R - 1 */  \
     X(RESHAPE)   /* the same elements under another shape; the last dimension stays */   \
     X(TIMESTEP) /* t [N] f32 -> y [N, C] = cos(t f_i), sin(t f_i), f_i = 10000^(-i /   \
                    (C/2)) */
@@ -214,6 +215,9 @@ int graph_slice(struct graph *g, int x, int64_t from, int64_t channels);
 /* high, wide: 2H or 2H - 1, 2W or 2W - 1 (the size of the skip that an odd level was
  * made from) */
 int graph_upsample2x(struct graph *g, int x, int64_t high, int64_t wide);
+/* Rows [R, C] f32, an input, for ids that lie behind the table of whatever embedding reads
+ * these ids: words that the model was not trained with. */
+void graph_own_rows(struct graph *g, int ids, int rows);
 int graph_embedding(struct graph *g, int ids, const char *name,
                     const struct weight *table, const struct weight *positions);
 int graph_reshape(struct graph *g, int x, struct shape shape);

@@ -230,13 +230,19 @@ static int root_of(const struct plan *p, int t)
     return p->tensors[t].base >= 0 ? p->tensors[t].base : t;
 }
 
-/* Does anything but a TIMESTEP read the memory of `root`, through whichever view? */
+/* These read f32 as the caller has it. */
+static bool reads_f32(const struct node *n)
+{
+    return n->op == OP_TIMESTEP || n->op == OP_EMBEDDING;
+}
+
+/* Does anything else read the memory of `root`, through whichever view? */
 static bool has_reader(const struct plan *p, int root)
 {
     for (int i = 0; i < p->node_count; i++) {
         const struct node *n = &p->nodes[i];
 
-        if (n->op == OP_TIMESTEP)
+        if (reads_f32(n))
             continue;
         for (int k = 0; k < n->in_count; k++)
             if (root_of(p, n->in[k]) == root)
@@ -271,7 +277,7 @@ static void own_input(struct plan *p, struct node *input)
     for (int i = 0; i < p->node_count; i++) {
         struct node *n = &p->nodes[i];
 
-        if (n->op == OP_TIMESTEP)
+        if (reads_f32(n))
             continue;
         for (int k = 0; k < n->in_count; k++)
             replace(&n->in[k], bound, own);

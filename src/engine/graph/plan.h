@@ -22,10 +22,10 @@
  * GROUP_NORM, LAYER_NORM over in[0]. Then tensors[out].base is that input (or what it is a view of).
  *
  * What the plan leaves: no RESHAPE node, no fused-away node. INPUT nodes stay: a
- * TENSOR_F32 input that is read by anything but TIMESTEP gets a second tensor of
+ * TENSOR_F32 input that is read by anything but TIMESTEP and EMBEDDING gets a second tensor of
  * TENSOR_ACT in the arena (INPUT.out), which the node fills from the bound memory (even
  * where both are f32: the caller's memory is never read twice). For ACT, I32 and
- * timestep inputs the tensor *is* the bound memory. OUTPUT copies (and converts where
+ * their inputs the tensor *is* the bound memory. OUTPUT copies (and converts where
  * types differ) in[0] to the bound memory. */
 #ifndef MYSTI_ENGINE_GRAPH_PLAN_H
 #define MYSTI_ENGINE_GRAPH_PLAN_H

@@ -320,6 +320,19 @@ static void test_embedding(void **state)
     case_check(c, graph_embedding(c->graph, ids, "embed", table, positions), 1);
 }
 
+/* ids up to 49 for a table of 40: the last ten are rows of the caller's */
+static void test_embedding_own_rows(void **state)
+{
+    struct test_case *c = case_new(755);
+    int ids = case_ids(c, shape2(2, 7), 50), own = case_input(c, shape2(10, 48));
+    const struct weight *table = case_weight(c, 2, 40, 48, 1, 1);
+    const struct weight *positions = case_weight(c, 2, 9, 48, 1, 1);
+
+    (void)state;
+    graph_own_rows(c->graph, ids, own);
+    case_check(c, graph_embedding(c->graph, ids, "embed", table, positions), 1);
+}
+
 static void test_timestep(void **state)
 {
     struct test_case *c = case_new(760);
@@ -575,6 +588,7 @@ int main(void)
         cmocka_unit_test(test_geglu),
         cmocka_unit_test(test_moves),
         cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_embedding_own_rows),
         cmocka_unit_test(test_timestep),
         cmocka_unit_test(test_residual_block),
         cmocka_unit_test(test_transformer_block),

@@ -402,6 +402,41 @@ static void test_moves(void **state)
     free(add);
 }
 
+static void test_own_rows(void **state)
+{
+    struct weight table = make_weight(2, 5, 300, 1, 1);
+    int32_t *ids = aligned_alloc(64, 64);
+    float *own = aligned_alloc(64, 3 * 320 * sizeof(*own)), *got;
+    double expected[8 * 300];
+    struct graph *g = graph_new("own rows");
+    int in, rows;
+
+    (void)state;
+    for (int i = 0; i < 8; i++) /* 0 to 7: five of the table, three of our own */
+        ids[i] = i;
+    for (int i = 0; i < 3 * 300; i++)
+        own[i] = (float)between(-9, 9);
+    for (int i = 0; i < 8 * 300; i++)
+        expected[i] = i < 5 * 300 ? value_at(&table, i) : (double)own[i - 5 * 300];
+    in = graph_input(g, "ids", TENSOR_I32, shape2(2, 4));
+    rows = graph_input(g, "rows", TENSOR_F32, shape2(3, 300));
+    graph_own_rows(g, in, rows);
+    finish(g, graph_embedding(g, in, "e", &table, NULL));
+    got = run(g, (void *[]){ids, own}, 8 * 300, PLAN_FUSE);
+    expect(got, expected, 8 * 300, "own rows");
+    graph_free(g);
+    free(got);
+
+    g = graph_new("rows of another width");
+    in = graph_input(g, "ids", TENSOR_I32, shape2(2, 4));
+    graph_own_rows(g, in, graph_input(g, "rows", TENSOR_F32, shape2(3, 299)));
+    assert_true(graph_embedding(g, in, "e", &table, NULL) < 0);
+    graph_free(g);
+    free(own);
+    free(ids);
+    free_weight(&table);
+}
+
 static void test_sources(void **state)
 {
     struct weight table = make_weight(2, 50, 300, 1, 1),
@@ -578,6 +613,7 @@ int main(void)
         cmocka_unit_test(test_attention),
         cmocka_unit_test(test_activations),
         cmocka_unit_test(test_moves),
+        cmocka_unit_test(test_own_rows),
         cmocka_unit_test(test_sources),
         cmocka_unit_test(test_fused_is_plain),
         cmocka_unit_test(test_cancels_between_operations),

@@ -245,6 +245,8 @@ static int run_embedding(const struct step *s, struct err *err)
     const struct weight *table = n->weights[0];
     const struct weight *positions = n->biases ? n->biases[0] : NULL;
     const int32_t *ids = address(s, n->in[0]);
+    const float *own = n->in_count > 1 ? address(s, n->in[1]) : NULL;
+    int64_t rows = table->dim[0] + (own ? shape_of(s, n->in[1])->dim[0] : 0);
     const struct shape *y = shape_of(s, n->out);
     size_t channels = (size_t)shape_last(y);
     enum elem type = type_of(s, n->out);
@@ -254,10 +256,14 @@ static int run_embedding(const struct step *s, struct err *err)
     for (int64_t i = 0; i < shape_rows(y); i++) {
         size_t t = (size_t)(i % y->dim[1]);
 
-        if (ids[i] < 0 || ids[i] >= table->dim[0])
+        if (ids[i] < 0 || ids[i] >= rows)
             return err_set(err, ERR_INVALID, "token %d is not among the model's %lld",
-                           ids[i], (long long)table->dim[0]);
-        weight_to_f32(table, (size_t)ids[i] * channels, channels, row);
+                           ids[i], (long long)rows);
+        if (ids[i] < table->dim[0])
+            weight_to_f32(table, (size_t)ids[i] * channels, channels, row);
+        else
+            memcpy(row, own + (size_t)(ids[i] - table->dim[0]) * channels,
+                   channels * sizeof(*row));
         if (positions) {
             weight_to_f32(positions, t * channels, channels, position);
             for (size_t c = 0; c < channels; c++)

@@ -136,13 +136,21 @@ static void embed(const struct ref_call *call)
     const struct weight *table = n->weights[0], *positions = n->biases[0];
     const struct shape *s = &ref_tensor(call, n->out)->shape;
     const int32_t *ids = (const int32_t *)(const void *)ref_address(call, n->in[0]);
+    const float *own = n->in_count > 1 ? ref_address(call, n->in[1]) : NULL;
     float *y = ref_address(call, n->out);
     size_t channels = (size_t)s->dim[2];
     float place[256];
 
     for (int64_t row = 0; row < s->dim[0] * s->dim[1]; row++, y += channels) {
-        assert(ids[row] >= 0 && ids[row] < table->dim[0]);
-        weight_to_f32(table, (size_t)ids[row] * channels, channels, y);
+        int64_t behind = ids[row] - table->dim[0];
+
+        assert(
+            ids[row] >= 0 &&
+            (behind < 0 || (own && behind < ref_tensor(call, n->in[1])->shape.dim[0])));
+        if (behind < 0)
+            weight_to_f32(table, (size_t)ids[row] * channels, channels, y);
+        else
+            memcpy(y, own + (size_t)behind * channels, channels * sizeof(*y));
         for (size_t c = 0; positions && c < channels; c += 256) {
             size_t count = channels - c < 256 ? channels - c : 256;
 
