@@ -1,4 +1,4 @@
-/* named_files: the model files in given folders and what lies below them, LoRAs and upscalers, for the worker, which looks up
+/* named_files: the model files in given folders and what lies below them, LoRAs, upscalers and textual inversions, for the worker, which looks up
  * the names in requests, and for the server, which lists them. */
 #ifndef MYSTI_BASE_NAMED_FILES_H
 #define MYSTI_BASE_NAMED_FILES_H

@@ -36,6 +36,10 @@ static struct graph *encode_graph(const struct checkpoint *c,
 
     for (int i = 0; i < c->family->text_count; i++)
         ids[i] = graph_input(g, "ids", TENSOR_I32, shape);
+    for (int i = 0; size->vectors && i < c->family->text_count; i++)
+        graph_own_rows(g, ids[i],
+                       graph_input(g, "rows", TENSOR_F32,
+                                   shape2(size->vectors, c->clips[i].width)));
     for (int i = 0; i < c->family->text_count; i++) {
         int one = clip_build(&c->clips[i], &b, ids[i], size->skipped,
                              c->summary == &c->clips[i] ? &states : NULL);

@@ -47,11 +47,13 @@ struct picture_size {
     int batch;   /* the parts of the prompt, then the negative prompt if it is used */
     int starts;  /* 1: from a picture, so that the encoder is needed */
     int chunks;  /* of each prompt, at least 1 */
+    int vectors; /* rows behind the text encoders' token tables, see inversions.h */
     int skipped; /* layers at the text encoders' ends that are left out, where it is more
                     than the family's own */
 };
 
-/* "ids" [batch chunks, positions] i32, per text encoder -> "hidden" [batch chunks,
+/* "ids" [batch chunks, positions] i32, per text encoder; then, if there are vectors, "rows"
+ * [vectors, width] f32, per text encoder -> "hidden" [batch chunks,
  * positions, text_width] f32, and with a summary "states" [batch chunks, positions,
  * its encoder's width] f32 */
 struct graph *checkpoint_encode_graph(const struct checkpoint *c,

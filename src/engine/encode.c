@@ -8,6 +8,7 @@
  * are kept, and whenever a row says something else the keys and values are made again from them: that is under a
  * hundredth of a run of the U-Net, while keeping the keys and values themselves would take thirty times the memory. */
 #include "base/mem.h"
+#include "engine/inversions.h"
 #include "engine/lora/tags.h"
 #include "engine/run.h"
 
@@ -71,8 +72,8 @@ static const char *who_says(const struct script *s, const struct plan_of_job *pl
 
 /* All texts are as long as the least common multiple: attending to something twice is the same as once, and so none
  * changes the others. */
-static int count_chunks(const struct script *s, struct plan_of_job *plan,
-                        struct err *err)
+static int count_chunks(const struct script *s, struct prompt_words *words,
+                        struct plan_of_job *plan, struct err *err)
 {
     int common = 1;
 
@@ -80,7 +81,7 @@ static int count_chunks(const struct script *s, struct plan_of_job *plan,
         struct prompt p;
         int before = common;
 
-        if (prompt_read(&p, s->texts[i], plan->syntax, err)) {
+        if (prompt_read_words(&p, s->texts[i], plan->syntax, words, err)) {
             if (err)
                 snprintf(err->param, sizeof(err->param), "%s", who_says(s, plan, i));
             return -1;
@@ -104,10 +105,12 @@ static int count_chunks(const struct script *s, struct plan_of_job *plan,
     return 0;
 }
 
-int job_understand_prompts(const struct engine_job *job, struct plan_of_job *plan,
+int job_understand_prompts(const struct engine_model *model,
+                           const struct engine_job *job, struct plan_of_job *plan,
                            struct err *err)
 {
     struct script script = {0};
+    struct inversions *inversions = NULL;
     int result = -1;
 
     plan->syntax = plan->dialect == DIALECT_COMFY ? PROMPT_COMFY : PROMPT_A1111;
@@ -116,8 +119,12 @@ int job_understand_prompts(const struct engine_job *job, struct plan_of_job *pla
     plan->size.batch = script.row_count;
     plan->parts = script.row_count > 1 ? script.row_count - 1 : 1;
     plan->kept_texts = script_changes(&script) ? script.text_count : 0;
-    result = count_chunks(&script, plan, err);
+    if (inversions_open(&inversions, model, &script, plan->syntax, err))
+        goto out;
+    plan->size.vectors = inversions_room(inversions_rows(inversions));
+    result = count_chunks(&script, inversions_words(inversions), plan, err);
 out:
+    inversions_close(inversions);
     script_release(&script);
     return result;
 }
@@ -135,15 +142,21 @@ static size_t hidden_of_row(const struct run *run)
 }
 
 /* The ids of each chunk of a prompt, again and again until there are enough. */
-static void put_ids(const struct prompt *prompt, int chunks, int32_t pad, int32_t *ids)
+static void put_ids(const struct prompt *prompt, int chunks, const struct clip *clip,
+                    int32_t *ids)
 {
+    /* this encoder's table may be longer than the vocabulary */
+    int32_t longer = (int32_t)(clip->vocabulary - TOKENIZER_VOCABULARY);
+
     for (int i = 0; i < chunks; i++) {
         bool is_end = false;
 
         for (int t = 0; t < TOKENIZER_CONTEXT; t++) {
             int32_t id = prompt->chunks[i % prompt->count].ids[t];
 
-            *ids++ = is_end ? pad : id;
+            if (id >= TOKENIZER_VOCABULARY)
+                id += longer;
+            *ids++ = is_end ? clip->kind->pad : id;
             is_end |= id == TOKENIZER_EOS;
         }
     }
@@ -153,16 +166,20 @@ static void put_ids(const struct prompt *prompt, int chunks, int32_t pad, int32_
 static int run_encoders(struct run *run, const struct prompt *prompts, bool is_one,
                         struct err *err)
 {
-    const struct family *family = run->model->checkpoint->family;
+    const struct checkpoint *c = run->model->checkpoint;
     const struct picture_size *size = &run->plan.size;
     size_t row = (size_t)size->chunks * TOKENIZER_CONTEXT;
     int32_t *ids = run_at(run, run->memory.ids);
-    void *inputs[FAMILY_TEXTS_MAX];
+    float *rows = run_at(run, run->memory.rows);
+    void *inputs[2 * FAMILY_TEXTS_MAX];
+    int texts = c->family->text_count;
 
-    for (int e = 0; e < family->text_count; e++) {
+    for (int e = 0; e < texts; e++) {
         inputs[e] = ids;
         for (int b = 0; b < size->batch; b++, ids += row)
-            put_ids(&prompts[is_one ? 0 : b], size->chunks, family->texts[e].pad, ids);
+            put_ids(&prompts[is_one ? 0 : b], size->chunks, &c->clips[e], ids);
+        inputs[texts + e] = rows;
+        rows += size->vectors * c->clips[e].width;
     }
     return run_stage(
         run, STAGE_ENCODE, inputs,
@@ -258,8 +275,9 @@ static int encode_texts(struct run *run, const int *numbers, struct err *err)
     int result = 0;
 
     for (int b = 0; b < run->plan.size.batch && !result; b++) {
-        result = prompt_read(&prompts[b], run->script.texts[numbers[b]],
-                             run->plan.syntax, err);
+        result =
+            prompt_read_words(&prompts[b], run->script.texts[numbers[b]],
+                              run->plan.syntax, inversions_words(run->inversions), err);
         weighted |= !result && is_weighted(&prompts[b]);
     }
     if (!result && weighted && run->plan.syntax == PROMPT_COMFY)
@@ -381,9 +399,29 @@ static void tell_sizes(struct run *run)
     }
 }
 
+/* Opened again: nothing of a job is kept between its plan and its run. */
+static int take_inversions(struct run *run, struct err *err)
+{
+    const struct checkpoint *c = run->model->checkpoint;
+    float *rows = run_at(run, run->memory.rows);
+
+    if (inversions_open(&run->inversions, run->model, &run->script, run->plan.syntax,
+                        err))
+        return -1;
+    if (inversions_room(inversions_rows(run->inversions)) != run->plan.size.vectors)
+        return err_set(err, ERR_CONFLICT,
+                       "the textual inversions changed while the job began: ask again");
+    for (int e = 0; e < c->family->text_count; e++) {
+        inversions_copy(run->inversions, e, rows);
+        rows += run->plan.size.vectors * c->clips[e].width;
+    }
+    return 0;
+}
+
 int run_encode(struct run *run, struct err *err)
 {
-    if (write_script(run->job, &run->plan, &run->script, err))
+    if (write_script(run->job, &run->plan, &run->script, err) ||
+        take_inversions(run, err))
         return -1;
     if (run->model->checkpoint->summary)
         tell_sizes(run);

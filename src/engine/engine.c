@@ -61,6 +61,8 @@ int engine_open(struct engine **ret_engine, const struct engine_options *options
         engine->lora_folders[i] = mem_strdup(options->lora_folders[i]);
     if (options->upscaler_folder)
         engine->upscaler_folders[0] = mem_strdup(options->upscaler_folder);
+    if (options->embedding_folder)
+        engine->embedding_folders[0] = mem_strdup(options->embedding_folder);
     *ret_engine = engine;
     return 0;
 }
@@ -73,6 +75,7 @@ void engine_close(struct engine *engine)
     for (int i = 0; i < ENGINE_LORA_FOLDERS; i++)
         free(engine->lora_folders[i]);
     free(engine->upscaler_folders[0]);
+    free(engine->embedding_folders[0]);
     free(engine);
 }
 
@@ -462,7 +465,7 @@ int job_understand(const struct engine_model *model, const struct engine_job *jo
                                       .height = job->height,
                                       .starts = model->checkpoint->is_inpainting};
     if (understand_clip_skip(model, job, &plan, err) ||
-        job_understand_prompts(job, &plan, err) ||
+        job_understand_prompts(model, job, &plan, err) ||
         understand_start(model, job, &plan, err))
         return -1;
     *ret_plan = plan;
@@ -497,6 +500,7 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
     size_t batch = (size_t)size->batch;
     size_t tokens = (size_t)size->chunks * TOKENIZER_CONTEXT;
     size_t hidden = tokens * (size_t)c->text_width * sizeof(float);
+    size_t rows = (size_t)size->vectors * (size_t)c->text_width * sizeof(float);
     size_t pixels = (size_t)size->width * (size_t)size->height, arena = 0;
     size_t latent = pixels / (size_t)(c->vae.scale * c->vae.scale) *
                     (size_t)c->vae.latent_channels * sizeof(float);
@@ -508,6 +512,7 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
     m.arena = take(&m.total, arena);
     m.ids = take(&m.total,
                  (size_t)c->family->text_count * batch * tokens * sizeof(int32_t));
+    m.rows = take(&m.total, rows);
     m.hidden = take(&m.total, batch * hidden);
     m.texts = take(&m.total, (size_t)plan->kept_texts * hidden);
     m.contexts = mem_alloc((size_t)(m.context_count + 1) * sizeof(*m.contexts));
@@ -539,7 +544,8 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
         m.moments = take(&m.total, 2 * latent);
     }
     /* a PNG is never much larger than its pixels, and its buffer grows by doubling */
-    m.beside = sampler_bytes(plan->sampler, latent / sizeof(float)) + 2 * 3 * pixels;
+    m.beside =
+        sampler_bytes(plan->sampler, latent / sizeof(float)) + 2 * 3 * pixels + rows;
     *ret_memory = m;
 }
 

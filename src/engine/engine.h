@@ -34,6 +34,7 @@ struct engine_options {
     /* Where the LoRAs of prompts are, the first one first; NULL: no more. Copied. */
     const char *lora_folders[ENGINE_LORA_FOLDERS];
     const char *upscaler_folder; /* where upscalers are; NULL: nowhere. Copied. */
+    const char *embedding_folder; /* of the textual inversions of prompts, likewise */
 };
 
 int engine_open(struct engine **ret_engine, const struct engine_options *options,

@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "engine/image/parameters.h"
 #include "engine/image/png.h"
+#include "engine/inversions.h"
 #include "engine/loras.h"
 #include "engine/run.h"
 #include "engine/start.h"
@@ -580,6 +581,7 @@ int engine_generate(struct engine_model *model, const struct engine_job *job,
     result = draw_images(run, err);
 out:
     start_free(run->start);
+    inversions_close(run->inversions);
     if (run->block)
         munmap(run->block, run->memory.total);
     job_memory_release(&run->memory);

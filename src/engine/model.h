@@ -13,6 +13,7 @@ struct engine {
     struct backend *backend;
     char *lora_folders[ENGINE_LORA_FOLDERS + 1]; /* NULL at the end */
     char *upscaler_folders[2];
+    char *embedding_folders[2]; /* of textual inversions */
 };
 
 enum stage {
@@ -70,8 +71,9 @@ struct plan_of_job {
 int job_understand(const struct engine_model *model, const struct engine_job *job,
                    struct plan_of_job *ret_plan, struct err *err) MUST_CHECK;
 
-/* Of a plan with everything but the prompts: their syntax, batch and chunks. */
-int job_understand_prompts(const struct engine_job *job, struct plan_of_job *plan,
+/* Of a plan with everything but the prompts: their syntax, batch, chunks and vectors. */
+int job_understand_prompts(const struct engine_model *model,
+                           const struct engine_job *job, struct plan_of_job *plan,
                            struct err *err) MUST_CHECK;
 
 /* Everything that a running job keeps in memory beside the packed weights, as offsets
@@ -79,6 +81,7 @@ int job_understand_prompts(const struct engine_job *job, struct plan_of_job *pla
 struct job_memory {
     size_t arena;     /* all stages' */
     size_t ids;       /* [text encoders, batch chunks, positions] i32 */
+    size_t rows;      /* [vectors, width] f32 for each text encoder */
     size_t hidden;    /* [batch chunks, positions, width] f32 */
     size_t texts;     /* [kept_texts, chunks positions, width] f32 */
     size_t states;    /* [batch chunks, positions, the summary's encoder's width] f32 */

@@ -4,6 +4,7 @@
 
 #include "engine/model.h"
 
+struct inversions;
 struct start;
 
 struct run {
@@ -22,6 +23,7 @@ struct run {
     unsigned levels, first; /* the walk begins at sigmas[first] */
     int image;
     struct start *start; /* NULL: from noise alone */
+    struct inversions *inversions;
 };
 
 void *run_at(const struct run *run, size_t offset);

@@ -22,14 +22,16 @@ static const char usage[] =
     "  --lora-dir FOLDER     where the LoRAs of prompts are; up to 4 times, the first\n"
     "                        goes first\n"
     "  --upscaler-dir FOLDER where upscalers are\n"
+    "  --embedding-dir FOLDER\n"
+    "                        where the textual inversions of prompts are\n"
     "  --sharing POLICY      who goes first on the processor and the graphics card:\n"
     "                        text-first (default), equal or image-first\n"
     "  --verbose             log every step\n"
     "  --version, --help\n";
 
 static const char *const long_names[] = {
-    "listen-port",  "model",   "inspect", "threads", "backend", "lora-dir",
-    "upscaler-dir", "sharing", "verbose", "version", "help"};
+    "listen-port",  "model",         "inspect", "threads", "backend", "lora-dir",
+    "upscaler-dir", "embedding-dir", "sharing", "verbose", "version", "help"};
 
 static int mistake(const struct err *err)
 {
@@ -83,6 +85,7 @@ int options_parse(struct options *ret, int argc, char **argv)
         {"backend", required_argument, NULL, 'b'},
         {"lora-dir", required_argument, NULL, 'l'},
         {"upscaler-dir", required_argument, NULL, 'u'},
+        {"embedding-dir", required_argument, NULL, 'e'},
         {"sharing", required_argument, NULL, 's'},
         {"verbose", no_argument, NULL, 'v'},
         {"version", no_argument, NULL, 'V'},
@@ -115,6 +118,9 @@ int options_parse(struct options *ret, int argc, char **argv)
             break;
         case 'l':
             rc = add_folder(ret, optarg, &err);
+            break;
+        case 'e':
+            ret->embedding_folder = optarg;
             break;
         case 's':
             rc = sharing_parse(optarg, "--sharing", &ret->sharing, &err);

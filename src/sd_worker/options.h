@@ -8,10 +8,11 @@
 #include <stdbool.h>
 
 struct options {
-    int listen_port;     /* 0: any free one */
-    const char *model;   /* loaded at once; NULL: none */
-    const char *inspect; /* say what this file is and end; NULL: be a worker */
-    const char *backend; /* NULL: the best that is built in */
+    int listen_port;              /* 0: any free one */
+    const char *model;            /* loaded at once; NULL: none */
+    const char *inspect;          /* say what this file is and end; NULL: be a worker */
+    const char *backend;          /* NULL: the best that is built in */
+    const char *embedding_folder; /* of textual inversions; NULL: none */
     const char *lora_folders[ENGINE_LORA_FOLDERS]; /* NULL: no more */
     const char *upscaler_folder;                   /* NULL: none */
     int threads;          /* 0: one per physical core that this process may use */

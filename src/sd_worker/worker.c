@@ -438,6 +438,7 @@ int worker_new(uv_loop_t *loop, const struct options *options, int threads, char
     struct worker *w = mem_zalloc(sizeof(*w));
     struct compute_options compute = {.loop = loop,
                                       .backend = options->backend,
+                                      .embedding_folder = options->embedding_folder,
                                       .threads = threads,
                                       .place = sharing_picture_place(options->sharing),
                                       .on_event = on_event,

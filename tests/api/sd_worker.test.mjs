@@ -10,7 +10,7 @@ import { decodePng } from '../support/decode_png.mjs';
 import { startPictureWorker, takeApart, workerProgram } from '../support/picture_worker.mjs';
 import { makePng } from '../support/png.mjs';
 import { freePort, until } from '../support/server.mjs';
-import { writeTinyLora, writeTinyPainter, writeTinyUpscaler } from '../support/tiny_painter.mjs';
+import { writeTinyEmbedding, writeTinyLora, writeTinyPainter, writeTinyUpscaler } from '../support/tiny_painter.mjs';
 
 let folder;
 let model;
@@ -535,6 +535,30 @@ test('a picture is made larger, with a network or without one, whether a model i
     assert.equal(error.param ?? '', param, JSON.stringify(error));
     assert.match(error.message, sentence);
   }
+});
+
+test('a textual inversion is a word of prompts as long as its file is there', async (t) => {
+  const embeddings = join(folder, 'embeddings');
+  mkdirSync(join(embeddings, 'bad'), { recursive: true });
+  const worker = await ready(t, { args: ['--embedding-dir', embeddings] });
+  const ask = { prompt: 'a Mine boat', seed: 3 };
+  const plain = await worker.draw(ask);
+  writeTinyEmbedding(join(embeddings, 'mine.safetensors'));
+  writeTinyEmbedding(join(embeddings, 'bad', 'boat.safetensors'), 768); // for another family: the word stays text
+  const drawn = await worker.draw(ask);
+  assert.equal(drawn.status, 200, JSON.stringify(drawn.body));
+  assert.ok(!pixels(drawn).equals(pixels(plain)));
+  assert.match(drawn.images[0].head.parameters, /^a Mine boat\n/);
+  const named = await worker.draw({ ...ask, prompt: 'a embedding:mine boat', dialect: 'comfy' });
+  assert.equal(named.status, 200, JSON.stringify(named.body));
+  for (const [prompt, sentence] of [['embedding:mime', /no textual inversion 'mime' among the 2 in the folder; perhaps 'mine'/], ['embedding:bad/boat', /for another family/]]) {
+    const { status, body } = await worker.draw({ ...ask, prompt, dialect: 'comfy' });
+    assert.equal(status, 400, prompt);
+    assert.equal(body.error.param, 'prompt');
+    assert.match(body.error.message, sentence);
+  }
+  rmSync(join(embeddings, 'mine.safetensors'));
+  assert.ok(pixels(await worker.draw(ask)).equals(pixels(plain)));
 });
 
 test('SIGTERM ends it in the middle of a job', async (t) => {

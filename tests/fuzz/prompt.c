@@ -37,6 +37,29 @@ static void check(const char *text, enum prompt_syntax syntax)
     prompt_release(&p);
 }
 
+/* Two words of 5 and of 75 vectors: each stands whole, in one chunk. */
+static void check_words(const char *text, enum prompt_syntax syntax)
+{
+    static const int32_t ids[] = {320, 320}; /* "a a" */
+    struct prompt_word all[] = {{"a", ids, 1, 0, 5, false},
+                                {"x/b", ids, 2, 5, 75, false}};
+    struct prompt_words words = {all, 2};
+    struct prompt p;
+
+    if (prompt_read_words(&p, text, syntax, &words, NULL))
+        return;
+    for (int c = 0; c < p.count; c++)
+        for (int i = 1; i < TOKENIZER_CONTEXT; i++) {
+            int32_t own = p.chunks[c].ids[i] - TOKENIZER_VOCABULARY;
+            int32_t before = p.chunks[c].ids[i - 1] - TOKENIZER_VOCABULARY;
+
+            if (own >= 80 || (own > 0 && own != 5 && before != own - 1) ||
+                (own < 0 && before >= 0 && before != 4 && before != 79))
+                abort();
+        }
+    prompt_release(&p);
+}
+
 static void check_script(const char *text)
 {
     struct script s = {.steps = 5};
@@ -91,6 +114,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     text[size] = '\0';
     check(text, PROMPT_A1111);
     check(text, PROMPT_COMFY);
+    check_words(text, PROMPT_A1111);
+    check_words(text, PROMPT_COMFY);
     check_script(text);
     check_tags(text);
     free(text);

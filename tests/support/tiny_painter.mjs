@@ -152,6 +152,12 @@ export function writeTinyPainter(path, change = () => {}) {
   });
 }
 
+// A textual inversion for it: two vectors.
+export function writeTinyEmbedding(path, width = CONTEXT) {
+  const random = numbers();
+  return write(path, { emb_params: [2, width] }, {}, () => random);
+}
+
 // A LoRA for it, as kohya writes them, and one key that means nothing here.
 export function writeTinyLora(path, change = () => {}) {
   const shapes = {};

@@ -5,6 +5,7 @@
 #include "engine/text/prompt.h"
 
 #include "base/mem.h"
+#include "base/str.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -294,6 +295,7 @@ struct filling {
     int used;
     int comma; /* where the newest comma of this chunk is; -1: none */
     int32_t comma_id;
+    struct prompt_words *words;
     bool is_full; /* more chunks than there may be */
 };
 
@@ -346,10 +348,38 @@ static void end_chunk_at_comma(struct filling *f)
         put(f, ids[i], (double)weights[i]);
 }
 
+/* The longest word whose ids stand here; NULL: none. */
+static struct prompt_word *word_at(const struct filling *f, const int32_t *ids,
+                                   size_t count)
+{
+    struct prompt_word *best = NULL;
+
+    for (int i = 0; i < f->words->count; i++) {
+        struct prompt_word *w = &f->words->all[i];
+
+        if (w->count && w->count <= count && (!best || w->count > best->count) &&
+            memcmp(ids, w->ids, w->count * sizeof(*ids)) == 0)
+            best = w;
+    }
+    return best;
+}
+
+/* All vectors of a word lie in one chunk. */
+static void put_word(struct filling *f, struct prompt_word *word, double weight)
+{
+    word->is_used = true;
+    if (f->used + word->vectors > TEXT_IDS)
+        end_chunk(f);
+    for (int i = 0; i < word->vectors && !f->is_full; i++)
+        put(f, TOKENIZER_VOCABULARY + word->first + i, weight);
+}
+
 static void fill_a1111(struct filling *f, const int32_t *ids, size_t count,
                        double weight)
 {
     for (size_t i = 0; i < count && !f->is_full; i++) {
+        struct prompt_word *word = word_at(f, ids + i, count - i);
+
         if (ids[i] == f->comma_id)
             f->comma = f->used;
         else if (f->used == TEXT_IDS && f->comma >= 0 &&
@@ -357,7 +387,12 @@ static void fill_a1111(struct filling *f, const int32_t *ids, size_t count,
             end_chunk_at_comma(f);
         if (f->used == TEXT_IDS)
             end_chunk(f);
-        put(f, ids[i], weight);
+        if (word) {
+            put_word(f, word, weight);
+            i += word->count - 1;
+        } else {
+            put(f, ids[i], weight);
+        }
     }
 }
 
@@ -374,6 +409,77 @@ static void fill_word(struct filling *f, const int32_t *ids, size_t count,
             end_chunk(f);
         put(f, ids[i], weight);
     }
+}
+
+static struct prompt_word *word_called(const struct filling *f, const char *name,
+                                       size_t len)
+{
+    for (int i = 0; i < f->words->count; i++) {
+        struct prompt_word *w = &f->words->all[i];
+        const char *end = w->name + strlen(w->name);
+
+        if (strlen(w->name) == len && memcmp(w->name, name, len) == 0)
+            return w;
+        /* without the folders before it */
+        if (strlen(w->name) > len && end[-(ptrdiff_t)len - 1] == '/' &&
+            memcmp(end - len, name, len) == 0)
+            return w;
+    }
+    return NULL;
+}
+
+static int unknown_word(const struct filling *f, const char *name, size_t len,
+                        struct err *err)
+{
+    const char **names = mem_alloc((size_t)(f->words->count + 1) * sizeof(*names));
+    char *wanted = mem_strndup(name, len);
+    const char *near;
+
+    for (int i = 0; i < f->words->count; i++)
+        names[i] = f->words->all[i].name;
+    near = str_nearest(wanted, names, (size_t)f->words->count);
+    err_set_param(
+        err, ERR_INVALID, "prompt",
+        "there is no textual inversion '%.100s' among the %d in the folder%s%.100s%s",
+        wanted, f->words->count, near ? "; perhaps '" : "", near ? near : "",
+        near ? "'" : "");
+    free(wanted);
+    free(names);
+    return -1;
+}
+
+/* ... with its ending or without */
+static struct prompt_word *word_like(const struct filling *f, const char *name,
+                                     size_t len)
+{
+    struct prompt_word *word = word_called(f, name, len);
+    const char *dot = memrchr(name, '.', len);
+
+    return word || !dot ? word : word_called(f, name, (size_t)(dot - name));
+}
+
+/* "embedding:name" at the beginning of a word [*len] of ComfyUI's syntax, put into the chunk; *len is what remains behind
+ * it. A comma at its end is no part of the name unless a file is called so. */
+static int take_named(struct filling *f, const char **text, size_t *len, double weight,
+                      struct err *err)
+{
+    static const char begin[] = "embedding:";
+    const size_t skip = sizeof(begin) - 1;
+    struct prompt_word *word;
+    size_t name;
+
+    if (*len <= skip || memcmp(*text, begin, skip) != 0)
+        return 0;
+    name = *len - skip;
+    word = word_like(f, *text + skip, name);
+    while (!word && name && (*text)[skip + name - 1] == ',')
+        word = word_like(f, *text + skip, --name);
+    if (!word)
+        return unknown_word(f, *text + skip, name, err);
+    put_word(f, word, weight);
+    *text += skip + name;
+    *len -= skip + name;
+    return 0;
 }
 
 /* The ids of a text; ret_ids is to be freed. */
@@ -402,6 +508,8 @@ static int fill_piece(struct filling *f, const struct prompt_piece *piece,
         size_t count;
         int32_t *ids;
 
+        if (syntax == PROMPT_COMFY && take_named(f, &text, &len, piece->weight, err))
+            return -1;
         if (ids_of(text, len, &ids, &count, err))
             return -1;
         if (syntax == PROMPT_COMFY)
@@ -417,8 +525,14 @@ static int fill_piece(struct filling *f, const struct prompt_piece *piece,
 int prompt_read(struct prompt *ret, const char *text, enum prompt_syntax syntax,
                 struct err *err)
 {
+    return prompt_read_words(ret, text, syntax, &(struct prompt_words){0}, err);
+}
+
+int prompt_read_words(struct prompt *ret, const char *text, enum prompt_syntax syntax,
+                      struct prompt_words *words, struct err *err)
+{
     struct prompt p = {0};
-    struct filling f = {.prompt = &p, .comma = -1};
+    struct filling f = {.prompt = &p, .comma = -1, .words = words};
     struct prompt_pieces pieces;
     size_t count;
     int result = 0;

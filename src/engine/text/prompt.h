@@ -36,8 +36,26 @@ struct prompt {
     int count; /* at least 1 */
 };
 
+/* A word that stands for vectors of its own (a textual inversion). In A1111's syntax it is meant wherever its ids stand, in
+ * ComfyUI's where "embedding:name" does. In a chunk it is `vectors` ids, TOKENIZER_VOCABULARY + first and on. */
+struct prompt_word {
+    const char *name; /* "style" or "anime/style", without the file's ending */
+    const int32_t *ids;
+    size_t count; /* of ids; 0: it has none and is never meant in A1111's syntax */
+    int first, vectors;
+    bool is_used; /* set by prompt_read_words() */
+};
+
+struct prompt_words {
+    struct prompt_word *all;
+    int count;
+};
+
 int prompt_read(struct prompt *ret, const char *text, enum prompt_syntax syntax,
                 struct err *err) MUST_CHECK;
+/* The same with such words. ERR_INVALID for an "embedding:name" that is none of them, which names the nearest. */
+int prompt_read_words(struct prompt *ret, const char *text, enum prompt_syntax syntax,
+                      struct prompt_words *words, struct err *err) MUST_CHECK;
 void prompt_release(struct prompt *p);
 
 /* What one encoder made of a chunk: [77, width], rows `pitch` numbers apart, because the next encoder's may stand beside

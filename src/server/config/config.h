@@ -70,6 +70,7 @@ struct config {
     char *home;      /* state */
     char *model_dir; /* where the user keeps models; starters_dir is searched as well */
     char *upscaler_dir;    /* ESRGAN files */
+    char *embedding_dir;   /* his textual inversions */
     char *lora_dir;        /* his LoRAs; those in starters_dir/loras are found as well */
     char *output_dir;      /* pictures */
     char *public_dir;      /* the page; "" when there is none */

@@ -58,6 +58,10 @@ const struct option options[] = {
     {"upscaler-dir", NULL, OPTION_PATH, F(upscaler_dir), 0, 0, "", NULL, "FOLDER",
      "folder with your upscalers (ESRGAN). Default: upscalers in --model-dir", NULL,
      OPTION_AT_LOAD},
+    {"embedding-dir", NULL, OPTION_PATH, F(embedding_dir), 0, 0, "", NULL, "FOLDER",
+     "folder with your textual inversions, whose names are words of prompts. Default: "
+     "embeddings in --model-dir",
+     NULL, OPTION_AT_LOAD},
 
     {"home", NULL, OPTION_PATH, F(home), 0, 0, "", NULL, "FOLDER",
      "state: what is loaded, jobs, gallery. Default: $XDG_STATE_HOME/mysti", "Folders",

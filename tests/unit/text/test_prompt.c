@@ -257,6 +257,69 @@ static void refused(const char *text, enum prompt_syntax syntax, const char *rea
     assert_non_null(strstr(err.message, reason));
 }
 
+static int own_ids(const struct prompt_chunk *chunk)
+{
+    int count = 0;
+
+    for (int i = 0; i < TOKENIZER_CONTEXT; i++)
+        count += chunk->ids[i] >= TOKENIZER_VOCABULARY;
+    return count;
+}
+
+static struct prompt read_words(const char *text, enum prompt_syntax syntax,
+                                struct prompt_words *own)
+{
+    struct prompt p;
+    struct err err = {0};
+
+    if (prompt_read_words(&p, text, syntax, own, &err))
+        fail_msg("%s", err.message);
+    return p;
+}
+
+/* "cat" and "cat red": the longer one is meant where it stands, and neither is cut by the end of a chunk. */
+static void test_words_with_vectors(void **state)
+{
+    static const int32_t ids[] = {2368, 736};
+    struct prompt_word all[] = {{"cat", ids, 1, 0, 3, false},
+                                {"cat red", ids, 2, 3, 75, false}};
+    struct prompt_words own = {all, 2};
+    struct prompt p = read_words("a (cat:1.5), red", PROMPT_A1111, &own);
+    char *text;
+
+    (void)state;
+    assert_int_equal(p.count, 1);
+    assert_int_equal(length(&p.chunks[0]), 6);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(p.chunks[0].ids[2 + i], TOKENIZER_VOCABULARY + i);
+        assert_float_equal(p.chunks[0].weights[2 + i], 1.5, 1e-6);
+    }
+    assert_true(all[0].is_used && !all[1].is_used);
+    prompt_release(&p);
+
+    p = read_words("a cat red", PROMPT_A1111, &own);
+    assert_int_equal(p.count, 2);
+    assert_int_equal(length(&p.chunks[0]), 1);
+    assert_int_equal(own_ids(&p.chunks[1]), 75);
+    assert_int_equal(p.chunks[1].ids[1], TOKENIZER_VOCABULARY + 3);
+    assert_true(all[1].is_used);
+    prompt_release(&p);
+
+    own.count = 1;
+    text = words(26, ""); /* 78 vectors: 25 words and one */
+    p = read_words(text, PROMPT_A1111, &own);
+    assert_int_equal(p.count, 2);
+    assert_int_equal(own_ids(&p.chunks[0]), 75);
+    assert_int_equal(own_ids(&p.chunks[1]), 3);
+    prompt_release(&p);
+    free(text);
+
+    p = read_words("cat embedding:cat red", PROMPT_COMFY, &own);
+    assert_int_equal(own_ids(&p.chunks[0]), 3);
+    assert_int_equal(length(&p.chunks[0]), 5);
+    prompt_release(&p);
+}
+
 static void test_refused(void **state)
 {
     char deep[400], *text = words(33 * 75, "");
@@ -280,7 +343,8 @@ int main(void)
         cmocka_unit_test(test_pieces),      cmocka_unit_test(test_chunk),
         cmocka_unit_test(test_chunks),      cmocka_unit_test(test_weights_of_tokens),
         cmocka_unit_test(test_weigh_a1111), cmocka_unit_test(test_weigh_beside),
-        cmocka_unit_test(test_weigh_comfy), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_weigh_comfy), cmocka_unit_test(test_words_with_vectors),
+        cmocka_unit_test(test_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
