@@ -321,7 +321,8 @@ static int open_texts(struct checkpoint *c, struct err *err)
     for (int i = 0; i < c->family->text_count; i++) {
         struct clip *clip = &c->clips[i];
 
-        if (clip_open(clip, c->file, &c->family->texts[i], heads, err))
+        /* the metadata is about the first; SDXL's second is another size */
+        if (clip_open(clip, c->file, &c->family->texts[i], i ? 0 : heads, err))
             return -1;
         if (clip->positions != TOKENIZER_CONTEXT)
             return err_set(err, ERR_BAD_FILE,
@@ -367,6 +368,7 @@ static int open_networks(struct checkpoint *c, struct err *err)
         read_defaults(c, err) || open_texts(c, err) || open_unet(c, err) ||
         vae_open(&c->vae, c->file, err))
         return -1;
+    c->ends_in_noise = weights_file_find(c->file, "ztsnr") != NULL;
     used = mem_zalloc(weights_file_count(c->file) * sizeof(*used));
     result = check_networks(c, used, err);
     free(used);

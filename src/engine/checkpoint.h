@@ -29,6 +29,7 @@ struct checkpoint {
     /* the U-Net is shown, beside the latent, a mask and the latent of what it keeps (SD's and SDXL's models for inpainting) */
     bool is_inpainting;
     enum prediction prediction;
+    bool ends_in_noise; /* its schedule, see schedule_end_in_noise */
     struct checkpoint_defaults defaults;
     uint64_t parameters; /* numbers in the tensors that every picture uses */
 };

@@ -549,6 +549,8 @@ static void make_sigmas(struct run *run)
         .is_sdxl = run->model->checkpoint->family->is_sdxl};
 
     schedule_init(&run->schedule, SCHEDULE_SD_BETA_START, SCHEDULE_SD_BETA_END);
+    if (run->model->checkpoint->ends_in_noise)
+        schedule_end_in_noise(&run->schedule);
     run->sigmas = mem_alloc(SCHEDULE_ROOM(how.steps) * sizeof(*run->sigmas));
     run->levels = schedule_sigmas(&run->schedule, &how, run->sigmas);
     if ((unsigned)run->plan.walked < run->levels && run->plan.walked < run->plan.levels)

@@ -21,7 +21,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { MAX_RUNS = 200, MAX_NODES = 4096, TOKENS = 77 };
+/* TENSORS_MAX: SDXL has 70 cross-attentions */
+enum { MAX_RUNS = 200, MAX_NODES = 16384, TOKENS = 77, TENSORS_MAX = 128 };
 
 struct settings {
     const char *path, *backend, *precision;
@@ -32,7 +33,7 @@ struct settings {
 struct model {
     struct graph *graph;
     struct program *program;
-    void *inputs[64], *outputs[64];
+    void *inputs[TENSORS_MAX], *outputs[TENSORS_MAX];
 };
 
 struct bench {

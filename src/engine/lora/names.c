@@ -28,6 +28,8 @@
 
 #define UNET "model.diffusion_model."
 #define MAX_STEM 300 /* names in a file have at most 256 bytes */
+/* numbers that are looked at, as in unet/unet.c: some may be missing */
+enum { BLOCKS_MAX = 64, PARTS_MAX = 4 };
 
 struct pair {
     char ours[80], theirs[80];
@@ -96,15 +98,13 @@ static void level_name(char ret[64], const char *side, const struct level *level
         snprintf(ret, 64, "%s.%d.%s.%d", side, level->number, list, index);
 }
 
-/* The parts .0, .1, ... of one block ("input_blocks.4"); false when there is no such
- * block. */
-static bool add_block(struct lora_names *n, const char *block, const char *side,
+/* The parts .0, .1, ... of one block ("input_blocks.4"), those that are there. */
+static void add_block(struct lora_names *n, const char *block, const char *side,
                       struct level *level)
 {
     char ours[64], theirs[64], longer[80];
-    int part = 0;
 
-    for (;; part++) {
+    for (int part = 0; part < PARTS_MAX; part++) {
         snprintf(ours, sizeof(ours), "%.40s.%d", block, part);
         if (has(n, ours, ".in_layers.0.weight")) {
             level_name(theirs, side, level, "resnets", level->resnets++);
@@ -121,9 +121,7 @@ static bool add_block(struct lora_names *n, const char *block, const char *side,
             snprintf(theirs, sizeof(theirs), "%.40s.%s", ours, halves ? "op" : "conv");
             add_pair(n, theirs, longer);
             *level = (struct level){.number = level->number + 1};
-        } else if (!has(n, ours, ".weight")) { /* else conv_in, see add_blocks */
-            return part > 0;
-        }
+        } /* else conv_in, see add_blocks, or nothing */
     }
 }
 
@@ -132,10 +130,9 @@ static void add_side(struct lora_names *n, const char *blocks, const char *side)
     struct level level = {0};
     char block[40];
 
-    for (int i = 0;; i++) {
+    for (int i = 0; i < BLOCKS_MAX; i++) {
         snprintf(block, sizeof(block), "%s.%d", blocks, i);
-        if (!add_block(n, block, side, &level))
-            return;
+        add_block(n, block, side, &level);
     }
 }
 

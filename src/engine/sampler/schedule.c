@@ -20,6 +20,25 @@ void schedule_init(struct schedule *s, double beta_start, double beta_end)
     }
 }
 
+/* of the last step, instead of 0: the number that A1111 and ComfyUI have */
+#define LAST_ALPHA_PRODUCT 4.8973451890853435e-08
+
+void schedule_end_in_noise(struct schedule *s)
+{
+    const int last = SCHEDULE_TRAIN_STEPS - 1;
+    double first = 1 / sqrt(1 + s->sigma[0] * s->sigma[0]);
+    double end = 1 / sqrt(1 + s->sigma[last] * s->sigma[last]);
+
+    for (int i = 0; i <= last; i++) {
+        double root = 1 / sqrt(1 + s->sigma[i] * s->sigma[i]);
+        double moved = (root - end) * first / (first - end);
+        double product = i < last ? moved * moved : LAST_ALPHA_PRODUCT;
+
+        s->sigma[i] = sqrt((1 - product) / product);
+        s->log_sigma[i] = log(s->sigma[i]);
+    }
+}
+
 double schedule_sigma(const struct schedule *s, double t)
 {
     const int last = SCHEDULE_TRAIN_STEPS - 1;

@@ -43,6 +43,9 @@ struct scaling {
 };
 
 void schedule_init(struct schedule *s, double beta_start, double beta_end);
+/* Moves all levels so that nothing of the picture is left at the last (Lin et al. 2024, "zero terminal SNR"); the first
+ * stays. The last sigma is 4518.8 instead of infinite, as in A1111 and ComfyUI. */
+void schedule_end_in_noise(struct schedule *s);
 /* Between training steps both interpolate log sigma linearly. t and sigma are clamped
  * to the table. */
 double schedule_sigma(const struct schedule *s, double t);

@@ -210,6 +210,26 @@ static uint32_t sum_with(int clip_skip, const char *dialect)
     return sum_of(&job);
 }
 
+/* Models that predict v often end in noise alone: another schedule, another picture. */
+static void test_ends_in_noise(void **state)
+{
+    struct small_model what = {.listing = SMALL_TINY_TENSORS,
+                               .metadata = "\"mysti.prediction\":\"v\""};
+    struct engine_job job;
+    uint32_t usual;
+
+    (void)state;
+    model = small_engine_load(&what);
+    job = a_job("a1111");
+    usual = sum_of(&job);
+    engine_model_free(model);
+    what.extra = "ztsnr";
+    model = small_engine_load(&what);
+    assert_int_not_equal(sum_of(&job), usual);
+    engine_model_free(model);
+    model = NULL;
+}
+
 /* SD 2.x never reads the last layer. A1111 leaves it at that, ComfyUI goes further back when it is told to. */
 static void test_clip_skip(void **state)
 {
@@ -325,6 +345,7 @@ int main(void)
         cmocka_unit_test(test_sd2),
         cmocka_unit_test(test_sdxl),
         cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_ends_in_noise),
         cmocka_unit_test(test_clip_skip),
         cmocka_unit_test_setup_teardown(test_changing_prompts, load_sdxl, unload),
         cmocka_unit_test_setup_teardown(test_silence, load_sdxl, unload),

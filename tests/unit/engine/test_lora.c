@@ -838,6 +838,42 @@ static void test_blocks_of_distilled(void **state)
                  sizeof(pairs) / sizeof(*pairs));
 }
 
+/* A distilled U-Net of which one block per level is left, with the numbers of the whole one: diffusers counts what is
+ * there. */
+static void test_blocks_with_gaps(void **state)
+{
+    struct made m = {0};
+    struct weights_file *base;
+    struct lora_names *names;
+
+    (void)state;
+    PUT(&m, U "input_blocks.0.0.weight", 4, 4, 3, 3);
+    PUT(&m, U "input_blocks.1.0.in_layers.0.weight", 4);
+    PUT(&m, U "input_blocks.1.0.in_layers.2.weight", 4, 4, 3, 3);
+    PUT(&m, U "input_blocks.3.0.op.weight", 4, 4, 3, 3);
+    PUT(&m, U "input_blocks.4.0.in_layers.0.weight", 4);
+    PUT(&m, U "input_blocks.4.1.proj_in.weight", 4, 4);
+    PUT(&m, U "output_blocks.0.0.in_layers.0.weight", 4);
+    PUT(&m, U "output_blocks.2.1.conv.weight", 4, 4, 3, 3);
+    PUT(&m, U "output_blocks.3.0.in_layers.0.weight", 4);
+    PUT(&m, U "output_blocks.3.0.in_layers.2.weight", 4, 4, 3, 3);
+    base = made_open(&m);
+    names = lora_names_new(base);
+    expect_name(names, "unet.down_blocks.0.resnets.0.conv1",
+                U "input_blocks.1.0.in_layers.2.weight");
+    expect_name(names, "unet.down_blocks.0.downsamplers.0.conv",
+                U "input_blocks.3.0.op.weight");
+    expect_name(names, "lora_unet_down_blocks_1_attentions_0_proj_in",
+                U "input_blocks.4.1.proj_in.weight");
+    expect_name(names, "unet.up_blocks.0.upsamplers.0.conv",
+                U "output_blocks.2.1.conv.weight");
+    expect_name(names, "unet.up_blocks.1.resnets.0.conv1",
+                U "output_blocks.3.0.in_layers.2.weight");
+    lora_names_free(names);
+    weights_file_close(base);
+    made_release(&m);
+}
+
 /* OpenCLIP's joint q, k, v, both encoders of SDXL, its size embedding */
 static void test_names_of_sdxl(void **state)
 {
@@ -1023,6 +1059,7 @@ int main(void)
         cmocka_unit_test(test_blocks_of_sd1),
         cmocka_unit_test(test_blocks_of_sdxl),
         cmocka_unit_test(test_blocks_of_distilled),
+        cmocka_unit_test(test_blocks_with_gaps),
         cmocka_unit_test(test_names_of_sdxl),
         cmocka_unit_test(test_another_family),
         cmocka_unit_test(test_broken_files),

@@ -61,6 +61,22 @@ static unsigned make(enum scheduler scheduler, unsigned steps, double *ret)
     return schedule_sigmas(&schedule, &how, ret);
 }
 
+/* Computed in Python from the definition; the last one is the number that others have. */
+static void a_schedule_may_end_in_noise(void **state)
+{
+    struct schedule s;
+
+    (void)state;
+    schedule_init(&s, SCHEDULE_SD_BETA_START, SCHEDULE_SD_BETA_END);
+    schedule_end_in_noise(&s);
+    assert_close(s.sigma[0], .0291671582, 1e-9);
+    assert_close(s.sigma[1], .0420675658, 1e-9);
+    assert_close(s.sigma[500], 1.7745574743, 1e-8);
+    assert_close(s.sigma[998], 2254.2379783, 1e-4);
+    assert_close(s.sigma[999], 4518.7636987, 1e-4);
+    assert_close(schedule_t(&s, s.sigma[500]), 500, 1e-6);
+}
+
 static void known_schedules(void **state)
 {
     static const double normal[] = {14.614641, 7.839883, 4.609174, 2.918307, 1.950161,
@@ -611,6 +627,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_table_is_sd),
+        cmocka_unit_test(a_schedule_may_end_in_noise),
         cmocka_unit_test(known_schedules),
         cmocka_unit_test(time_and_sigma_are_inverse),
         cmocka_unit_test(v_and_eps_mean_the_same_picture),
