@@ -22,6 +22,7 @@ struct draw {
         *model;
     int64_t steps, seed, count, clip_skip, variation_seed;
     double variation;
+    const char *seamless;
     double cfg, eta;
     bool quiet, progress;
     char *prompt;
@@ -135,7 +136,7 @@ static json_t *request(const struct draw *d)
     } texts[] = {{"size", d->size},       {"negative_prompt", d->negative},
                  {"sampler", d->sampler}, {"scheduler", d->scheduler},
                  {"dialect", d->dialect}, {"rng", d->rng},
-                 {"model", d->model}};
+                 {"model", d->model},     {"seamless", d->seamless}};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         if (texts[i].value)
@@ -238,6 +239,11 @@ static const struct args_option options[] = {
      .min = -1,
      .max = 4294967295,
      .help = "that other one"},
+    {.name = "seamless",
+     .kind = ARGS_STRING,
+     .at = offsetof(struct draw, seamless),
+     .value = "SIDES",
+     .help = "x, y or both: the picture goes on at the other side, as tiles do"},
     {.name = "cfg",
      .kind = ARGS_NUMBER,
      .at = offsetof(struct draw, cfg),

@@ -26,6 +26,16 @@
 
 /* ---- graphs ---- */
 
+/* of pictures */
+static struct graph *picture_graph(const char *name, const struct picture_size *size)
+{
+    struct graph *g = graph_new(name);
+
+    graph_wrap(g, size->seamless & ENGINE_SEAMLESS_Y,
+               size->seamless & ENGINE_SEAMLESS_X);
+    return g;
+}
+
 static struct graph *encode_graph(const struct checkpoint *c,
                                   const struct picture_size *size, bool *used)
 {
@@ -72,7 +82,7 @@ static struct graph *context_graph(const struct checkpoint *c,
 static struct graph *step_graph(const struct checkpoint *c,
                                 const struct picture_size *size, bool *used)
 {
-    struct graph *g = graph_new("step");
+    struct graph *g = picture_graph("step", size);
     struct build b = {g, c->file, used};
     struct unet_size unet_size = {.batch = size->batch,
                                   .high = size->height / c->vae.scale,
@@ -86,7 +96,7 @@ static struct graph *step_graph(const struct checkpoint *c,
 static struct graph *decode_graph(const struct checkpoint *c,
                                   const struct picture_size *size, bool *used)
 {
-    struct graph *g = graph_new("decode");
+    struct graph *g = picture_graph("decode", size);
     struct build b = {g, c->file, used};
 
     vae_build_decoder(&c->vae, &b, 1, size->height / c->vae.scale,
@@ -97,7 +107,7 @@ static struct graph *decode_graph(const struct checkpoint *c,
 static struct graph *start_graph(const struct checkpoint *c,
                                  const struct picture_size *size, bool *used)
 {
-    struct graph *g = graph_new("start");
+    struct graph *g = picture_graph("start", size);
     struct build b = {g, c->file, used};
 
     vae_build_encoder(&c->vae, &b, 1, size->height, size->width);

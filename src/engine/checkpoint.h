@@ -45,10 +45,11 @@ enum { CHECKPOINT_SIZES = 6, CHECKPOINT_SINUSOIDS = 256 };
 /* What one picture is made of: programs are compiled for it. */
 struct picture_size {
     int width, height; /* pixels, multiples of the VAE's scale */
-    int batch;   /* the parts of the prompt, then the negative prompt if it is used */
-    int starts;  /* 1: from a picture, so that the encoder is needed */
-    int chunks;  /* of each prompt, at least 1 */
-    int vectors; /* rows behind the text encoders' token tables, see inversions.h */
+    int batch;    /* the parts of the prompt, then the negative prompt if it is used */
+    int starts;   /* 1: from a picture, so that the encoder is needed */
+    int chunks;   /* of each prompt, at least 1 */
+    int vectors;  /* rows behind the text encoders' token tables, see inversions.h */
+    int seamless; /* ENGINE_SEAMLESS_... */
     int skipped; /* layers at the text encoders' ends that are left out, where it is more
                     than the family's own */
 };

@@ -390,6 +390,19 @@ int engine_fill_parse(const char *name, enum engine_fill *ret, struct err *err)
                          name);
 }
 
+int engine_seamless_parse(const char *name, int *ret, struct err *err)
+{
+    static const char *const names[] = {"none", "x", "y", "both"};
+
+    for (int i = 0; i < 4; i++)
+        if (strcasecmp(name, names[i]) == 0) {
+            *ret = i; /* the two bits */
+            return 0;
+        }
+    return err_set_param(err, ERR_INVALID, "seamless",
+                         "seamless is '%.40s': none, x, y and both are possible", name);
+}
+
 /* A1111's rule: of `steps` noise levels the last strength * steps + 1 are walked. ComfyUI's: of steps / strength
  * levels the last `steps`. */
 static int understand_start(const struct engine_model *model,
@@ -463,6 +476,7 @@ int job_understand(const struct engine_model *model, const struct engine_job *jo
         return -1;
     plan.size = (struct picture_size){.width = job->width,
                                       .height = job->height,
+                                      .seamless = job->seamless,
                                       .starts = model->checkpoint->is_inpainting};
     if (understand_clip_skip(model, job, &plan, err) ||
         job_understand_prompts(model, job, &plan, err) ||

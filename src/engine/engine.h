@@ -94,6 +94,11 @@ enum engine_fill {
     ENGINE_FILL_NOTHING,  /* zeros in the latent */
 };
 
+enum { ENGINE_SEAMLESS_X = 1, ENGINE_SEAMLESS_Y = 2 };
+
+/* "none", "x", "y", "both" */
+int engine_seamless_parse(const char *name, int *ret, struct err *err) MUST_CHECK;
+
 /* Image to image: begins with a picture instead of noise alone. */
 struct engine_start {
     struct engine_file image;
@@ -137,6 +142,7 @@ struct engine_job {
     double r;       /* dpmpp_sde: where the second look is, above 0 to 1 */
     int64_t ensd;   /* added to the seed for the noise of the steps */
     int clip_skip; /* the text encoder ends with its last layer but clip_skip - 1; 0 is 1 */
+    int seamless; /* of ENGINE_SEAMLESS_X and _Y: the picture goes on at the other side; 0: it does not */
     struct engine_start start;
 };
 

@@ -406,6 +406,7 @@ static int decode(struct run *run, struct err *err)
 static void describe(const struct run *run, const struct engine_image *image,
                      struct buf *ret_text)
 {
+    static const char *const tilings[] = {NULL, "X", "Y", "True"};
     const struct engine_job *job = run->job;
     struct parameters parameters = {.prompt = job->prompt,
                                     .negative_prompt = job->negative_prompt,
@@ -420,6 +421,7 @@ static void describe(const struct run *run, const struct engine_image *image,
                                     .height = (unsigned)job->height,
                                     .model = run->model->checkpoint->name,
                                     .clip_skip = job->clip_skip,
+                                    .tiling = tilings[job->seamless & 3],
                                     .has_start = run->start != NULL,
                                     .strength = job->start.strength,
                                     .has_mask = run->start && run->start->mask,

@@ -122,6 +122,7 @@ static int take_fields(struct request *r, const json_t *o, struct err *err)
         take_string(o, "scheduler", &r->scheduler, err) ||
         take_string(o, "rng", &r->rng, err) ||
         take_string(o, "dialect", &r->dialect, err) ||
+        take_string(o, "seamless", &r->seamless, err) ||
         take_scale(o, "eta", &r->eta, err) ||
         take_scale(o, "s_churn", &r->s_churn, err) ||
         take_scale(o, "s_tmin", &r->s_tmin, err) ||
@@ -319,6 +320,8 @@ static int read_one(const char *path, const char *param, struct buf *ret,
 int request_read_files(const struct request *r, struct request_files *ret,
                        struct engine_job *job, struct err *err)
 {
+    if (r->seamless && engine_seamless_parse(r->seamless, &job->seamless, err))
+        return -1;
     if (r->fill && engine_fill_parse(r->fill, &job->start.fill, err))
         return -1;
     if (read_one(r->image, "image", &ret->image, &job->start.image, err))
@@ -340,6 +343,7 @@ void request_release(struct request *r)
     free(r->scheduler);
     free(r->rng);
     free(r->dialect);
+    free(r->seamless);
     free(r->image);
     free(r->mask);
     free(r->fill);

@@ -561,6 +561,20 @@ test('a textual inversion is a word of prompts as long as its file is there', as
   assert.ok(pixels(await worker.draw(ask)).equals(pixels(plain)));
 });
 
+test('a seamless picture is another one, says so, and the next is as before', async (t) => {
+  const worker = await ready(t);
+  const plain = await worker.draw({ prompt: 'a', seed: 7 });
+  const seen = [pixels(plain).toString('hex')];
+  for (const [seamless, text] of [['x', 'Tiling: X'], ['y', 'Tiling: Y'], ['both', 'Tiling: True']]) {
+    const drawn = await worker.draw({ prompt: 'a', seed: 7, seamless });
+    assert.ok(drawn.images[0].head.parameters.includes(text));
+    assert.ok(!seen.includes(pixels(drawn).toString('hex')), seamless);
+    seen.push(pixels(drawn).toString('hex'));
+  }
+  assert.equal(pixels(await worker.draw({ prompt: 'a', seed: 7, seamless: 'none' })).toString('hex'), seen[0]);
+  assert.match((await worker.draw({ prompt: 'a', seamless: 'up' })).body.error.message, /none, x, y and both/);
+});
+
 test('SIGTERM ends it in the middle of a job', async (t) => {
   const worker = await ready(t);
   const job = await worker.open('POST', '/internal/generate', long);

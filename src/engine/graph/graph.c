@@ -340,9 +340,51 @@ int graph_linear(struct graph *g, int x, const char *name, const struct weight *
     return graph_linear_joined(g, x, name, &w, &b, 1);
 }
 
+void graph_wrap(struct graph *g, bool high, bool wide)
+{
+    g->wraps_high = high;
+    g->wraps_wide = wide;
+}
+
+/* The convolution's padding, as far as it is not zeros, as an operation before it. */
+static int wrap(struct graph *g, int x, const char *name, struct node *pads)
+{
+    struct shape shape = *graph_shape(g, x);
+    struct node around = *pads;
+    struct node *n;
+
+    if (!g->wraps_high)
+        around.pad_top = around.pad_bottom = 0;
+    if (!g->wraps_wide)
+        around.pad_left = around.pad_right = 0;
+    pads->pad_top -= around.pad_top;
+    pads->pad_bottom -= around.pad_bottom;
+    pads->pad_left -= around.pad_left;
+    pads->pad_right -= around.pad_right;
+    if (around.pad_top + around.pad_bottom + around.pad_left + around.pad_right == 0)
+        return x;
+    if (around.pad_top > shape.dim[1] || around.pad_bottom > shape.dim[1] ||
+        around.pad_left > shape.dim[2] || around.pad_right > shape.dim[2])
+        return graph_fail(g, "%s: %lld x %lld is too small to wrap around", name,
+                          (long long)shape.dim[1], (long long)shape.dim[2]);
+    shape.dim[1] += around.pad_top + around.pad_bottom;
+    shape.dim[2] += around.pad_left + around.pad_right;
+    n = add_node(g, OP_BORDER, name);
+    set_input(n, x);
+    n->pad_top = around.pad_top;
+    n->pad_bottom = around.pad_bottom;
+    n->pad_left = around.pad_left;
+    n->pad_right = around.pad_right;
+    return finish(g, n, &shape);
+}
+
 int graph_conv2d(struct graph *g, int x, const char *name, const struct weight *w,
                  const struct weight *b, const struct conv_args *args)
 {
+    struct node pads = {.pad_top = args->pad,
+                        .pad_left = args->pad,
+                        .pad_bottom = args->pad + args->pad_extra_bottom_right,
+                        .pad_right = args->pad + args->pad_extra_bottom_right};
     struct shape shape;
     struct node *n;
     int64_t high, wide;
@@ -359,8 +401,12 @@ int graph_conv2d(struct graph *g, int x, const char *name, const struct weight *
                           (long long)w->dim[1], (long long)shape.dim[3]);
     if (b && check_vector(g, b, name, "bias", w->dim[0]))
         return -1;
-    high = shape.dim[1] + 2 * args->pad + args->pad_extra_bottom_right - w->dim[2];
-    wide = shape.dim[2] + 2 * args->pad + args->pad_extra_bottom_right - w->dim[3];
+    x = wrap(g, x, name, &pads);
+    if (x < 0)
+        return -1;
+    shape = *graph_shape(g, x);
+    high = shape.dim[1] + pads.pad_top + pads.pad_bottom - w->dim[2];
+    wide = shape.dim[2] + pads.pad_left + pads.pad_right - w->dim[3];
     if (high < 0 || wide < 0)
         return graph_fail(
             g, "tensor %s: a kernel of %lld x %lld does not fit into %lld x %lld",
@@ -372,8 +418,10 @@ int graph_conv2d(struct graph *g, int x, const char *name, const struct weight *
     n->biases = b ? own_weights(g, &b, 1) : NULL;
     n->weight_count = 1;
     n->stride = args->stride;
-    n->pad_top = n->pad_left = args->pad;
-    n->pad_bottom = n->pad_right = args->pad + args->pad_extra_bottom_right;
+    n->pad_top = pads.pad_top;
+    n->pad_left = pads.pad_left;
+    n->pad_bottom = pads.pad_bottom;
+    n->pad_right = pads.pad_right;
     shape.dim[1] = high / args->stride + 1;
     shape.dim[2] = wide / args->stride + 1;
     shape.dim[3] = w->dim[0];

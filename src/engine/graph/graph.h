@@ -79,6 +79,8 @@ struct tensor {
     X(SLICE)      /* y = x[.., from : from + C] of the last dimension */                 \
     X(UPSAMPLE2X) /* nearest: x [N, H, W, C] -> y [N, H', W', C] = x[h / 2, w / 2]; H' \
                      is 2H or 2H - 1 */ \
+    X(BORDER) /* x [N, H, W, C] -> y [N, top + H + bottom, left + W + right, C]: what \
+                 lies on the other side (see graph_wrap) */  \
     X(EMBEDDING) /* ids [N, T] i32, table [V, C] -> y [N, T, C]; plus positions [T',  \
                       C], T <= T'; perhaps own rows [R, C] f32: ids V to V + R - 1 */  \
     X(RESHAPE)   /* the same elements under another shape; the last dimension stays */   \
@@ -119,7 +121,7 @@ struct node {
     int weight_count;
 
     int stride;                                   /* CONV2D */
-    int pad_top, pad_left, pad_bottom, pad_right; /* CONV2D */
+    int pad_top, pad_left, pad_bottom, pad_right; /* CONV2D, BORDER */
     int groups;                                   /* GROUP_NORM */
     float eps;                                    /* norms */
     int heads;                                    /* ATTENTION; scale is 1/sqrt(D) */
@@ -151,6 +153,7 @@ struct graph {
     int output_count;
     struct err err; /* sticky */
     int node_cap, tensor_cap;
+    bool wraps_high, wraps_wide;
     void **owned; /* names, arrays of weights */
     int owned_count, owned_cap;
 };
@@ -176,6 +179,10 @@ struct conv_args {
     int pad;                    /* on all four sides */
     int pad_extra_bottom_right; /* SD's encoder pads (0,1,0,1): pad 0 and 1 here */
 };
+
+/* From here on pictures have no upper and lower, or no left and right border: convolutions see what lies on the other
+ * side where they would have seen zeros. For pictures that are laid beside each other. */
+void graph_wrap(struct graph *g, bool high, bool wide);
 
 /* TENSOR_F32, TENSOR_ACT or TENSOR_I32: the type of the memory that the caller will
  * bind. */

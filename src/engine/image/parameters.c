@@ -40,5 +40,6 @@ void parameters_format(const struct parameters *p, struct buf *ret_text)
     if (p->has_mask)
         buf_printf(ret_text, ", Mask blur: %g", p->mask_blur);
     optional_field(ret_text, "RNG", p->rng);
+    optional_field(ret_text, "Tiling", p->tiling);
     optional_field(ret_text, "Version", p->version);
 }

@@ -27,10 +27,11 @@ struct parameters {
     unsigned width;
     unsigned height;
     const char
-        *model_hash;   /* first 10 hex digits of the file's SHA-256, NULL: left out */
-    const char *model; /* NULL: left out */
-    int clip_skip;     /* 0, 1: left out */
-    bool has_start;    /* it began with a picture: */
+        *model_hash;    /* first 10 hex digits of the file's SHA-256, NULL: left out */
+    const char *model;  /* NULL: left out */
+    int clip_skip;      /* 0, 1: left out */
+    const char *tiling; /* NULL: left out */
+    bool has_start;     /* it began with a picture: */
     double strength;
     bool has_mask;
     double mask_blur;

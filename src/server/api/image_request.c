@@ -149,13 +149,29 @@ static int take_sampler(const json_t *body, struct image_request *r, struct err 
     return 0;
 }
 
+/* ret: NULL for none */
+static int take_seamless(const json_t *body, const char **ret, struct err *err)
+{
+    static const char *const words[] = {"none", "x", "y", "both"};
+    const char *seamless = NULL;
+
+    if (body_text(body, "seamless", 0, &seamless, err))
+        return -1;
+    for (size_t i = 0; seamless && i < sizeof(words) / sizeof(words[0]); i++)
+        if (!strcmp(seamless, words[i])) {
+            *ret = i ? seamless : NULL;
+            return 0;
+        }
+    return seamless ? unknown_word("seamless", "none, x, y, both", seamless, err) : 0;
+}
+
 static int take_sampling(const json_t *body, struct image_request *r, struct err *err)
 {
-    const char *dialect = NULL, *rng = NULL;
+    const char *dialect = NULL, *rng = NULL, *seamless = NULL;
     enum dialect known;
 
     if (body_text(body, "dialect", 0, &dialect, err) ||
-        body_text(body, "rng", 0, &rng, err))
+        body_text(body, "rng", 0, &rng, err) || take_seamless(body, &seamless, err))
         return -1;
     if (dialect && dialect_parse(dialect, &known, NULL))
         return unknown_word("dialect", "a1111, comfy", dialect, err);
@@ -163,6 +179,7 @@ static int take_sampling(const json_t *body, struct image_request *r, struct err
         return unknown_word("rng", "nv, cpu", rng, err);
     r->dialect = dialect ? mem_strdup(dialect_name(known)) : NULL;
     r->rng = rng ? mem_strdup(rng) : NULL;
+    r->seamless = seamless ? mem_strdup(seamless) : NULL;
     if (body_number(body, "eta", 0, 10, &r->eta, err) ||
         body_number(body, "s_churn", 0, 1000, &r->s_churn, err) ||
         body_number(body, "s_tmin", 0, 1000, &r->s_tmin, err) ||

@@ -35,6 +35,7 @@ void image_request_release(struct image_request *r)
     free(r->scheduler);
     free(r->dialect);
     free(r->rng);
+    free(r->seamless);
     free(r->seeds);
     free(r->start.image);
     free(r->start.mask);
@@ -68,6 +69,7 @@ void image_request_put_sampling(json_t *o, const struct image_request *r)
     put_text(o, "scheduler", r->scheduler);
     put_text(o, "dialect", r->dialect);
     put_text(o, "rng", r->rng);
+    put_text(o, "seamless", r->seamless);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         double value;
 
@@ -157,6 +159,7 @@ static void take_sampling(const json_t *o, struct image_request *r)
     r->scheduler = take_text(o, "scheduler");
     r->dialect = take_text(o, "dialect");
     r->rng = take_text(o, "rng");
+    r->seamless = take_text(o, "seamless");
     r->ensd = take_number(o, "ensd", -1);
     r->clip_skip = take_number(o, "clip_skip", -1);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {

@@ -63,6 +63,7 @@ struct image_request {
     char *scheduler;       /* "normal", "karras"; NULL: the model's */
     char *dialect;         /* "a1111", "comfy"; NULL: a1111 */
     char *rng;             /* "nv", "cpu"; NULL: nv */
+    char *seamless;        /* "x", "y", "both"; NULL: none */
     double eta, s_churn, s_tmin, s_tmax, s_noise, r; /* -1: the sampler's own */
     int64_t ensd;                                    /* -1: none */
     int64_t clip_skip;                               /* -1: none */

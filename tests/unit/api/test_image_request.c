@@ -129,7 +129,7 @@ static void a_request_survives_the_disk(void **state)
         "\"steps\":7,\"cfg_scale\":3.5,\"seed\":5,\"sampler\":\"DPM++ SDE "
         "Karras\",\"dialect\":\"comfy\",\"rng\":\"cpu\",\"eta\":0,\"s_churn\":3,"
         "\"s_tmin\":0.1,\"s_tmax\":9,\"s_noise\":1.003,\"r\":0.4,\"ensd\":31337,"
-        "\"clip_skip\":2,\"variation_strength\":0.25,\"variation_seed\":9}";
+        "\"clip_skip\":2,\"seamless\":\"x\",\"variation_strength\":0.25,\"variation_seed\":9}";
     struct image_ask ask;
     struct image_request again;
     struct err err = {0};
@@ -141,11 +141,12 @@ static void a_request_survives_the_disk(void **state)
     json_t *twice = image_request_json(&again);
 
     assert_true(json_equal(kept, twice));
-    assert_int_equal(json_object_size(kept), 7 + 1 + 4 + 6 + 2 + 2);
+    assert_int_equal(json_object_size(kept), 7 + 1 + 4 + 6 + 2 + 2 + 1);
     assert_string_equal(again.sampler, "dpmpp_sde");
     assert_string_equal(again.scheduler, "karras");
     assert_true(again.eta == 0 && again.r == 0.4 && again.ensd == 31337);
     assert_int_equal(again.clip_skip, 2);
+    assert_string_equal(again.seamless, "x");
     assert_true(again.variation_strength == 0.25 && again.variation_seed == 9);
     json_decref(kept);
     json_decref(twice);

@@ -409,6 +409,22 @@ static void test_transformer_block(void **state)
     case_check(c, graph_reshape(g, y, shape4(2, 7, 9, C)), 8);
 }
 
+/* The borders of a seamless picture, also in front of what would have been upsampled while it is read. */
+static void test_wrapped_block(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct test_case *c = case_new(860 + (uint64_t)i);
+        struct conv_shape s = {2, 8, 6, 48, 48, 3, 1, 1, 0};
+        int x = case_input(c, shape4(2, 8, 6, 48)), y;
+
+        graph_wrap(c->graph, i != 1, i != 2);
+        y = graph_add(c->graph, x, conv_of(c, norm_silu(c, x, 48), &s));
+        y = conv_of(c, graph_upsample2x(c->graph, y, 16, 12), &s);
+        case_check(c, y, 5);
+    }
+}
+
 /* Every pass over memory at a size that is worth several threads (small ones take one). */
 static void test_several_threads(void **state)
 {
@@ -592,6 +608,7 @@ int main(void)
         cmocka_unit_test(test_timestep),
         cmocka_unit_test(test_residual_block),
         cmocka_unit_test(test_transformer_block),
+        cmocka_unit_test(test_wrapped_block),
         cmocka_unit_test(test_several_threads),
         cmocka_unit_test(test_programs_share_weights),
         cmocka_unit_test(test_cancel),

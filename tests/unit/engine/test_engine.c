@@ -432,6 +432,77 @@ static void test_no_numbers(void **state)
     free(path);
 }
 
+/* ---- seamless ---- */
+
+/* A picture of the decoder's, from z [4, 4, 4] shifted by so many columns. */
+static float *decoded(const float *z, int shift, int seamless)
+{
+    struct picture_size size = {.width = 32, .height = 32, .seamless = seamless};
+    struct graph *g = checkpoint_decode_graph(model->checkpoint, &size);
+    const struct backend_ops *ops = engine->backend->ops;
+    float *shifted = aligned_alloc(64, 4 * 4 * 4 * sizeof(float));
+    float *picture = aligned_alloc(64, 32 * 32 * 3 * sizeof(float));
+    struct program_run how = {.inputs = (void *[]){shifted},
+                              .outputs = (void *[]){picture}};
+    struct program *program;
+    struct err err = {0};
+
+    for (int i = 0; i < 4 * 4 * 4; i++)
+        shifted[i / 16 * 16 + (i % 16 + 4 * shift) % 16] = z[i];
+    check(ops->compile(engine->backend, g, model->store, &program, &err), &err);
+    check(ops->load(program, &err), &err);
+    how.arena = aligned_alloc(64, program->arena_bytes + 64);
+    check(ops->run(program, &how, &err), &err);
+    ops->program_free(program);
+    graph_free(g);
+    free(how.arena);
+    free(shifted);
+    return picture;
+}
+
+/* The largest difference between a picture, turned by 8 pixels, and that of the latent that was turned by one column. */
+static double turning_changes(int seamless)
+{
+    float z[4 * 4 * 4], *straight, *turned;
+    double largest = 0;
+
+    for (int i = 0; i < 4 * 4 * 4; i++)
+        z[i] = (float)((i * 2654435761U >> 12) % 1000) / 500 - 1;
+    straight = decoded(z, 0, seamless);
+    turned = decoded(z, 1, seamless);
+    for (int i = 0; i < 32 * 32 * 3; i++) {
+        int to = i / 96 * 96 + (i % 96 + 24) % 96;
+
+        largest = fmax(largest, fabs((double)(straight[i] - turned[to])));
+    }
+    free(straight);
+    free(turned);
+    return largest;
+}
+
+/* A picture without a left border can be turned: nothing in it knows where it began. */
+static void test_seamless(void **state)
+{
+    struct engine_job job = a_job();
+    struct engine_estimate plain, wrapped;
+    struct err err = {0};
+    int sides = -1;
+
+    (void)state;
+    assert_true(turning_changes(ENGINE_SEAMLESS_X) < 1e-4);
+    assert_true(turning_changes(ENGINE_SEAMLESS_X | ENGINE_SEAMLESS_Y) < 1e-4);
+    assert_true(turning_changes(0) > 1e-2);
+    assert_true(turning_changes(ENGINE_SEAMLESS_Y) > 1e-2);
+    check(engine_seamless_parse("Both", &sides, &err), &err);
+    assert_int_equal(sides, ENGINE_SEAMLESS_X | ENGINE_SEAMLESS_Y);
+    assert_int_equal(engine_seamless_parse("sideways", &sides, &err), -1);
+    assert_non_null(strstr(err.message, "none, x, y and both"));
+    check(engine_estimate(model, &job, &plain, &err), &err);
+    job.seamless = sides;
+    check(engine_estimate(model, &job, &wrapped, &err), &err);
+    assert_true(wrapped.peak_bytes > plain.peak_bytes); /* the borders are copies */
+}
+
 /* ---- memory ---- */
 
 static void expect_estimate(const char *prompt, struct engine_estimate small)
@@ -475,6 +546,7 @@ int main(void)
         cmocka_unit_test(test_draws_a_seed),
         cmocka_unit_test(test_ends_early),
         cmocka_unit_test(test_no_numbers),
+        cmocka_unit_test(test_seamless),
         cmocka_unit_test(test_estimate),
     };
 

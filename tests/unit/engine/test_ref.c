@@ -479,6 +479,77 @@ static void test_sources(void **state)
     free_weight(&positions);
 }
 
+/* y [rows, columns] of a 3x3 convolution of x [H, W, 2] that wraps around in one direction or both; elsewhere are
+ * zeros. */
+static double wrapped(const float *x, const struct weight *k, const int64_t size[2],
+                      const bool wraps[2], const int64_t at[2], int64_t o)
+{
+    double sum = 0;
+
+    for (int64_t t = 0; t < 9; t++) {
+        int64_t i[2] = {at[0] + t / 3 - 1, at[1] + t % 3 - 1};
+        bool is_inside = true;
+
+        for (int d = 0; d < 2; d++) {
+            is_inside &= wraps[d] || (i[d] >= 0 && i[d] < size[d]);
+            i[d] = (i[d] + size[d]) % size[d];
+        }
+        for (int64_t c = 0; is_inside && c < 2; c++)
+            sum += (double)x[(i[0] * size[1] + i[1]) * 2 + c] *
+                   value_at(k, (o * 2 + c) * 9 + t);
+    }
+    return sum;
+}
+
+static void test_wraps(void **state)
+{
+    static const bool directions[][2] = {{true, true}, {true, false}, {false, true}};
+    static const int64_t size[2] = {4, 6};
+    struct weight k = make_weight(4, 3, 2, 3, 3);
+    float *x = numbers(4 * 6 * 2), *got;
+    double expected[4 * 6 * 3];
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        for (int64_t stride = 1; stride <= 2; stride++) {
+            struct graph *g = graph_new("wraps");
+            int in = graph_input(g, "x", TENSOR_F32, shape4(1, 4, 6, 2));
+            int64_t count = 4 * 6 * 3 / stride / stride, wide = 6 / stride;
+
+            graph_wrap(g, directions[i][0], directions[i][1]);
+            finish(g, graph_conv2d(g, in, "c", &k, NULL,
+                                   &(struct conv_args){(int)stride, 1, 0}));
+            for (int64_t n = 0; n < count; n++)
+                expected[n] = wrapped(
+                    x, &k, size, directions[i],
+                    (const int64_t[]){n / 3 / wide * stride, n / 3 % wide * stride},
+                    n % 3);
+            got = run(g, (void *[]){x}, count, PLAN_FUSE);
+            expect(got, expected, count, "wraps");
+            graph_free(g);
+            free(got);
+        }
+    free(x);
+    free_weight(&k);
+}
+
+static void test_wraps_no_further_than_there_is(void **state)
+{
+    struct weight k = make_weight(4, 1, 1, 7, 7);
+    struct graph *g = graph_new("wraps");
+    int x = graph_input(g, "x", TENSOR_F32, shape4(1, 2, 9, 1));
+    struct err err = {0};
+
+    (void)state;
+    graph_wrap(g, true, true);
+    graph_output(g, "y", TENSOR_F32,
+                 graph_conv2d(g, x, "c", &k, NULL, &(struct conv_args){1, 3, 0}));
+    assert_int_equal(graph_check(g, &err), -1);
+    assert_non_null(strstr(err.message, "c: 2 x 9 is too small to wrap around"));
+    graph_free(g);
+    free_weight(&k);
+}
+
 /* ---- fused against plain ---- */
 
 static struct graph *block(const struct weight *w, const struct weight *b,
@@ -615,6 +686,8 @@ int main(void)
         cmocka_unit_test(test_moves),
         cmocka_unit_test(test_own_rows),
         cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_wraps),
+        cmocka_unit_test(test_wraps_no_further_than_there_is),
         cmocka_unit_test(test_fused_is_plain),
         cmocka_unit_test(test_cancels_between_operations),
         cmocka_unit_test(test_names_of_backends),

@@ -44,3 +44,22 @@ void move_upsample2x(const void *x, void *y, int64_t n, int64_t high, int64_t wi
             memcpy(to + row, to, row);
     }
 }
+
+void move_border(const void *x, void *y, int64_t n, int64_t high, int64_t wide,
+                 const struct move_border *b, size_t pixel)
+{
+    int64_t all = b->top + high + b->bottom;
+    size_t left = (size_t)b->left * pixel, row = (size_t)wide * pixel,
+           right = (size_t)b->right * pixel;
+
+#pragma omp parallel for if ((size_t)(n * high) * row >= PARALLEL_FROM)
+    for (int64_t i = 0; i < n * all; i++) {
+        int64_t of = (i % all - b->top + high) % high;
+        const char *from = (const char *)x + (size_t)(i / all * high + of) * row;
+        char *to = (char *)y + (size_t)i * (left + row + right);
+
+        memcpy(to, from + row - left, left);
+        memcpy(to + left, from, row);
+        memcpy(to + left + row, from, right);
+    }
+}

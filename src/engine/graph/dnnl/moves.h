@@ -18,4 +18,13 @@ void move_slice(const void *x, size_t pitch, size_t from, void *y, size_t bytes,
 void move_upsample2x(const void *x, void *y, int64_t n, int64_t high, int64_t wide,
                      size_t pixel);
 
+struct move_border {
+    int64_t top, left, bottom, right;
+};
+
+/* x [N, high, wide, pixel] -> y [N, top + high + bottom, left + wide + right, pixel], beyond the edge what lies on the
+ * other side */
+void move_border(const void *x, void *y, int64_t n, int64_t high, int64_t wide,
+                 const struct move_border *b, size_t pixel);
+
 #endif

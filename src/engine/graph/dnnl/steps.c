@@ -238,6 +238,19 @@ static int run_upsample(const struct step *s, struct err *err)
     return 0;
 }
 
+static int run_border(const struct step *s, struct err *err)
+{
+    const struct node *n = s->node;
+    const int64_t *x = shape_of(s, n->in[0])->dim;
+    const struct move_border border = {n->pad_top, n->pad_left, n->pad_bottom,
+                                       n->pad_right};
+
+    (void)err;
+    move_border(address(s, n->in[0]), address(s, n->out), x[0], x[1], x[2], &border,
+                (size_t)x[3] * elem_bytes(type_of(s, n->out)));
+    return 0;
+}
+
 /* scratch: two rows of f32 */
 static int run_embedding(const struct step *s, struct err *err)
 {
@@ -308,8 +321,8 @@ static step_fn *const functions[OP_COUNT] = {
     [OP_ATTENTION] = run_attention,   [OP_ACTIVATE] = run_activate,
     [OP_GEGLU] = run_geglu,           [OP_ADD] = run_add,
     [OP_CONCAT] = run_concat,         [OP_SLICE] = run_slice,
-    [OP_UPSAMPLE2X] = run_upsample,   [OP_EMBEDDING] = run_embedding,
-    [OP_TIMESTEP] = run_timestep,
+    [OP_UPSAMPLE2X] = run_upsample,   [OP_BORDER] = run_border,
+    [OP_EMBEDDING] = run_embedding,   [OP_TIMESTEP] = run_timestep,
 };
 
 int step_run(const struct dnnl_backend *b, const struct node *n,

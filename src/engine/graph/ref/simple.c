@@ -130,6 +130,26 @@ static void upsample(const struct ref_call *call)
                     bytes);
 }
 
+static void border(const struct ref_call *call)
+{
+    const struct node *node = call->node;
+    const struct shape *inner = &ref_tensor(call, node->in[0])->shape;
+    const struct shape *s = &ref_tensor(call, node->out)->shape;
+    const float *x = ref_address(call, node->in[0]);
+    float *y = ref_address(call, node->out);
+    int64_t high = inner->dim[1], wide = inner->dim[2];
+
+    for (int64_t n = 0; n < s->dim[0]; n++)
+        for (int64_t row = 0; row < s->dim[1]; row++)
+            for (int64_t column = 0; column < s->dim[2]; column++, y += s->dim[3]) {
+                int64_t from = (row - node->pad_top + high) % high;
+                int64_t at = (column - node->pad_left + wide) % wide;
+
+                memcpy(y, x + ((n * high + from) * wide + at) * s->dim[3],
+                       (size_t)s->dim[3] * sizeof(*y));
+            }
+}
+
 static void embed(const struct ref_call *call)
 {
     const struct node *n = call->node;
@@ -186,6 +206,9 @@ void ref_simple(const struct ref_call *call)
     switch (call->node->op) {
     case OP_UPSAMPLE2X:
         upsample(call);
+        break;
+    case OP_BORDER:
+        border(call);
         break;
     case OP_EMBEDDING:
         embed(call);
