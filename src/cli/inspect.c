@@ -5,6 +5,8 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/model_folder.h"
+#include "base/named_files.h"
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -16,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -259,41 +262,91 @@ static void print_report(const json_t *report)
     printf("\n");
 }
 
-static int answer(const struct inspect *in, const struct buf *said)
+/* What the program says of one file; NULL: err has its sentence. */
+static json_t *look(const char *program, const char *path, struct err *err)
 {
-    json_t *report = json_loads(buf_str(said), 0, NULL);
-    struct err err = {0};
-    int rc = CLI_OK;
+    struct buf said = {0};
+    json_t *report = NULL;
 
-    if (client_error_of(report, &err)) {
-        rc = client_complain("inspect", CLI_REFUSED, &err);
-    } else if (!json_is_object(report)) {
-        err_set(&err, ERR_BAD_GATEWAY,
-                "%s: the program that reads it ended without an "
-                "answer",
-                in->path);
-        rc = client_complain("inspect", CLI_REFUSED, &err);
-    } else if (in->json) {
-        fwrite(said->data, 1, said->len, stdout);
-    } else {
-        print_report(report);
+    if (ask(program, path, &said, err) == 0) {
+        report = json_loads(buf_str(&said), 0, NULL);
+        if (client_error_of(report, err)) {
+            json_decref(report);
+            report = NULL;
+        } else if (!json_is_object(report)) {
+            err_set(err, ERR_BAD_GATEWAY,
+                    "%s: the program that reads it ended without an answer", path);
+            json_decref(report);
+            report = NULL;
+        }
     }
+    buf_release(&said);
+    return report;
+}
+
+static void print_json(const json_t *report)
+{
+    char *text = json_dumps(report, JSON_INDENT(2));
+
+    printf("%s\n", text ? text : "{}");
+    free(text);
+}
+
+static int inspect_one(const struct inspect *in, const char *program)
+{
+    struct err err = {0};
+    json_t *report = look(program, in->path, &err);
+
+    if (!report)
+        return client_complain("inspect", CLI_REFUSED, &err);
+    if (in->json)
+        print_json(report);
+    else
+        print_report(report);
     json_decref(report);
-    return rc;
+    return CLI_OK;
+}
+
+/* A line for each model file; one that is broken has its sentence there. */
+static int inspect_folder(const struct inspect *in, const char *program)
+{
+    char *const folders[] = {in->path, NULL};
+    json_t *reports = json_array();
+    struct named_list files;
+
+    named_list_read(&files, folders);
+    for (size_t i = 0; i < files.count; i++) {
+        struct err err = {0};
+        json_t *report = look(program, files.all[i].path, &err);
+
+        if (!report)
+            report = json_pack("{s:s, s:s, s:s}", "path", files.all[i].path, "kind",
+                               "broken", "summary", err.message);
+        if (!in->json) {
+            print_text(text_of(report, "path"));
+            printf("\n  ");
+            print_text(text_of(report, "summary"));
+            printf("\n");
+        }
+        json_array_append_new(reports, report);
+    }
+    if (in->json)
+        print_json(reports);
+    else if (!files.count)
+        printf("no model files in %s\n", in->path);
+    json_decref(reports);
+    named_list_release(&files);
+    return CLI_OK;
 }
 
 static int inspect(const struct inspect *in)
 {
     char *program = program_path();
-    struct buf said = {0};
-    struct err err = {0};
-    int rc;
+    struct stat st;
+    bool is_shelf =
+        stat(in->path, &st) == 0 && S_ISDIR(st.st_mode) && !model_folder_is(in->path);
+    int rc = is_shelf ? inspect_folder(in, program) : inspect_one(in, program);
 
-    if (ask(program, in->path, &said, &err))
-        rc = client_complain("inspect", CLI_REFUSED, &err);
-    else
-        rc = answer(in, &said);
-    buf_release(&said);
     free(program);
     return rc;
 }
@@ -308,12 +361,14 @@ static const struct args_command command = {
     .summary =
         "Says what a model file is: its family and format, what is in it, what it "
         "needs,\nwhat is missing or left over, and whether Mysti draws with it.",
-    .details = "Nothing is loaded and no server is needed. FILE may be a folder as "
-               "diffusers writes them. It is\n"
-               "judged by its tensors, not by its name: picture models whole or in "
-               "parts, LoRA, textual\n"
-               "inversions, text models.\n\n"
-               "  mysti inspect ~/Downloads/model.safetensors\n",
+    .details =
+        "Nothing is loaded and no server is needed. FILE may be a folder as diffusers "
+        "writes them;\n"
+        "any other folder gives a line for each model file in it. A file is judged by "
+        "its tensors, not\n"
+        "by its name: picture models whole or in parts, LoRA, textual inversions, text "
+        "models.\n\n"
+        "  mysti inspect ~/Downloads/model.safetensors\n",
     .options = options,
     .operand = ARGS_ONE,
     .operand_name = "FILE",

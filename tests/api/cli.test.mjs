@@ -103,12 +103,16 @@ test('inspect says what a file is, without a server', async () => {
   assert.match(part.out, /does not draw with it: \S/);
 
   writeFileSync(join(folder, 'noise.gguf'), 'GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\x7f\0\0\0\0\0\0\0\0', 'latin1');
-  for (const [file, sentence] of [['noise.gguf', /noise\.gguf: /], ['nothing.gguf', /cannot open/], ['.', /folder/]]) {
+  for (const [file, sentence] of [['noise.gguf', /noise\.gguf: /], ['nothing.gguf', /cannot open/]]) {
     const run = await mysti(['inspect', file]);
     assert.deepEqual([run.code, run.out], [1, ''], file);
     assert.match(run.err, sentence);
   }
   assert.match((await mysti(['inspect', '--json', 'nothing.gguf'])).err, /nothing\.gguf/);
+  const shelf = await mysti(['inspect', '.']);
+  assert.equal(shelf.code, 0, shelf.err);
+  assert.match(shelf.out, /-odd\.safetensors\n {2}the U-Net alone of a picture model, SD 1\.x[^\n]*\n[^]*noise\.gguf\n {2}\S/);
+  assert.deepEqual(JSON.parse((await mysti(['inspect', '--json', '.'])).out).map((r) => r.kind), ['unet', 'broken']);
   assert.equal((await mysti(['inspect'])).code, 2);
   const lost = await mysti(['inspect', painter], { env: { MYSTI_SD_WORKER_PROGRAM: join(folder, 'no-such-program') } });
   assert.equal(lost.code, 1);

@@ -16,9 +16,20 @@
 #define UNET "model.diffusion_model."
 #define VAE "first_stage_model."
 #define TEXT "cond_stage_model.transformer."
+#define FIRST "conditioner.embedders.0.transformer."
+#define SECOND "conditioner.embedders.1.model."
 
-/* Written down by hand for this model, and not computed as the reader does it. */
+/* Written down by hand for these models, and not computed as the reader does it. */
 static const char *const blocks[][2] = {
+    {"label_emb.0.0.", "add_embedding.linear_1."},
+    {"label_emb.0.2.", "add_embedding.linear_2."},
+    {"input_blocks.7.1.", "down_blocks.2.attentions.0."},
+    {"input_blocks.8.1.", "down_blocks.2.attentions.1."},
+    {"output_blocks.0.1.", "up_blocks.0.attentions.0."},
+    {"output_blocks.1.1.", "up_blocks.0.attentions.1."},
+    {"output_blocks.2.1.conv.", "up_blocks.0.upsamplers.0.conv."},
+    {"output_blocks.2.1.", "up_blocks.0.attentions.2."},
+    {"output_blocks.2.2.conv.", "up_blocks.0.upsamplers.0.conv."},
     {"time_embed.0.", "time_embedding.linear_1."},
     {"time_embed.2.", "time_embedding.linear_2."},
     {"out.0.", "conv_norm_out."},
@@ -42,7 +53,6 @@ static const char *const blocks[][2] = {
     {"output_blocks.0.0.", "up_blocks.0.resnets.0."},
     {"output_blocks.1.0.", "up_blocks.0.resnets.1."},
     {"output_blocks.2.0.", "up_blocks.0.resnets.2."},
-    {"output_blocks.2.1.conv.", "up_blocks.0.upsamplers.0.conv."},
     {"output_blocks.3.0.", "up_blocks.1.resnets.0."},
     {"output_blocks.3.1.", "up_blocks.1.attentions.0."},
     {"output_blocks.4.0.", "up_blocks.1.resnets.1."},
@@ -56,6 +66,18 @@ static const char *const blocks[][2] = {
     {"output_blocks.7.1.", "up_blocks.2.attentions.1."},
     {"output_blocks.8.0.", "up_blocks.2.resnets.2."},
     {"output_blocks.8.1.", "up_blocks.2.attentions.2."},
+};
+static const char *const openclip[][2] = {
+    {"ln_1.", "layer_norm1."},
+    {"ln_2.", "layer_norm2."},
+    {"mlp.c_fc.", "mlp.fc1."},
+    {"mlp.c_proj.", "mlp.fc2."},
+    {"attn.out_proj.", "self_attn.out_proj."},
+};
+static const char *const openclip_once[][2] = {
+    {"positional_embedding", "text_model.embeddings.position_embedding.weight"},
+    {"token_embedding.", "text_model.embeddings.token_embedding."},
+    {"ln_final.", "text_model.final_layer_norm."},
 };
 static const char *const resnet[][2] = {
     {"in_layers.0.", "norm1."},          {"in_layers.2.", "conv1."},
@@ -259,16 +281,103 @@ static void write_text_encoder(const char *folder, const struct weights_file *fi
     buf_release(&pickle);
 }
 
-char *small_folder_write(void)
+/* q, k and v are one matrix there. */
+static void add_thirds(struct tensors *t, const char *layer, const struct weight *w)
 {
-    static const char *const parts[] = {"unet", "vae", "text_encoder", "scheduler"};
+    struct weight third = *w;
+
+    third.dim[0] /= 3;
+    third.bytes /= 3;
+    for (int i = 0; i < 3; i++) {
+        char *name = mem_printf("%sself_attn.%c_proj.%s", layer, "qkv"[i],
+                                w -> rank == 2 ? "weight" : "bias");
+
+        third.data = w->data + (size_t)i * third.bytes;
+        add(t, name, &third);
+        free(name);
+    }
+}
+
+/* The other way round there. */
+static void add_turned(struct tensors *t, const char *name, const struct weight *w)
+{
+    size_t high = (size_t)w->dim[0], wide = (size_t)w->dim[1];
+    const float *from = (const float *)(const void *)w->data;
+    float *to = mem_alloc(w->bytes);
+    struct weight turned = *w;
+
+    for (size_t y = 0; y < high; y++)
+        for (size_t x = 0; x < wide; x++)
+            to[x * high + y] = from[y * wide + x];
+    turned.dim[0] = w->dim[1];
+    turned.dim[1] = w->dim[0];
+    turned.data = (const unsigned char *)to;
+    add(t, name, &turned);
+    free(to);
+}
+
+static void add_openclip(struct tensors *t, const struct weight *w)
+{
+    const char *name = w->name + strlen(SECOND);
+    struct buf theirs = {0};
+    int layer, used = 0;
+
+    if (strcmp(name, "logit_scale") == 0)
+        return;
+    if (strcmp(name, "text_projection") == 0) {
+        add_turned(t, "text_projection.weight", w);
+        return;
+    }
+    if (sscanf(name, "transformer.resblocks.%d.%n", &layer, &used) == 1 && used)
+        buf_printf(&theirs, "text_model.encoder.layers.%d.", layer);
+    name += used;
+    if (str_has_prefix(name, "attn.in_proj_")) {
+        add_thirds(t, buf_str(&theirs), w);
+    } else {
+        assert_true(used ? TRANSLATE(&name, openclip, &theirs)
+                         : TRANSLATE(&name, openclip_once, &theirs));
+        buf_append_str(&theirs, name);
+        add(t, buf_str(&theirs), w);
+    }
+    buf_release(&theirs);
+}
+
+static void write_two_encoders(const char *folder, const struct weights_file *file)
+{
+    struct tensors first = {0}, second = {0};
+
+    for (size_t i = 0; i < weights_file_count(file); i++) {
+        const struct weight *w = weights_file_at(file, i);
+
+        if (str_has_prefix(w->name, FIRST))
+            add(&first, w->name + strlen(FIRST), w);
+        else if (str_has_prefix(w->name, SECOND))
+            add_openclip(&second, w);
+    }
+    write_tensors(folder, "text_encoder/model.safetensors", &first);
+    write_tensors(folder, "text_encoder_2/model.safetensors", &second);
+    small_folder_put(folder, "text_encoder/config.json", "{\"num_attention_heads\":1}");
+    small_folder_put(folder, "unet/config.json", "{\"attention_head_dim\":[1,2,2]}");
+}
+
+static void write_one_encoder(const char *folder, const struct weights_file *file)
+{
+    write_text_encoder(folder, file);
+    small_folder_put(folder, "unet/config.json", "{\"attention_head_dim\":4}");
+    small_folder_put(folder, "text_encoder/config.json", "{\"num_attention_heads\":3}");
+}
+
+static char *write_folder(const struct small_model *what)
+{
+    static const char *const parts[] = {"unet", "vae", "text_encoder", "text_encoder_2",
+                                        "scheduler"};
     char *folder = mem_strdup("/tmp/mysti-folder-XXXXXX");
-    char *single = small_model_write(&(struct small_model){0});
+    char *single = small_model_write(what);
     struct weights_file *file;
     struct err err = {0};
 
     assert_non_null(mkdtemp(folder));
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < 5; i++) {
         char *part = file_join(folder, parts[i]);
 
         assert_int_equal(file_make_folder(part, 0700, NULL), 0);
@@ -278,17 +387,28 @@ char *small_folder_write(void)
         fail_msg("%s", err.message);
     write_unet(folder, file);
     write_vae(folder, file);
-    write_text_encoder(folder, file);
+    if (what->listing)
+        write_two_encoders(folder, file);
+    else
+        write_one_encoder(folder, file);
     weights_file_close(file);
     unlink(single);
     free(single);
     small_folder_put(folder, "model_index.json",
                      "{\"_class_name\":\"StableDiffusionPipeline\"}");
-    small_folder_put(folder, "unet/config.json", "{\"attention_head_dim\":4}");
-    small_folder_put(folder, "text_encoder/config.json", "{\"num_attention_heads\":3}");
     small_folder_put(folder, "scheduler/scheduler_config.json",
                      "{\"prediction_type\":\"epsilon\"}");
     return folder;
+}
+
+char *small_folder_write(void)
+{
+    return write_folder(&(struct small_model){0});
+}
+
+char *small_folder_write_sdxl(void)
+{
+    return write_folder(&(struct small_model){.listing = SMALL_SDXL_TENSORS});
 }
 
 static int remove_one(const char *path, const struct stat *st, int type,

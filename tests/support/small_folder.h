@@ -1,10 +1,12 @@
 /* small_folder: the small model (small_model.h) as diffusers would keep it: unet/ cut into two
- * files, text_encoder/ in torch's format, vae/ whole, and the JSON files beside them. */
+ * files, text_encoder/ in torch's format, vae/ whole, and the JSON files beside them. Of SDXL's
+ * second text encoder the matrices are taken apart and the names are Hugging Face's. */
 #ifndef MYSTI_TESTS_SMALL_FOLDER_H
 #define MYSTI_TESTS_SMALL_FOLDER_H
 
 /* A folder under /tmp; small_folder_remove() it. Fails the test that calls it. */
 char *small_folder_write(void);
+char *small_folder_write_sdxl(void);
 void small_folder_remove(char *path); /* frees the path, too */
 /* Replaces a file in it by this text. */
 void small_folder_put(const char *folder, const char *name, const char *text);

@@ -257,8 +257,9 @@ static int add_list(struct weights_file *file, struct err *err)
     return 0;
 }
 
-/* Beside what the list said itself: the first of two values counts. */
-static void add_configs(struct weights_file *file)
+/* Beside what the list said itself: the first of two values counts. Of two text encoders
+ * none may speak for both. */
+static void add_configs(struct weights_file *file, bool has_two_encoders)
 {
     json_t *unet = load_json(file, MODEL_FOLDER_UNET "/config.json");
     json_t *text = load_json(file, "text_encoder/config.json");
@@ -268,7 +269,9 @@ static void add_configs(struct weights_file *file)
     /* "attention_head_dim" is the number of heads, a mistake that diffusers keeps */
     add_number(file, "mysti.unet_heads", json_object_get(unet, "num_attention_heads"));
     add_number(file, "mysti.unet_heads", json_object_get(unet, "attention_head_dim"));
-    add_number(file, "mysti.text_heads", json_object_get(text, "num_attention_heads"));
+    if (!has_two_encoders)
+        add_number(file, "mysti.text_heads",
+                   json_object_get(text, "num_attention_heads"));
     if (type)
         add_meta(file, "mysti.prediction",
                  strcmp(type, "epsilon") == 0        ? "eps"
@@ -318,9 +321,9 @@ int folder_read(struct weights_file *file, struct err *err)
                        ": name a model file, or a folder as diffusers writes them");
     if (add_list(file, err))
         return -1;
-    add_configs(file);
     unet = model_folder_weights(file->path, MODEL_FOLDER_UNET);
     second = model_folder_weights(file->path, "text_encoder_2");
+    add_configs(file, second != NULL);
     if (unet) {
         result = read_parts(file, second != NULL, err);
     } else {

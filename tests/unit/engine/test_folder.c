@@ -62,6 +62,31 @@ static void a_folder_draws_what_the_file_draws(void **state)
     small_folder_remove(folder);
 }
 
+/* Its second text encoder keeps Hugging Face's names and its matrices apart. */
+static void a_folder_of_sdxl(void **state)
+{
+    char *folder = small_folder_write_sdxl();
+    struct engine_model *single =
+        small_engine_load(&(struct small_model){.listing = SMALL_SDXL_TENSORS});
+    struct buf expected = draw(single), drawn;
+    struct engine_model_info info;
+    struct engine_model *loaded;
+    struct err err = {0};
+
+    (void)state;
+    check(engine_model_load(&loaded, engine, folder, NULL, &err), &err);
+    engine_model_info(loaded, &info);
+    assert_string_equal(info.family, "sdxl");
+    drawn = draw(loaded);
+    assert_int_equal(drawn.len, expected.len);
+    assert_memory_equal(drawn.data, expected.data, drawn.len);
+    engine_model_free(loaded);
+    engine_model_free(single);
+    buf_release(&drawn);
+    buf_release(&expected);
+    small_folder_remove(folder);
+}
+
 static void every_tensor_has_its_name(void **state)
 {
     char *folder = small_folder_write();
@@ -278,6 +303,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_folder_draws_what_the_file_draws),
+        cmocka_unit_test(a_folder_of_sdxl),
         cmocka_unit_test(every_tensor_has_its_name),
         cmocka_unit_test(what_the_json_says),
         cmocka_unit_test(other_shapes_of_the_unet),

@@ -160,13 +160,12 @@ static void other_formats(void **state)
     json_decref(r);
 }
 
-static void a_folder(void **state)
+static void expect_whole_folder(char *folder)
 {
-    char *folder = small_folder_write(), *text;
+    char *text;
     struct err err = {0};
     json_t *r;
 
-    (void)state;
     if (engine_inspect(&text, folder, &err))
         fail_msg("%s", err.message);
     r = json_loads(text, 0, NULL);
@@ -179,6 +178,25 @@ static void a_folder(void **state)
     json_decref(r);
     free(text);
     small_folder_remove(folder);
+}
+
+static void folders(void **state)
+{
+    (void)state;
+    expect_whole_folder(small_folder_write());
+    expect_whole_folder(small_folder_write_sdxl());
+}
+
+/* Blocks were left out, and the others keep their numbers. */
+static void a_distilled_model(void **state)
+{
+    json_t *r = inspect_and_remove(
+        small_model_write(&(struct small_model){.listing = SMALL_TINY_TENSORS}));
+
+    (void)state;
+    assert_true(json_is_true(json_object_get(r, "draws")));
+    expect_list(r, "missing", 0, NULL);
+    json_decref(r);
 }
 
 /* ---- families ---- */
@@ -325,7 +343,8 @@ int main(void)
         cmocka_unit_test(a_model_that_draws),
         cmocka_unit_test(what_lacks_is_named),
         cmocka_unit_test(other_formats),
-        cmocka_unit_test(a_folder),
+        cmocka_unit_test(folders),
+        cmocka_unit_test(a_distilled_model),
         cmocka_unit_test(families_by_their_shapes),
         cmocka_unit_test(loras),
         cmocka_unit_test(small_and_foreign_files),
