@@ -79,6 +79,16 @@ static void read_model(const struct weights_file *file)
         plan_and_free(b.graph);
     }
     if (unet_open(&unet, file, family->heads, NULL) == 0) {
+        int context, label = -1;
+
+        b.graph = graph_new("context");
+        context = graph_input(b.graph, "context", TENSOR_F32,
+                              shape3(2, 77, unet_context_width(unet)));
+        if (unet_label_width(unet))
+            label = graph_input(b.graph, "label", TENSOR_F32,
+                                shape2(2, unet_label_width(unet)));
+        unet_build_context(unet, &b, context, label);
+        plan_and_free(b.graph);
         b.graph = graph_new("step");
         unet_build_step(unet, &b, &(struct unet_size){2, 5, 4, 77});
         plan_and_free(b.graph);

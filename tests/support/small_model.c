@@ -276,6 +276,11 @@ static int is_same(const char *a, const char *b)
     return b && strcmp(a, b) == 0;
 }
 
+static int begins_with(const char *name, const char *prefix)
+{
+    return prefix && strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
 void *small_model_bytes(const struct small_model *options, unsigned long *ret_size)
 {
     struct buf listing = {0}, header = {0}, data = {0}, all = {0};
@@ -304,10 +309,10 @@ void *small_model_bytes(const struct small_model *options, unsigned long *ret_si
         *next++ = 0;
         parse_line(line, &t);
         if (is_same(t.name, options->without) ||
-            (options->without_prefix && strncmp(t.name, options->without_prefix,
-                                                strlen(options->without_prefix)) == 0))
+            begins_with(t.name, options->without_prefix))
             continue;
-        if (is_same(t.name, options->doubled)) {
+        if (is_same(t.name, options->doubled) ||
+            begins_with(t.name, options->doubled_prefix)) {
             t.dim[0] *= 2;
             t.count *= 2;
         }

@@ -26,6 +26,7 @@ struct small_model {
     const char *without_prefix; /* leaves all tensors out whose names begin so */
     const char *extra;          /* adds a tensor of this name, [1] */
     const char *doubled;        /* this tensor's first dimension is twice as large */
+    const char *doubled_prefix; /* the same of all tensors whose names begin so */
     const char *broken;         /* this tensor's values are NaN */
     const char *zeroed;         /* this tensor's values are 0 */
     const char *metadata; /* JSON members: "\"mysti.prediction\":\"v\""; the heads of

@@ -262,6 +262,12 @@ void unet_build_context(const struct unet *unet, struct build *b, int context,
     label = build_linear(b, label, PREFIX "label_emb.0.0");
     label = build_linear(b, graph_activate(b->graph, label, ACT_SILU),
                          PREFIX "label_emb.0.2");
+    if (label >= 0 && shape_last(graph_shape(b->graph, label)) != unet->label_channels)
+        graph_fail(b->graph,
+                   "tensor " PREFIX "label_emb.0.2.weight makes %lld numbers, the time "
+                   "embedding has %lld",
+                   (long long)shape_last(graph_shape(b->graph, label)),
+                   (long long)unet->label_channels);
     graph_output(b->graph, "label", TENSOR_F32, label);
 }
 

@@ -155,6 +155,9 @@ static void test_refuses(void **state)
           .without_prefix = "model.diffusion_model.label_emb"},
          "is told 0 numbers beside the text"},
         {{.listing = SMALL_SDXL_TENSORS,
+          .doubled_prefix = "model.diffusion_model.label_emb.0.2."},
+         "label_emb.0.2.weight makes 512 numbers, the time embedding has 256"},
+        {{.listing = SMALL_SDXL_TENSORS,
           .without = "model.diffusion_model.label_emb.0.2.bias"},
          "label_emb.0.2.bias is missing"},
     };
