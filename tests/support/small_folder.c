@@ -302,10 +302,10 @@ static void add_thirds(struct tensors *t, const char *layer, const struct weight
 static void add_turned(struct tensors *t, const char *name, const struct weight *w)
 {
     size_t high = (size_t)w->dim[0], wide = (size_t)w->dim[1];
-    const float *from = (const float *)(const void *)w->data;
-    float *to = mem_alloc(w->bytes);
+    float *from = mem_alloc(w->bytes), *to = mem_alloc(w->bytes);
     struct weight turned = *w;
 
+    weight_to_f32(w, 0, high * wide, from);
     for (size_t y = 0; y < high; y++)
         for (size_t x = 0; x < wide; x++)
             to[x * high + y] = from[y * wide + x];
@@ -313,6 +313,7 @@ static void add_turned(struct tensors *t, const char *name, const struct weight 
     turned.dim[1] = w->dim[0];
     turned.data = (const unsigned char *)to;
     add(t, name, &turned);
+    free(from);
     free(to);
 }
 
