@@ -52,7 +52,10 @@ static int write_script(const struct engine_job *job, const struct plan_of_job *
     char *negative = lora_tags_strip(job->negative_prompt ? job->negative_prompt : "");
     int result;
 
-    ret->steps = job->steps * (sampler_is_second_order(plan->sampler) ? 2 : 1);
+    /* the second walk of a hires fix goes on where the first one ended */
+    ret->steps =
+        job->pass && job->pass->steps_before ? job->pass->steps_before : job->steps;
+    ret->steps *= sampler_is_second_order(plan->sampler) ? 2 : 1;
     result = write_prompts(prompt, negative, plan, ret, err);
     free(prompt);
     free(negative);

@@ -16,6 +16,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "engine/hires.h"
 #include "engine/image/png.h"
 #include "engine/loras.h"
 #include "engine/model.h"
@@ -251,7 +252,8 @@ void engine_job_defaults(const struct engine_model *model, struct engine_job *re
                             .eta = -1,
                             .s_noise = 1,
                             .r = 0.5,
-                            .start = {.strength = 0.75, .mask_blur = 4, .padding = 32}};
+                            .start = {.strength = 0.75, .mask_blur = 4, .padding = 32},
+                            .hires = {.strength = 0.7}};
 }
 
 static int check_range(const char *param, int64_t value, int64_t min, int64_t max,
@@ -403,6 +405,23 @@ int engine_seamless_parse(const char *name, int *ret, struct err *err)
                          "seamless is '%.40s': none, x, y and both are possible", name);
 }
 
+/* All its steps are walked, of a schedule that is so much longer. */
+static int understand_second(const struct engine_model *model,
+                             const struct engine_job *job, struct plan_of_job *plan,
+                             struct err *err)
+{
+    double strength = fmin(job->start.strength, 0.999);
+
+    if (job->pass->rgb && !model->checkpoint->vae.has_encoder)
+        return err_set_param(err, ERR_INVALID, "hires",
+                             "%s can only enlarge latents: its file has no encoder",
+                             model->checkpoint->name);
+    plan->begins = true;
+    plan->size.starts = job->pass->rgb != NULL;
+    plan->levels = (int)fmin(job->steps / fmax(strength, 1e-9), SCHEDULE_MAX_LEVELS);
+    return 0;
+}
+
 /* A1111's rule: of `steps` noise levels the last strength * steps + 1 are walked. ComfyUI's: of steps / strength
  * levels the last `steps`. */
 static int understand_start(const struct engine_model *model,
@@ -411,6 +430,8 @@ static int understand_start(const struct engine_model *model,
 {
     const struct engine_start *o = &job->start;
 
+    if (job->pass && job->pass->steps_before)
+        return understand_second(model, job, plan, err);
     if (!o->image.data)
         return o->mask.data ? err_set_param(err, ERR_INVALID, "mask",
                                             "a mask without a picture to start from")
@@ -429,6 +450,7 @@ static int understand_start(const struct engine_model *model,
     if (check_range("padding", o->padding, 0, ENGINE_MAX_SIZE, err))
         return -1;
     plan->size.starts = 1;
+    plan->begins = true;
     if (plan->dialect == DIALECT_COMFY)
         plan->levels =
             (int)fmin(job->steps / fmax(o->strength, 1e-9), SCHEDULE_MAX_LEVELS);
@@ -491,7 +513,8 @@ int engine_job_check(const struct engine_model *model, const struct engine_job *
 {
     struct plan_of_job plan;
 
-    return job_understand(model, job, &plan, err);
+    return job_understand(model, job, &plan, err) || hires_check(model, job, err) ? -1
+                                                                                  : 0;
 }
 
 /* ---- memory ---- */
@@ -553,8 +576,9 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
     m.t = take(&m.total, sizeof(float));
     m.picture = take(&m.total, pixels * 3 * sizeof(float));
     m.rgb = take(&m.total, pixels * 3);
-    if (size->starts) {
+    if (size->starts || plan->begins)
         m.first = take(&m.total, latent);
+    if (size->starts) {
         m.moments = take(&m.total, 2 * latent);
     }
     /* a PNG is never much larger than its pixels, and its buffer grows by doubling */
@@ -578,6 +602,10 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
     struct loras *loras;
     uint64_t drawing, laying, start = 0;
 
+    if (hires_is_wanted(job))
+        return hires_estimate(model, job, ret_estimate, err);
+    if (job->pass && job->pass->rgb)
+        start = start_rgb_bytes(job);
     if (job_understand(model, job, &plan, err) ||
         model_compile(model, &plan.size, err) ||
         (job->start.image.data && start_bytes(job, &start, err)) ||

@@ -33,7 +33,7 @@ struct engine_options {
     int threads;           /* 0: one per processor core */
     /* Where the LoRAs of prompts are, the first one first; NULL: no more. Copied. */
     const char *lora_folders[ENGINE_LORA_FOLDERS];
-    const char *upscaler_folder; /* where upscalers are; NULL: nowhere. Copied. */
+    const char *upscaler_folder;  /* where upscalers are; NULL: nowhere. Copied. */
     const char *embedding_folder; /* of the textual inversions of prompts, likewise */
 };
 
@@ -114,6 +114,22 @@ struct engine_start {
     enum engine_fill fill;
 };
 
+/* Hires fix: a picture is drawn at the job's size, made larger, and drawn over once more at the larger size. */
+struct engine_hires {
+    double
+        scale; /* of both sides; 0: none, then width and height say it, or there is no
+                     hires fix at all */
+    int width, height; /* of the result; of one that is 0 the proportions say it */
+    const char
+        *upscaler;   /* "latent", "latent-nearest" (A1111's labels, too): the latent
+                             is enlarged; "lanczos", "nearest", or an upscaler's name:
+                             the picture is; NULL: "latent" */
+    int steps;       /* of the second walk; 0: as many as of the first */
+    double strength; /* 0..1: how much the second one changes */
+};
+
+struct engine_pass; /* the engine's own */
+
 struct engine_job {
     const char *prompt;          /* UTF-8, with brackets, AND and LoRAs
                                     (docs/prompts.md); "" is a prompt, NULL is none */
@@ -144,10 +160,12 @@ struct engine_job {
     int clip_skip; /* the text encoder ends with its last layer but clip_skip - 1; 0 is 1 */
     int seamless; /* of ENGINE_SEAMLESS_X and _Y: the picture goes on at the other side; 0: it does not */
     struct engine_start start;
+    struct engine_hires hires;
+    const struct engine_pass *pass; /* NULL */
 };
 
 /* The model's defaults, seed -1, count 1, rng "nv", no prompt, no picture to start from
- * (strength 0.75, mask blur 4, padding 32 if there will be one). */
+ * (strength 0.75, mask blur 4, padding 32 if there will be one), no hires fix (strength 0.7 if there will be). */
 void engine_job_defaults(const struct engine_model *model, struct engine_job *ret_job);
 /* "original", "fill", "latent noise", "latent nothing", or A1111's 0..3 for fill,
  * original, noise, nothing */

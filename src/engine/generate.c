@@ -17,6 +17,7 @@
  * them, and the arena, the contexts and everything else of the job lie in one mapped
  * block that goes away in one place. */
 #include "base/mem.h"
+#include "engine/hires.h"
 #include "engine/image/parameters.h"
 #include "engine/image/png.h"
 #include "engine/inversions.h"
@@ -58,6 +59,11 @@ int run_stage(struct run *run, enum stage stage, void *const *inputs,
 
     return run->model->engine->backend->ops->run(run->model->stages->programs[stage],
                                                  &how, err);
+}
+
+static bool job_is_second(const struct engine_job *job)
+{
+    return job->pass && job->pass->steps_before;
 }
 
 /* ---- the picture to start from ---- */
@@ -107,6 +113,11 @@ static int encode_start(struct run *run, struct err *err)
 {
     const struct checkpoint *c = run->model->checkpoint;
 
+    if (run->start && run->job->pass && run->job->pass->latent) {
+        memcpy(run_at(run, run->memory.first), run->job->pass->latent,
+               run->latent_count * sizeof(float));
+        return 0;
+    }
     if (run->start &&
         encode_pixels(run, run->start->pixels, run_at(run, run->memory.first),
                       (size_t)c->vae.latent_channels, err))
@@ -350,7 +361,7 @@ static int sample(struct run *run, const struct seeds *seeds, struct err *err)
     double scale = noise_scale(run), last = run->sigmas[run->levels];
 
     tell_phase(run, ENGINE_PHASE_SAMPLE);
-    run->call = 0;
+    run->call = job_is_second(run->job) ? run->script.steps : 0;
     begin_noise(run, seeds, &noise, x);
     begin_step_noise(run, seed, &noise);
     if (run->start)
@@ -407,7 +418,7 @@ static void describe(const struct run *run, const struct engine_image *image,
                      struct buf *ret_text)
 {
     static const char *const tilings[] = {NULL, "X", "Y", "True"};
-    const struct engine_job *job = run->job;
+    const struct engine_job *job = run->job->pass ? run->job->pass->whole : run->job;
     struct parameters parameters = {.prompt = job->prompt,
                                     .negative_prompt = job->negative_prompt,
                                     .steps = (unsigned)job->steps,
@@ -422,13 +433,21 @@ static void describe(const struct run *run, const struct engine_image *image,
                                     .model = run->model->checkpoint->name,
                                     .clip_skip = job->clip_skip,
                                     .tiling = tilings[job->seamless & 3],
-                                    .has_start = run->start != NULL,
+                                    .has_start = run->start && !run->job->pass,
                                     .strength = job->start.strength,
                                     .has_mask = run->start && run->start->mask,
                                     .mask_blur = job->start.mask_blur,
                                     .rng = run->plan.rng == NOISE_CPU ? "CPU" : "NV",
                                     .version = "Mysti " MYSTI_VERSION};
 
+    if (run->job->pass) {
+        parameters.hires_width = (unsigned)run->job->width;
+        parameters.hires_height = (unsigned)run->job->height;
+        parameters.hires_scale = job->hires.scale;
+        parameters.hires_steps = (unsigned)job->hires.steps;
+        parameters.hires_upscaler = run->job->pass->upscaler;
+        parameters.strength = job->hires.strength;
+    }
     parameters_format(&parameters, ret_text);
 }
 
@@ -499,7 +518,7 @@ static int map_block(struct run *run, struct err *err)
     return 0;
 }
 
-static int64_t draw_seed(void)
+int64_t run_draw_seed(void)
 {
     uint32_t seed = 0;
 
@@ -508,11 +527,30 @@ static int64_t draw_seed(void)
     return seed;
 }
 
+/* A walk is over: its latent or its picture goes on to the second one, or out. */
+static int end_picture(struct run *run, const struct seeds *seeds, struct err *err)
+{
+    const struct engine_pass *pass = run->job->pass;
+
+    if (pass && pass->on_latent) {
+        pass->on_latent(pass->user, run_at(run, run->memory.x));
+        return 0;
+    }
+    if (decode(run, err))
+        return -1;
+    if (pass && pass->on_picture) {
+        pass->on_picture(pass->user, run_at(run, run->memory.rgb));
+        return 0;
+    }
+    return deliver(run, seeds, err);
+}
+
 static int draw_images(struct run *run, struct err *err)
 {
     const struct engine_job *job = run->job;
-    int64_t seed = job->seed >= 0 ? job->seed : draw_seed();
-    int64_t variation = job->variation_seed >= 0 ? job->variation_seed : draw_seed();
+    int64_t seed = job->seed >= 0 ? job->seed : run_draw_seed();
+    int64_t variation =
+        job->variation_seed >= 0 ? job->variation_seed : run_draw_seed();
 
     if (run_encode(run, err) || encode_start(run, err))
         return -1;
@@ -523,7 +561,7 @@ static int draw_images(struct run *run, struct err *err)
 
         if (job->seeds)
             seeds.seed = job->seeds[run->image];
-        if (sample(run, &seeds, err) || decode(run, err) || deliver(run, &seeds, err))
+        if (sample(run, &seeds, err) || end_picture(run, &seeds, err))
             return -1;
     }
     return 0;
@@ -563,9 +601,12 @@ int engine_generate(struct engine_model *model, const struct engine_job *job,
                     const struct engine_events *events, struct err *err)
 {
     static const struct engine_events nothing;
-    struct run *run = mem_zalloc(sizeof(*run));
+    struct run *run;
     int result = -1;
 
+    if (hires_is_wanted(job))
+        return hires_generate(model, job, events ? events : &nothing, err);
+    run = mem_zalloc(sizeof(*run));
     run->model = model;
     run->job = job;
     run->events = events ? events : &nothing;
@@ -577,6 +618,8 @@ int engine_generate(struct engine_model *model, const struct engine_job *job,
                         (size_t)(job->height / model->checkpoint->vae.scale) *
                         (size_t)model->checkpoint->vae.latent_channels;
     make_sigmas(run);
+    if (job_is_second(job) && start_from_rgb(&run->start, job->pass->rgb, job, err))
+        goto out;
     if (job->start.image.data &&
         start_open(&run->start, job, model->checkpoint->vae.scale, err))
         goto out;

@@ -52,6 +52,21 @@ int model_compile(struct engine_model *model, const struct picture_size *size,
 int model_pack(struct engine_model *model, const struct engine_load_events *events,
                struct err *err) MUST_CHECK;
 
+/* One of the two walks of a job with a hires fix (hires.c). The first one's result goes to a callback; the second
+ * begins with what became of it. */
+struct engine_pass {
+    const struct engine_job
+        *whole;           /* as it was asked for, with the size that it ends with */
+    const char *upscaler; /* as A1111 writes it */
+    int steps_before;     /* of the first walk; 0: this is the first */
+    const float *latent;  /* the second begins with: [H, W, C], or */
+    const uint8_t *rgb;   /* [height, width, 3] */
+    /* The first one: its latent, or its picture, is taken, and nothing is handed out. */
+    void (*on_latent)(void *user, const float *latent);
+    void (*on_picture)(void *user, const uint8_t *rgb);
+    void *user;
+};
+
 /* A job whose names and numbers were understood. */
 struct plan_of_job {
     struct picture_size size;
@@ -66,6 +81,7 @@ struct plan_of_job {
     int kept_texts; /* different ones that the prompts say; 0: they never change */
     int levels;     /* steps of the whole schedule */
     int walked;     /* of them the last so many are walked */
+    bool begins;    /* with a latent: a picture's, or the first pass's */
 };
 
 int job_understand(const struct engine_model *model, const struct engine_job *job,

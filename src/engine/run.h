@@ -26,6 +26,7 @@ struct run {
     struct inversions *inversions;
 };
 
+int64_t run_draw_seed(void); /* at random, 0..2^32-1 */
 void *run_at(const struct run *run, size_t offset);
 int run_stage(struct run *run, enum stage stage, void *const *inputs,
               void *const *outputs, struct err *err) MUST_CHECK;

@@ -335,6 +335,34 @@ fail:
     return -1;
 }
 
+uint64_t start_rgb_bytes(const struct engine_job *job)
+{
+    return (uint64_t)job->width * (uint64_t)job->height * 3 * sizeof(float);
+}
+
+int start_from_rgb(struct start **ret, const uint8_t *rgb, const struct engine_job *job,
+                   struct err *err)
+{
+    struct start *s = mem_zalloc(sizeof(*s));
+    size_t count = (size_t)job->width * (size_t)job->height * 3;
+
+    s->width = job->width;
+    s->height = job->height;
+    if (rgb) {
+        s->pixels = mem_try_alloc(count * sizeof(float));
+        if (!s->pixels) {
+            start_free(s);
+            return err_set(err, ERR_NO_MEMORY,
+                           "no memory for a picture of %d x %d pixels", job->width,
+                           job->height);
+        }
+        for (size_t i = 0; i < count; i++)
+            s->pixels[i] = (float)rgb[i] / 127.5F - 1;
+    }
+    *ret = s;
+    return 0;
+}
+
 /* A pixel is grey or it is not, and a latent pixel's mask is that of its first pixel, as in A1111. */
 int start_show(const struct start *s, float *ret_pixels, float *ret_mask,
                struct err *err)

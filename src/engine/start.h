@@ -30,6 +30,10 @@ struct start {
 
 int start_open(struct start **ret, const struct engine_job *job, int scale,
                struct err *err) MUST_CHECK;
+/* Without files: rgb [height, width, 3], whole; NULL: there will be a latent. */
+int start_from_rgb(struct start **ret, const uint8_t *rgb, const struct engine_job *job,
+                   struct err *err) MUST_CHECK;
+uint64_t start_rgb_bytes(const struct engine_job *job); /* that it holds */
 void start_free(struct start *s);
 /* What a U-Net for inpainting is shown: pixels [height, width, 3], -1..1, with grey where the picture is drawn anew, and
  * ret_mask [height / scale, width / scale], 1 there and 0 elsewhere. Without a mask, all of it is drawn anew. */

@@ -35,8 +35,16 @@ void parameters_format(const struct parameters *p, struct buf *ret_text)
                    p->variation_seed, p->variation_strength);
     if (p->clip_skip > 1)
         buf_printf(ret_text, ", Clip skip: %d", p->clip_skip);
-    if (p->has_start)
+    if (p->has_start || p->hires_width)
         buf_printf(ret_text, ", Denoising strength: %g", p->strength);
+    if (p->hires_width && p->hires_scale > 0)
+        buf_printf(ret_text, ", Hires upscale: %g", p->hires_scale);
+    else if (p->hires_width)
+        buf_printf(ret_text, ", Hires resize: %ux%u", p->hires_width, p->hires_height);
+    if (p->hires_width && p->hires_steps)
+        buf_printf(ret_text, ", Hires steps: %u", p->hires_steps);
+    if (p->hires_width)
+        optional_field(ret_text, "Hires upscaler", p->hires_upscaler);
     if (p->has_mask)
         buf_printf(ret_text, ", Mask blur: %g", p->mask_blur);
     optional_field(ret_text, "RNG", p->rng);

@@ -33,6 +33,11 @@ struct parameters {
     const char *tiling; /* NULL: left out */
     bool has_start;     /* it began with a picture: */
     double strength;
+    unsigned hires_width,
+        hires_height;           /* it was made larger, and drawn over; 0: not: */
+    double hires_scale;         /* 0: the size is told instead */
+    unsigned hires_steps;       /* 0: as many as steps */
+    const char *hires_upscaler; /* A1111's label; `strength` is the hires fix's */
     bool has_mask;
     double mask_blur;
     const char *rng;     /* "NV" or "CPU", NULL: left out */

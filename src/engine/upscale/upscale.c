@@ -22,6 +22,7 @@
 #include "engine/model.h"
 #include "engine/upscale/rrdb.h"
 #include "engine/upscale/tiles.h"
+#include "engine/upscale/upscale.h"
 
 #include <math.h>
 #include <string.h>
@@ -135,26 +136,23 @@ static int compile(struct engine_upscaler *u, int high, int wide, struct err *er
 
 /* ---- the way from one size to the other ---- */
 
-struct size {
-    int width, height;
-};
-
 struct way {
-    struct size from, to;
+    struct upscale_size from, to;
     double factor;
     int passes; /* of the network */
     bool is_nearest;
     struct tiles tiles[PASSES_MAX];
 };
 
-static uint64_t pixels(struct size s)
+static uint64_t pixels(struct upscale_size s)
 {
     return (uint64_t)s.width * (uint64_t)s.height;
 }
 
-static struct size times(struct size s, double factor)
+static struct upscale_size times(struct upscale_size s, double factor)
 {
-    return (struct size){(int)lrint(s.width * factor), (int)lrint(s.height * factor)};
+    return (struct upscale_size){(int)lrint(s.width * factor),
+                                 (int)lrint(s.height * factor)};
 }
 
 static int check_numbers(const struct engine_upscale *job, int tile, int overlap,
@@ -189,7 +187,7 @@ static int check_method(const char *method, struct way *way, struct err *err)
 static void plan_passes(const struct engine_upscaler *u, int tile, int overlap,
                         struct way *way)
 {
-    struct size now = way->from;
+    struct upscale_size now = way->from;
     int scale = u->net->scale;
 
     do {
@@ -213,7 +211,7 @@ static int plan_way(const struct engine_upscaler *u, const struct engine_upscale
     int tile = job->tile ? job->tile : TILE;
     int overlap = job->overlap ? job->overlap : OVERLAP < tile / 2 ? OVERLAP : tile / 2;
     struct way way = {0};
-    struct size largest;
+    struct upscale_size largest;
 
     if (check_numbers(job, tile, overlap, err) || check_method(job->method, &way, err))
         return -1;
@@ -269,38 +267,46 @@ static uint64_t most(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+/* Beside what is packed already. */
+static int way_bytes(struct engine_upscaler *u, const struct way *way, uint64_t *ret,
+                     struct err *err)
+{
+    struct upscale_size now = way->from;
+    uint64_t peak = 2 * 4 * pixels(now) /* decoding */, packed = 0;
+
+    for (int i = 0; i < way->passes; i++) {
+        struct upscale_size next = times(now, u->net->scale);
+
+        if (compile(u, way->tiles[i].down.tile, way->tiles[i].across.tile, err))
+            return -1;
+        packed = most(packed, u->program->missing_weight_bytes);
+        peak =
+            most(peak, 4 * (pixels(now) + pixels(next)) +
+                           lay_out(u, &way->tiles[i]).total + u->program->other_bytes);
+        now = next;
+    }
+    if (pixels(now) != pixels(way->to))
+        peak = most(peak,
+                    4 * (pixels(now) + (uint64_t)way->to.width * (uint64_t)now.height +
+                         pixels(way->to)));
+    *ret = packed + peak;
+    return 0;
+}
+
 int engine_upscale_estimate(struct engine_upscaler *u, const struct engine_upscale *job,
                             struct engine_estimate *ret_estimate, struct err *err)
 {
     struct engine_estimate estimate = {0};
     struct way way;
-    struct size now;
-    uint64_t peak, packed = 0;
+    uint64_t bytes;
 
-    if (plan_way(u, job, &way, err))
+    if (plan_way(u, job, &way, err) || way_bytes(u, &way, &bytes, err))
         return -1;
-    now = way.from;
-    peak = 2 * 4 * pixels(now); /* decoding */
-    for (int i = 0; i < way.passes; i++) {
-        struct size next = times(now, u->net->scale);
-
-        if (compile(u, way.tiles[i].down.tile, way.tiles[i].across.tile, err))
-            return -1;
-        packed = most(packed, u->program->missing_weight_bytes);
-        peak =
-            most(peak, 4 * (pixels(now) + pixels(next)) +
-                           lay_out(u, &way.tiles[i]).total + u->program->other_bytes);
-        now = next;
-    }
-    if (pixels(now) != pixels(way.to))
-        peak = most(peak,
-                    4 * (pixels(now) + (uint64_t)way.to.width * (uint64_t)now.height +
-                         pixels(way.to)));
     /* a PNG is never much larger than its pixels, and its buffer grows by doubling */
-    peak = most(peak, (4 + 2 * 3) * pixels(way.to));
+    bytes = most(bytes, (4 + 2 * 3) * pixels(way.to));
     if (u)
         estimate.resident_bytes = u->engine->backend->ops->store_bytes(u->store);
-    estimate.peak_bytes = estimate.resident_bytes + packed + peak;
+    estimate.peak_bytes = estimate.resident_bytes + bytes;
     *ret_estimate = estimate;
     return 0;
 }
@@ -309,7 +315,6 @@ int engine_upscale_estimate(struct engine_upscaler *u, const struct engine_upsca
 
 struct run {
     struct engine_upscaler *u; /* NULL: none */
-    const struct engine_upscale *job;
     const struct engine_events *events;
     struct way way;
     struct image picture;
@@ -387,10 +392,10 @@ out:
 }
 
 /* A1111's words: what the picture says of itself stays, and this is put beside it. */
-static size_t describe(const struct run *run, struct buf *parameters, struct buf *done,
+static size_t describe(const struct run *run, const struct engine_file *file,
+                       struct buf *parameters, struct buf *done,
                        struct image_text texts[2])
 {
-    const struct engine_file *file = &run->job->image;
     size_t count = 0;
 
     buf_printf(done, "Postprocess upscale by: %g, Postprocess upscaler: %s",
@@ -404,14 +409,15 @@ static size_t describe(const struct run *run, struct buf *parameters, struct buf
     return count;
 }
 
-static int deliver(struct run *run, struct err *err)
+static int deliver(struct run *run, const struct engine_file *file, struct err *err)
 {
     struct image *p = &run->picture;
     struct buf parameters = {0}, done = {0}, png = {0};
     struct image_text texts[2];
     struct err reason = {0};
-    size_t count = describe(run, &parameters, &done, texts);
-    struct engine_image image = {.width = p->width,
+    size_t count = describe(run, file, &parameters, &done, texts);
+    struct engine_image image = {.variation_seed = -1,
+                                 .width = p->width,
                                  .height = p->height,
                                  .rgb = p->rgba,
                                  .parameters = buf_str(&parameters)};
@@ -454,7 +460,7 @@ int engine_upscale(struct engine_upscaler *u, const struct engine_upscale *job,
                    const struct engine_events *events, struct err *err)
 {
     static const struct engine_events nothing;
-    struct run run = {.u = u, .job = job, .events = events ? events : &nothing};
+    struct run run = {.u = u, .events = events ? events : &nothing};
     int rc = -1;
 
     if (plan_way(u, job, &run.way, err))
@@ -463,7 +469,41 @@ int engine_upscale(struct engine_upscaler *u, const struct engine_upscale *job,
         run.events->on_phase(run.events->user, ENGINE_PHASE_UPSCALE, 0);
     if (image_read(job->image.data, job->image.bytes, &run.picture, err) == 0 &&
         enlarge(&run, err) == 0)
-        rc = deliver(&run, err);
+        rc = deliver(&run, &job->image, err);
     image_release(&run.picture);
     return rc;
+}
+
+/* ---- for the rest of the engine ---- */
+
+static struct way way_to(const struct engine_upscaler *u, struct upscale_size from,
+                         const struct upscale_to *to)
+{
+    struct way way = {.from = from, .to = to->size, .is_nearest = to->is_nearest};
+
+    if (u)
+        plan_passes(u, TILE, OVERLAP, &way);
+    return way;
+}
+
+int upscale_image(struct engine_upscaler *u, struct image *picture,
+                  const struct upscale_to *to, const struct engine_events *events,
+                  struct err *err)
+{
+    struct upscale_size from = {picture->width, picture->height};
+    struct run run = {.u = u, .events = events, .way = way_to(u, from, to)};
+    int rc;
+
+    run.picture = *picture;
+    rc = enlarge(&run, err);
+    *picture = run.picture;
+    return rc;
+}
+
+int upscale_bytes(struct engine_upscaler *u, struct upscale_size from,
+                  const struct upscale_to *to, uint64_t *ret, struct err *err)
+{
+    struct way way = way_to(u, from, to);
+
+    return way_bytes(u, &way, ret, err);
 }

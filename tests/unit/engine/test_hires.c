@@ -1,0 +1,332 @@
+/* Hires fix: the larger latent is PyTorch's, the picture is the one that drawing, enlarging and img2img make one after the other,
+ * listeners hear one job, and what cannot be is a sentence. On the reference back end with the small model. */
+#include "engine/hires.c"
+
+#include "base/png_text.h"
+#include "engine/image/png.h"
+
+#include "small_engine.h"
+#include "small_upscaler.h"
+#include "unit.h"
+
+#include <unistd.h>
+
+enum { SIDE = 32, LARGE = 64 };
+
+static struct engine_job job_of(const char *upscaler)
+{
+    struct engine_job job;
+
+    engine_job_defaults(model, &job);
+    job.prompt = "a boat";
+    job.width = job.height = SIDE;
+    job.steps = 4;
+    job.seed = 7;
+    job.hires = (struct engine_hires){
+        .scale = 2, .upscaler = upscaler, .steps = 3, .strength = 0.5};
+    return job;
+}
+
+struct drawn {
+    int count, width, height, index, steps, last_step, stop_at;
+    int64_t seed;
+    uint8_t *rgb;
+    char parameters[2000], phases[200];
+    struct buf png;
+};
+
+static bool on_drawn(void *user, const struct engine_image *image, struct err *err)
+{
+    struct drawn *d = user;
+    size_t bytes = (size_t)image->width * (size_t)image->height * 3;
+
+    (void)err;
+    assert_int_equal(image->index, d->count++);
+    d->width = image->width;
+    d->height = image->height;
+    d->seed = image->seed;
+    free(d->rgb);
+    d->rgb = mem_alloc(bytes);
+    memcpy(d->rgb, image->rgb, bytes);
+    buf_clear(&d->png);
+    buf_append(&d->png, image->png, image->png_bytes);
+    snprintf(d->parameters, sizeof(d->parameters), "%s", image->parameters);
+    return true;
+}
+
+static void hear_step(void *user, int image, int step, int steps)
+{
+    struct drawn *d = user;
+
+    assert_int_equal(image, d->count);
+    assert_int_equal(step, d->last_step % steps + 1);
+    d->last_step = step;
+    d->steps = steps;
+}
+
+static void hear_phase(void *user, enum engine_phase phase, int image)
+{
+    struct drawn *d = user;
+    size_t at = strlen(d->phases);
+
+    (void)image;
+    snprintf(d->phases + at, sizeof(d->phases) - at, "%s ", engine_phase_name(phase));
+}
+
+static bool stops(void *user)
+{
+    const struct drawn *d = user;
+
+    return d->stop_at && d->last_step >= d->stop_at;
+}
+
+static int try(const struct engine_job *job, struct drawn *ret, struct err *err)
+{
+    const struct engine_events events = {.on_image = on_drawn,
+                                         .on_step = hear_step,
+                                         .on_phase = hear_phase,
+                                         .is_cancelled = stops,
+                                         .user = ret};
+
+    return engine_generate(model, job, &events, err);
+}
+
+static struct drawn draw(const struct engine_job *job)
+{
+    struct drawn d = {0};
+    struct err err = {0};
+
+    check(try(job, &d, &err), &err);
+    return d;
+}
+
+static void release(struct drawn *d)
+{
+    free(d->rgb);
+    buf_release(&d->png);
+}
+
+static void expect_same(const struct drawn *a, const struct drawn *b)
+{
+    assert_int_equal(a->width, b->width);
+    assert_int_equal(a->height, b->height);
+    assert_memory_equal(a->rgb, b->rgb, (size_t)(a->width * a->height * 3));
+}
+
+/* ---- the latent ---- */
+
+/* torch.nn.functional.interpolate of [0 1; 2 4], bilinear and nearest */
+static void test_latents(void **state)
+{
+    static const float small[] = {0, 1, 2, 4};
+    static const float smooth[] = {0,       0.25F, 0.75F, 1,       0.5F,    0.8125F,
+                                   1.4375F, 1.75F, 1.5F,  1.9375F, 2.8125F, 3.25F,
+                                   2,       2.5F,  3.5F,  4};
+    static const float blocks[] = {0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 4, 4, 2, 2, 4, 4};
+    struct checkpoint c = {.vae = {.scale = 8, .latent_channels = 1}};
+    struct hires h = {.checkpoint = &c};
+    float *got;
+
+    (void)state;
+    h.jobs[0].width = h.jobs[0].height = 16;
+    h.jobs[1].width = h.jobs[1].height = 32;
+    h.latent = mem_alloc(sizeof(small));
+    memcpy(h.latent, small, sizeof(small));
+    got = enlarge_latent(&h);
+    for (int i = 0; i < 16; i++)
+        assert_float_equal(got[i], smooth[i], 1e-6F);
+    free(got);
+    h.how = HOW_LATENT_NEAREST;
+    got = enlarge_latent(&h);
+    assert_memory_equal(got, blocks, sizeof(blocks));
+    free(got);
+    free(h.latent);
+}
+
+/* ---- whole jobs ---- */
+
+/* ComfyUI's way of starting from a picture walks as many steps as the second walk does. */
+static struct drawn by_hand(struct engine_upscaler *upscaler, const char *method)
+{
+    struct engine_job job = job_of(NULL);
+    struct drawn small, large = {0}, again;
+    struct engine_upscale up = {.factor = 2, .method = method};
+    const struct engine_events events = {.on_image = on_drawn, .user = &large};
+    struct err err = {0};
+
+    job.dialect = "comfy";
+    job.hires = (struct engine_hires){0};
+    small = draw(&job);
+    up.image = (struct engine_file){small.png.data, small.png.len};
+    check(engine_upscale(upscaler, &up, &events, &err), &err);
+    job.width = job.height = LARGE;
+    job.steps = 3;
+    job.start.image = (struct engine_file){large.png.data, large.png.len};
+    job.start.strength = 0.5;
+    again = draw(&job);
+    release(&small);
+    release(&large);
+    return again;
+}
+
+static void test_pixels(void **state)
+{
+    char *path = small_upscaler_write(&(struct small_upscaler){0});
+    struct engine_upscaler *u;
+    struct err err = {0};
+
+    (void)state;
+    check(engine_upscaler_open(&u, engine, path, &err), &err);
+    for (int i = 0; i < 3; i++) {
+        const char *names[] = {"lanczos", "Nearest", path};
+        struct engine_job job = job_of(names[i]);
+        struct drawn expected = by_hand(i == 2 ? u : NULL, i == 2 ? NULL : names[i]);
+        struct drawn got;
+
+        job.dialect = "comfy";
+        got = draw(&job);
+        expect_same(&got, &expected);
+        release(&expected);
+        release(&got);
+    }
+    engine_upscaler_close(u);
+    unlink(path);
+    free(path);
+}
+
+static void test_latent_job(void **state)
+{
+    struct engine_job job = job_of("Latent"), plain = job_of(NULL), other = job;
+    struct drawn got, same, nearest, first, second;
+
+    (void)state;
+    got = draw(&job);
+    assert_int_equal(got.width, LARGE);
+    assert_int_equal(got.steps, 7);
+    assert_string_equal(got.phases, "encode sample upscale sample decode ");
+    assert_non_null(strstr(got.parameters, "Steps: 4, "));
+    assert_non_null(strstr(got.parameters, "Size: 32x32"));
+    assert_non_null(strstr(got.parameters,
+                           ", Denoising strength: 0.5, Hires upscale: 2, Hires steps: "
+                           "3, Hires upscaler: Latent, "));
+    same = draw(&plain);
+    expect_same(&got, &same); /* latent is what is taken if nothing is said */
+    other.hires.upscaler = "latent-nearest";
+    nearest = draw(&other);
+    assert_memory_not_equal(got.rgb, nearest.rgb, (size_t)(LARGE * LARGE * 3));
+    /* several pictures are those of their seeds */
+    job.count = 2;
+    second = draw(&job);
+    assert_int_equal(second.count, 2);
+    assert_int_equal(second.seed, 8);
+    job.count = 1;
+    job.seed = 8;
+    job.hires.scale = 0;
+    job.hires.width = LARGE; /* the same size, said otherwise */
+    first = draw(&job);
+    expect_same(&first, &second);
+    assert_non_null(strstr(first.parameters, "Hires resize: 64x64"));
+    release(&got);
+    release(&same);
+    release(&nearest);
+    release(&first);
+    release(&second);
+}
+
+/* What a prompt says in the second walk is what it said at the end of the first. */
+static void test_prompts(void **state)
+{
+    float latent[LARGE / 8 * LARGE / 8 * 4] = {0};
+    struct engine_job job = job_of(NULL), whole = job;
+    const struct engine_pass pass = {
+        .whole = &whole, .upscaler = "x", .steps_before = 4, .latent = latent};
+    struct drawn changed, plain, other;
+
+    (void)state;
+    job.width = job.height = LARGE;
+    job.pass = &pass;
+    job.start.strength = 0.5;
+    job.prompt = "a [cat:dog:0.5]";
+    changed = draw(&job);
+    job.prompt = "a dog";
+    plain = draw(&job);
+    job.prompt = "a cat";
+    other = draw(&job);
+    expect_same(&changed, &plain);
+    assert_memory_not_equal(changed.rgb, other.rgb, (size_t)(LARGE * LARGE * 3));
+    release(&changed);
+    release(&plain);
+    release(&other);
+}
+
+static void test_cancel(void **state)
+{
+    struct engine_job job = job_of(NULL);
+
+    (void)state;
+    for (int step = 2; step <= 6; step += 4) { /* in the first walk, in the second */
+        struct drawn d = {.stop_at = step};
+        struct err err = {0};
+
+        assert_int_equal(try(&job, &d, &err), -1);
+        assert_int_equal(err.code, ERR_CANCELLED);
+        assert_int_equal(d.last_step, step);
+        release(&d);
+    }
+}
+
+static void test_memory(void **state)
+{
+    struct engine_job job = job_of("lanczos"), large = job_of(NULL);
+    struct engine_estimate hires, plain;
+    struct err err = {0};
+
+    (void)state;
+    large.width = large.height = LARGE;
+    large.hires = (struct engine_hires){0};
+    check(engine_estimate(model, &job, &hires, &err), &err);
+    check(engine_estimate(model, &large, &plain, &err), &err);
+    assert_true(hires.peak_bytes >
+                plain.peak_bytes); /* and the picture it begins with */
+    assert_true(hires.peak_bytes < plain.peak_bytes + plain.peak_bytes / 2);
+}
+
+static void expect_refused(struct engine_hires hires, const char *sentence)
+{
+    struct engine_job job = job_of(NULL);
+
+    job.hires = hires;
+    expect_job_refused(&job, "hires", sentence);
+}
+
+static void test_refusals(void **state)
+{
+    struct engine_job job = job_of("no-such-upscaler");
+    struct drawn d = {0};
+    struct err err = {0};
+
+    (void)state;
+    expect_refused((struct engine_hires){.scale = 9}, "the scale up to 8");
+    expect_refused((struct engine_hires){.scale = 2, .strength = 2}, "may be 0 to 1");
+    expect_refused((struct engine_hires){.scale = 2, .steps = 200}, "steps up to 150");
+    expect_refused((struct engine_hires){.width = 64, .height = 128},
+                   "64 x 128 is of another shape than 32 x 32");
+    expect_refused((struct engine_hires){.width = 68}, "width is 68, a multiple of 8");
+    expect_refused((struct engine_hires){.width = 4096}, "8 to 2048 are possible");
+    assert_int_equal(try(&job, &d, &err), -1);
+    assert_string_equal(err.param, "upscaler");
+    job.start.image = (struct engine_file){"x", 1};
+    expect_job_refused(&job, "hires", "begin with noise");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_latents),    cmocka_unit_test(test_pixels),
+        cmocka_unit_test(test_latent_job), cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_cancel),     cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_refusals),
+    };
+
+    return cmocka_run_group_tests(tests, small_engine_set_up, small_engine_tear_down);
+}
