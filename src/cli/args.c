@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_OPTIONS = 24, FIRST_CODE = 256, HELP_COLUMN = 22 };
+enum { MAX_OPTIONS = 40, FIRST_CODE = 256, HELP_COLUMN = 22 };
 
 static int count_options(const struct args_command *c)
 {

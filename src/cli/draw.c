@@ -21,7 +21,9 @@ struct draw {
     const char *server, *out, *size, *negative, *sampler, *scheduler, *dialect, *rng,
         *model;
     int64_t steps, seed, count, clip_skip, variation_seed;
-    double variation;
+    double variation, hires, hires_strength;
+    int64_t hires_steps;
+    const char *hires_upscaler;
     const char *seamless;
     double cfg, eta;
     bool quiet, progress;
@@ -125,6 +127,19 @@ static void on_comment(void *user, const char *text)
     }
 }
 
+static json_t *hires(const struct draw *d)
+{
+    json_t *o = json_pack("{s:f}", "scale", d->hires);
+
+    if (d->hires_upscaler)
+        json_object_set_new(o, "upscaler", json_string(d->hires_upscaler));
+    if (d->hires_steps)
+        json_object_set_new(o, "steps", json_integer(d->hires_steps));
+    if (d->hires_strength >= 0)
+        json_object_set_new(o, "strength", json_real(d->hires_strength));
+    return o;
+}
+
 static json_t *request(const struct draw *d)
 {
     json_t *body =
@@ -149,6 +164,8 @@ static json_t *request(const struct draw *d)
         json_object_set_new(body, "seed", json_integer(d->seed));
     if (d->variation > 0)
         json_object_set_new(body, "variation_strength", json_real(d->variation));
+    if (d->hires > 0)
+        json_object_set_new(body, "hires", hires(d));
     if (d->variation_seed >= 0)
         json_object_set_new(body, "variation_seed", json_integer(d->variation_seed));
     if (d->cfg >= 0)
@@ -160,8 +177,9 @@ static json_t *request(const struct draw *d)
 
 static int check(struct draw *d, struct err *err)
 {
-    const char *const texts[] = {d->prompt,    d->size,    d->negative, d->sampler,
-                                 d->scheduler, d->dialect, d->rng,      d->model};
+    const char *const texts[] = {d->prompt,  d->size,      d->negative,
+                                 d->sampler, d->scheduler, d->dialect,
+                                 d->rng,     d->model,     d->hires_upscaler};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         if (texts[i] && !str_is_utf8(texts[i], strlen(texts[i])))
@@ -244,6 +262,32 @@ static const struct args_option options[] = {
      .at = offsetof(struct draw, seamless),
      .value = "SIDES",
      .help = "x, y or both: the picture goes on at the other side, as tiles do"},
+    {.name = "hires",
+     .kind = ARGS_NUMBER,
+     .at = offsetof(struct draw, hires),
+     .value = "X",
+     .min = 1,
+     .max = 8,
+     .help = "draw it, make it X times as large, and draw that over once more"},
+    {.name = "hires-upscaler",
+     .kind = ARGS_STRING,
+     .at = offsetof(struct draw, hires_upscaler),
+     .value = "NAME",
+     .help = "latent (the default), latent-nearest, lanczos, nearest or an upscaler"},
+    {.name = "hires-steps",
+     .kind = ARGS_INT,
+     .at = offsetof(struct draw, hires_steps),
+     .value = "N",
+     .min = 1,
+     .max = 150,
+     .help = "steps of the second time; else as many as of the first"},
+    {.name = "hires-strength",
+     .kind = ARGS_NUMBER,
+     .at = offsetof(struct draw, hires_strength),
+     .value = "X",
+     .min = 0,
+     .max = 1,
+     .help = "how much the second time changes (0.7)"},
     {.name = "cfg",
      .kind = ARGS_NUMBER,
      .at = offsetof(struct draw, cfg),
@@ -341,7 +385,8 @@ int cli_draw(int argc, char **argv)
                      .variation_seed = -1,
                      .count = 1,
                      .cfg = -1,
-                     .eta = -1};
+                     .eta = -1,
+                     .hires_strength = -1};
     int rc;
 
     if (args_parse(&command, argc, argv, &d, &rc) == 0)

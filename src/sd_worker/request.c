@@ -199,6 +199,28 @@ static int take_upscale(struct request *r, const json_t *job, struct err *err)
     return 0;
 }
 
+/* "hires": {"scale": 2, "upscaler": "latent", ...} */
+static int take_hires(struct request *r, const json_t *job, struct err *err)
+{
+    const json_t *o = json_object_get(job, "hires");
+
+    if (!o || json_is_null(o))
+        return 0;
+    if (!json_is_object(o))
+        return err_set_param(err, ERR_INVALID, "hires", "'hires' must be an object");
+    if (take_scale(o, "scale", &r->hires.scale, err) ||
+        take_int(o, "width", &r->hires.width, err) ||
+        take_int(o, "height", &r->hires.height, err) ||
+        take_int(o, "steps", &r->hires.steps, err) ||
+        take_scale(o, "strength", &r->hires.strength, err) ||
+        take_string(o, "upscaler", &r->hires_upscaler, err))
+        return -1;
+    if (r->hires_upscaler && !file_is_confined(r->hires_upscaler))
+        return err_set_param(err, ERR_INVALID, "hires",
+                             "the upscaler of 'hires' is no path to somewhere else");
+    return 0;
+}
+
 int request_parse(struct request *ret, enum request_kind kind, const char *json,
                   size_t len, struct err *err)
 {
@@ -224,6 +246,7 @@ int request_parse(struct request *ret, enum request_kind kind, const char *json,
                             .s_noise = -1,
                             .r = -1,
                             .ensd = -1,
+                            .hires = {.strength = -1},
                             .preview_ms = -1};
     if (!object)
         return err_set(err, ERR_INVALID, "the job is not JSON: line %d, column %d: %s",
@@ -232,7 +255,7 @@ int request_parse(struct request *ret, enum request_kind kind, const char *json,
         rc = err_set(err, ERR_INVALID, "the job must be a JSON object");
     else
         rc = take_fields(ret, object, err) || take_start(ret, object, err) ||
-                     take_upscale(ret, object, err)
+                     take_upscale(ret, object, err) || take_hires(ret, object, err)
                  ? -1
                  : 0;
     json_decref(object);
@@ -298,6 +321,12 @@ void request_job(const struct request *r, const struct engine_model *model,
         job.start.mask_blur = r->mask_blur;
     if (r->padding >= 0)
         job.start.padding = r->padding;
+    double strength = job.hires.strength;
+
+    job.hires = r->hires;
+    job.hires.upscaler = r->hires_upscaler;
+    if (r->hires.strength < 0)
+        job.hires.strength = strength;
     job.start.is_cropped = r->is_cropped;
     job.start.only_masked = r->only_masked;
     *ret_job = job;
@@ -349,6 +378,7 @@ void request_release(struct request *r)
     free(r->fill);
     free(r->seeds);
     free(r->upscaler);
+    free(r->hires_upscaler);
     *r = (struct request){0};
 }
 

@@ -27,6 +27,8 @@ struct request {
     /* the picture is not changed but made larger: a method ("lanczos", "nearest") or an upscaler's name; NULL: not */
     char *upscaler;
     double factor;
+    struct engine_hires hires; /* .upscaler is the request's; strength -1: left out */
+    char *hires_upscaler;
     int64_t preview_ms; /* at most one preview in so long a time; -1: none */
 };
 

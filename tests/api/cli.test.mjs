@@ -140,7 +140,8 @@ test('another program on the port is said to be one', async (t) => {
 test('draw writes the picture, with what was asked for', async (t) => {
   const server = await startServer(t);
   const out = join(folder, 'one.png');
-  const run = await mysti(['draw', 'a', 'red circle', '-o', out, '--size', '128x64', '--steps', '3', '--seed', '7', '--cfg', '2.5', '--negative', 'blue', '--sampler', 'Euler a', '--scheduler', 'karras'], { server });
+  const run = await mysti(['draw', 'a', 'red circle', '-o', out, '--size', '128x64', '--steps', '3', '--seed', '7', '--cfg', '2.5', '--negative', 'blue', '--sampler', 'Euler a', '--scheduler', 'karras',
+    '--hires', '2', '--hires-upscaler', 'x4', '--hires-steps', '5', '--hires-strength', '0.5'], { server });
   assert.equal(run.code, 0, run.err);
   assert.equal(run.out, `${out}  seed 7\n`);
   assert.equal(run.err, '');
@@ -151,6 +152,7 @@ test('draw writes the picture, with what was asked for', async (t) => {
   assert.equal(job.negative_prompt, 'blue');
   assert.deepEqual([job.width, job.height, job.steps, job.seed, job.cfg_scale], [128, 64, 3, 7, 2.5]);
   assert.deepEqual([job.sampler, job.scheduler], ['euler_a', 'karras']);
+  assert.deepEqual(job.hires, { scale: 2, upscaler: 'x4', steps: 5, strength: 0.5 });
 });
 
 test('draw --count numbers the files; -o - is standard output; --quiet is silent', async (t) => {

@@ -492,6 +492,31 @@ test('variations: from the picture of one seed towards that of another; a list o
   }
 });
 
+test('hires fix: drawn, made larger, drawn over; one job with the steps of both', async (t) => {
+  const upscalers = join(folder, 'hires-upscalers');
+  mkdirSync(upscalers);
+  writeTinyUpscaler(join(upscalers, 'tiny-x4.safetensors'));
+  const worker = await ready(t, { args: ['--upscaler-dir', upscalers] });
+  const draw = (hires) => worker.draw({ prompt: 'a', seed: 7, steps: 3, width: 64, height: 64, hires });
+  const seen = [];
+  for (const upscaler of [undefined, 'latent-nearest', 'lanczos', 'tiny-x4']) {
+    const drawn = await draw({ scale: 1.5, steps: 2, strength: 0.5, ...(upscaler && { upscaler }) });
+    assert.equal(drawn.status, 200, JSON.stringify(drawn.body));
+    assert.deepEqual([drawn.images[0].head.width, drawn.images[0].head.height], [96, 96]);
+    assert.deepEqual(drawn.events.filter((e) => e.event === 'step').map((e) => [e.step, e.steps]), [1, 2, 3, 4, 5].map((s) => [s, 5]));
+    assert.ok(drawn.events.some((e) => e.phase === 'upscale'));
+    assert.match(drawn.images[0].head.parameters, /Size: 64x64.*Denoising strength: 0.5, Hires upscale: 1.5, Hires steps: 2, Hires upscaler: /);
+    assert.ok(!seen.includes(pixels(drawn).toString('hex')), upscaler);
+    seen.push(pixels(drawn).toString('hex'));
+  }
+  assert.match((await draw({ scale: 2, upscaler: 'none' })).body.error.message, /no upscaler 'none'/);
+  assert.match((await draw({ scale: 2, upscaler: '/etc/passwd' })).body.error.message, /no path/);
+  assert.match((await draw({ scale: 20 })).body.error.message, /scale up to 8/);
+  assert.match((await draw(2)).body.error.message, /an object/);
+  const peak = async (job) => (await worker.json('POST', '/internal/estimate', { prompt: 'a', width: 64, height: 64, ...job })).body.peak_bytes;
+  assert.ok(await peak({ hires: { scale: 2 } }) >= await peak({ width: 128, height: 128 }));
+});
+
 test('a picture is made larger, with a network or without one, whether a model is loaded or not', async (t) => {
   const upscalers = join(folder, 'upscalers');
   mkdirSync(upscalers);

@@ -9,6 +9,7 @@
  */
 #include "server/api/image_request.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/sampling.h"
 #include "server/api/body.h"
@@ -17,6 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+
+#define HIRES_SCALE_MAX 8
+#define UPSCALER_MAX 200 /* bytes of a name */
 
 /* ---- prompts ---- */
 
@@ -247,6 +251,73 @@ static int take_numbers(const json_t *body, const struct image_limits *limits,
     return 0;
 }
 
+/* ---- hires fix ---- */
+
+static int take_hires_upscaler(const json_t *o, struct image_hires *h, struct err *err)
+{
+    const char *name = NULL;
+
+    if (body_text(o, "upscaler", UPSCALER_MAX, &name, err))
+        return -1;
+    if (name && !file_is_confined(name))
+        return err_set_param(
+            err, ERR_INVALID, "upscaler",
+            "upscaler must be latent, latent-nearest, lanczos, nearest "
+            "or the name of a file in the upscaler folder, not a path "
+            "to somewhere else");
+    h->upscaler = name && *name ? mem_strdup(name) : NULL;
+    return 0;
+}
+
+static int take_hires_size(const json_t *o, const struct image_limits *limits,
+                           struct image_hires *h, struct err *err)
+{
+    int64_t width = 0, height = 0;
+
+    if (body_number(o, "scale", 1, HIRES_SCALE_MAX, &h->scale, err) ||
+        body_whole(o, "width", 1, 1000000, &width, err) ||
+        body_whole(o, "height", 1, 1000000, &height, err) ||
+        (width && check_side("width", width, limits, err)) ||
+        (height && check_side("height", height, limits, err)))
+        return -1;
+    if (h->scale > 0 && (width || height))
+        return err_set_param(err, ERR_INVALID, "scale",
+                             "it has a scale and a size: send one of the two");
+    h->width = (int)width;
+    h->height = (int)height;
+    if (!width && !height && !(h->scale > 0))
+        h->scale = 2;
+    return 0;
+}
+
+/* "hires": {"scale": 2, ...}; what is wrong in it is the fault of "hires" */
+static int take_hires(const json_t *body, const struct image_limits *limits,
+                      struct image_request *r, struct err *err)
+{
+    static const char *const names[] = {"strength", "denoising_strength", NULL};
+    const json_t *o = json_object_get(body, "hires");
+    bool is_enabled = true;
+    int64_t steps = 0;
+
+    if (!o || json_is_null(o))
+        return 0;
+    if (!json_is_object(o))
+        return err_set_param(err, ERR_INVALID, "hires",
+                             "hires must be an object, such as {\"scale\": 2}");
+    if (body_bool(o, "enabled", &is_enabled, err) == 0 && !is_enabled)
+        return 0;
+    if (take_hires_size(o, limits, &r->hires, err) == 0 &&
+        take_hires_upscaler(o, &r->hires, err) == 0 &&
+        body_whole(o, "steps", 0, limits->max_steps, &steps, err) == 0 &&
+        body_number(o, body_name(o, names), 0, 1, &r->hires.strength, err) == 0) {
+        r->hires.steps = (int)steps;
+        return 0;
+    }
+    if (err)
+        snprintf(err->param, sizeof(err->param), "hires");
+    return err_wrap(err, "hires");
+}
+
 /* ---- how it is to be answered ---- */
 
 int image_delivery_from_body(const json_t *body, struct image_ask *ask, struct err *err)
@@ -284,6 +355,7 @@ int image_ask_from_body(const json_t *body, const struct image_limits *limits,
         take_sampler(body, &ask.request, err) ||
         take_sampling(body, &ask.request, err) ||
         take_numbers(body, limits, &ask.request, err) ||
+        take_hires(body, limits, &ask.request, err) ||
         image_delivery_from_body(body, &ask, err) ||
         body_text(body, "model", 0, &model, err)) {
         image_ask_release(&ask);

@@ -41,6 +41,7 @@ void image_request_release(struct image_request *r)
     free(r->start.mask);
     free(r->start.fill);
     free(r->upscale.upscaler);
+    free(r->hires.upscaler);
     *r = (struct image_request)IMAGE_REQUEST_DEFAULT;
 }
 
@@ -91,6 +92,28 @@ void image_request_put_upscale(json_t *o, const struct image_request *r)
                                       "factor", r->upscale.factor));
 }
 
+void image_request_put_hires(json_t *o, const struct image_request *r)
+{
+    const struct image_hires *h = &r->hires;
+    json_t *hires;
+
+    if (!(h->scale > 0) && !h->width && !h->height)
+        return;
+    hires = json_object();
+    if (h->scale > 0)
+        json_object_set_new(hires, "scale", json_real(h->scale));
+    if (h->width)
+        json_object_set_new(hires, "width", json_integer(h->width));
+    if (h->height)
+        json_object_set_new(hires, "height", json_integer(h->height));
+    put_text(hires, "upscaler", h->upscaler);
+    if (h->steps)
+        json_object_set_new(hires, "steps", json_integer(h->steps));
+    if (h->strength >= 0)
+        json_object_set_new(hires, "strength", json_real(h->strength));
+    json_object_set_new(o, "hires", hires);
+}
+
 void image_request_put_start(json_t *o, const struct image_request *r)
 {
     const struct image_start *s = &r->start;
@@ -136,6 +159,7 @@ json_t *image_request_json(const struct image_request *r)
     image_request_put_sampling(o, r);
     image_request_put_start(o, r);
     image_request_put_upscale(o, r);
+    image_request_put_hires(o, r);
     return o;
 }
 
@@ -206,6 +230,16 @@ static void take_upscale(const json_t *o, struct image_upscale *u)
     u->factor = json_number_value(json_object_get(o, "factor"));
 }
 
+static void take_hires(const json_t *o, struct image_hires *h)
+{
+    h->scale = json_number_value(json_object_get(o, "scale"));
+    h->width = (int)take_number(o, "width", 0);
+    h->height = (int)take_number(o, "height", 0);
+    h->upscaler = take_text(o, "upscaler");
+    h->steps = (int)take_number(o, "steps", 0);
+    h->strength = take_real(o, "strength");
+}
+
 int image_request_from_json(const json_t *o, struct image_request *ret, struct err *err)
 {
     struct image_request r = IMAGE_REQUEST_DEFAULT;
@@ -224,6 +258,7 @@ int image_request_from_json(const json_t *o, struct image_request *ret, struct e
     if (json_is_object(json_object_get(o, "start")))
         take_start(json_object_get(o, "start"), &r.start);
     take_upscale(json_object_get(o, "upscale"), &r.upscale);
+    take_hires(json_object_get(o, "hires"), &r.hires);
     r.width = (int)take_number(o, "width", 0);
     r.height = (int)take_number(o, "height", 0);
     r.steps = (int)take_number(o, "steps", 0);

@@ -53,6 +53,16 @@ struct image_upscale {
     double factor;  /* 0: the upscaler's own */
 };
 
+/* Drawn once more, larger. scale, width and height 0: it is not. */
+struct image_hires {
+    double scale;
+    int width, height; /* of the result; one of them may be 0 */
+    char
+        *upscaler; /* "latent", "latent-nearest", or as image_upscale's; NULL: latent */
+    int steps;     /* 0: as many as the first time */
+    double strength; /* -1: the worker's */
+};
+
 /* What is to be drawn. Zero (or what the comment says) leaves the choice to the model. All text is UTF-8 and
  * owned by the struct. */
 struct image_request {
@@ -79,13 +89,15 @@ struct image_request {
     int64_t variation_seed; /* -1: random */
     struct image_start start;
     struct image_upscale upscale;
+    struct image_hires hires;
 };
 
 #define IMAGE_REQUEST_DEFAULT                                                          \
     {                                                                                  \
         .count = 1, .cfg_scale = -1, .seed = -1, .variation_strength = -1,             \
         .variation_seed = -1, .eta = -1, .s_churn = -1, .s_tmin = -1, .s_tmax = -1,    \
-        .s_noise = -1, .r = -1, .ensd = -1, .clip_skip = -1, .start = {                \
+        .s_noise = -1, .r = -1, .ensd = -1, .clip_skip = -1,                           \
+        .hires = {.strength = -1}, .start = {                                          \
             .strength = -1,                                                            \
             .mask_blur = -1,                                                           \
             .padding = -1                                                              \
@@ -103,9 +115,10 @@ json_t *image_request_seeds(const struct image_request *r, int first);
 
 /* The words and numbers of the sampling that are given, under the names that the worker knows, too. */
 void image_request_put_sampling(json_t *o, const struct image_request *r);
-/* "start" and "upscale", as the worker takes them; nothing when there is none */
+/* "start", "upscale" and "hires", as the worker takes them; nothing when there is none */
 void image_request_put_start(json_t *o, const struct image_request *r);
 void image_request_put_upscale(json_t *o, const struct image_request *r);
+void image_request_put_hires(json_t *o, const struct image_request *r);
 
 /* A finished picture. Text and bytes are the queue's and good until the callback returns. */
 struct job_picture {

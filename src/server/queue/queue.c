@@ -103,10 +103,15 @@ static void on_tick(uv_timer_t *timer);
 /* What a job is worth in steps of a megapixel; sizes and steps that are the model's own count as usual ones. */
 static double work_of(const struct image_request *r, int pictures)
 {
-    double pixels = (r->width ? r->width : 512.0) * (r->height ? r->height : 512.0);
+    double width = r->width ? r->width : 512.0, height = r->height ? r->height : 512.0;
+    double scale = r->hires.scale > 0 ? r->hires.scale
+                   : r->hires.width   ? r->hires.width / width
+                                      : r->hires.height / height;
+    double steps = r->steps ? r->steps : 20, again = 0;
 
-    return pictures * pixels / 1e6 *
-           ((r->steps ? r->steps : 20) + 5.0); /* 5: decoding */
+    if (scale > 0)
+        again = scale * scale * ((r->hires.steps ? r->hires.steps : steps) + 5);
+    return pictures * width * height / 1e6 * (steps + 5 + again); /* 5: decoding */
 }
 
 /* Until this job's turn, from what was measured so far; -1: nothing was. */

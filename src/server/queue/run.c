@@ -371,11 +371,12 @@ static void on_phase(struct job *job, const json_t *event)
     for (size_t i = 0; phase && i < sizeof(phases) / sizeof(phases[0]); i++) {
         if (strcmp(phase, phases[i].word) != 0)
             continue;
-        if (phases[i].step == JOB_SAMPLING)
+        if (phases[i].step == JOB_SAMPLING && !job->queue->sampling_from_ms)
             job->queue->sampling_from_ms = clock_ms();
-        if (phases[i].step != JOB_DECODING) { /* another picture begins */
-            job->image =
-                job->received < job->request.count ? job->received : job->image;
+        int image = job->received < job->request.count ? job->received : job->image;
+
+        if (image != job->image) {
+            job->image = image;
             job->sample_step = 0;
             job->eta_ms = -1;
         }
@@ -637,6 +638,7 @@ char *run_job_body(const struct job *job)
     image_request_put_sampling(body, r);
     image_request_put_start(body, r);
     image_request_put_upscale(body, r);
+    image_request_put_hires(body, r);
     char *text = json_dumps(body, JSON_COMPACT);
 
     json_decref(body);
@@ -655,6 +657,7 @@ void run_send(struct job_queue *q)
     r->body = run_job_body(r->job);
     r->status = 0;
     r->said_done = false;
+    q->sampling_from_ms = 0;
     r->said_error.code = ERR_NONE;
     json_decref(r->job->loras);
     r->job->loras = NULL;

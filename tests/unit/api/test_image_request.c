@@ -101,6 +101,17 @@ static void sentences_name_field_rule_and_value(void **state)
          "seed must be a whole number from -1 to 4294967295, not \"1\""},
         {"{\"prompt\":\"a\",\"variation_strength\":1.5}", "variation_strength",
          "variation_strength must be a number from 0 to 1, not 1.5"},
+        {"{\"prompt\":\"a\",\"hires\":2}", "hires",
+         "hires must be an object, such as {\"scale\": 2}"},
+        {"{\"prompt\":\"a\",\"hires\":{\"scale\":9}}", "hires",
+         "hires: scale must be a number from 1 to 8, not 9"},
+        {"{\"prompt\":\"a\",\"hires\":{\"scale\":2,\"width\":128}}", "hires",
+         "hires: it has a scale and a size: send one of the two"},
+        {"{\"prompt\":\"a\",\"hires\":{\"width\":100}}", "hires",
+         "hires: width must be a multiple of 8, not 100: 96 and 104 are the nearest"},
+        {"{\"prompt\":\"a\",\"hires\":{\"upscaler\":\"../x\"}}", "hires",
+         "hires: upscaler must be latent, latent-nearest, lanczos, nearest or "
+         "the name of a file in the upscaler folder, not a path to somewhere else"},
         {"{\"prompt\":\"a\",\"size\":\"\\u00fc\"}", "size",
          "size must be WIDTHxHEIGHT, such as 512x512, or auto, not \"\\u00FC\""},
         {"{\"prompt\":\"a\",\"width\":2056}", "width",
@@ -129,7 +140,10 @@ static void a_request_survives_the_disk(void **state)
         "\"steps\":7,\"cfg_scale\":3.5,\"seed\":5,\"sampler\":\"DPM++ SDE "
         "Karras\",\"dialect\":\"comfy\",\"rng\":\"cpu\",\"eta\":0,\"s_churn\":3,"
         "\"s_tmin\":0.1,\"s_tmax\":9,\"s_noise\":1.003,\"r\":0.4,\"ensd\":31337,"
-        "\"clip_skip\":2,\"seamless\":\"x\",\"variation_strength\":0.25,\"variation_seed\":9}";
+        "\"clip_skip\":2,\"seamless\":\"x\",\"variation_strength\":0.25,\"variation_"
+        "seed\":9,"
+        "\"hires\":{\"width\":256,\"height\":128,\"upscaler\":\"4x\",\"steps\":3,"
+        "\"strength\":0.5}}";
     struct image_ask ask;
     struct image_request again;
     struct err err = {0};
@@ -141,13 +155,16 @@ static void a_request_survives_the_disk(void **state)
     json_t *twice = image_request_json(&again);
 
     assert_true(json_equal(kept, twice));
-    assert_int_equal(json_object_size(kept), 7 + 1 + 4 + 6 + 2 + 2 + 1);
+    assert_int_equal(json_object_size(kept), 7 + 1 + 4 + 6 + 2 + 2 + 1 + 1);
     assert_string_equal(again.sampler, "dpmpp_sde");
     assert_string_equal(again.scheduler, "karras");
     assert_true(again.eta == 0 && again.r == 0.4 && again.ensd == 31337);
     assert_int_equal(again.clip_skip, 2);
     assert_string_equal(again.seamless, "x");
     assert_true(again.variation_strength == 0.25 && again.variation_seed == 9);
+    assert_true(again.hires.width == 256 && again.hires.height == 128);
+    assert_true(again.hires.steps == 3 && again.hires.strength == 0.5);
+    assert_string_equal(again.hires.upscaler, "4x");
     json_decref(kept);
     json_decref(twice);
     image_request_release(&again);
