@@ -11,7 +11,8 @@ Suites, in the order in which they run (all without an argument):
   page    the page's own unit tests
   api     black box: the real server with scripted workers, node:test
   e2e     the real engines, the real page in Chromium, the official client
-  chaos   workers and server killed under load, a few times each (make chaos: 200 times)
+  chaos   workers and server killed under load, a few times each, and 200 mixed jobs in too little memory (make chaos:
+          200 times, 2,000 jobs)
 Each suite says what it runs and how long it took. The output of what failed is shown, the rest is in
 build/test-<suite>.log.
 """

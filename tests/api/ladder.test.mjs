@@ -212,6 +212,27 @@ test('a card that is too small: the model before moves layers to memory, as many
   assert.deepEqual((await memory(server)).moves.map((m) => m.move), ['layers', 'regain']);
 });
 
+test('all layers that left a card come back, too', async (t) => {
+  const server = await startServer(t, { prepare: layered,
+    args: ['--simulate-device', 'card=2G', '--simulate-device', 'ram=64G', '--memory-margin', '0', '--memory-quiet', '1'] });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf', { gpu_layers: 8 });
+  await load(server, 'b.gguf', { gpu_layers: 8 });
+  await until('a has started again without any', () => layersOf(server, 'a.gguf').at(-1) === '0');
+  await server.postJson('/v1/llm/unload', { model: 'b' });
+  await until('they are back', () => layersOf(server, 'a.gguf').at(-1) === '8');
+});
+
+test('the parts in memory of a model on a card are asked for, too', async (t) => {
+  const server = await startServer(t, { prepare: layered,
+    args: ['--simulate-device', 'card=8G', '--simulate-device', 'ram=1G', '--memory-margin', '0'] });
+  await server.postJson('/v1/llm/unload', {});
+  const refused = await server.postJson('/v1/llm/load', { model: 'a.gguf', gpu_layers: 2 });
+  assert.equal(refused.status, 503);
+  assert.match(refused.json.error.message, /a.gguf needs 1.5\d GiB on ram; [01].\d\d of 1.00 GiB are free/);
+  await load(server, 'a.gguf', { gpu_layers: 6 });
+});
+
 test('a model that is larger than the card gets as many layers as fit', async (t) => {
   const server = await startServer(t, { prepare: layered, args: ['--simulate-device', 'card=1G', '--memory-margin', '0'] });
   await load(server, 'a.gguf');

@@ -4,7 +4,7 @@
 //
 // It speaks the workers' HTTP exactly as the real ones do and misbehaves on command. FOLDER holds
 //   plan.json      what to do, read again before every decision, so that a test can change it while it runs
-//   records.jsonl  what happened: starts with their arguments, every request, clients that left
+//   records.jsonl  what happened: starts with their arguments, ends that were asked for, every request, clients that left
 //   counts.json    how often each decision was taken, kept over crashes
 // A decision in the plan is one word or a list of words; a list is worked off one word per occasion and its last
 // word stays: {"generate": ["crash", "ok"]} dies at the first job and paints from then on.
@@ -352,6 +352,10 @@ async function answer(req, res) {
 }
 
 if (options.includes('--check')) process.exit(plan('check', 'ok') === 'ok' ? 0 : 1);
+for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => {
+  record({ event: 'end' });
+  process.exit(0);
+});
 record({ event: 'start', options, token: token !== '', env: Object.keys(process.env) });
 const how = decide('start');
 if (how === 'crash') {
@@ -381,4 +385,3 @@ server.listen(Number(option('--listen-port') ?? 0), '127.0.0.1', async () => {
     if (loading !== 'hang') llm.ready = true;
   }
 });
-for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => process.exit(0));

@@ -76,6 +76,10 @@ handler_fn workers_list, workers_show, workers_start, workers_stop, workers_rest
     workers_park, workers_unpark, workers_pin;
 json_t *worker_json(struct api *api, int id);
 json_t *workers_json(struct api *api);
+/* memory.c */
+/* the devices, with what is foreseen to lie on each */
+json_t *memory_devices_json(struct api *api);
+
 /* watch.c */
 handler_fn events_follow;
 struct watch *watch_new(struct api *api);

@@ -52,6 +52,22 @@ static json_t *predicted_json(const struct worker_snapshot *w)
     return json_null();
 }
 
+/* What all of us together are expected to have there. */
+static uint64_t foreseen_on(const struct plan_ledger *l, int device)
+{
+    uint64_t bytes = 0;
+
+    for (int i = 0; i < l->resident_count; i++) {
+        const struct plan_resident *r = &l->residents[i];
+
+        if (r->device == device)
+            bytes += plan_resident_bytes(r);
+        else if (device == PLAN_RAM)
+            bytes += plan_resident_ram(r);
+    }
+    return bytes;
+}
+
 static json_t *devices_json(const struct plan_ledger *l)
 {
     json_t *list = json_array();
@@ -59,11 +75,23 @@ static json_t *devices_json(const struct plan_ledger *l)
     for (int i = 0; i < l->device_count; i++) {
         const struct plan_device *d = &l->devices[i];
 
-        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:b}", "name", d->name,
-                                              "total", (json_int_t)d->total, "free",
-                                              (json_int_t)d->free, "simulated",
-                                              d->is_simulated));
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:b}", "name",
+                                              d->name, "total", (json_int_t)d->total,
+                                              "free", (json_int_t)d->free, "foreseen",
+                                              (json_int_t)foreseen_on(l, i),
+                                              "simulated", d->is_simulated));
     }
+    return list;
+}
+
+json_t *memory_devices_json(struct api *api)
+{
+    struct plan_ledger *ledger = mem_alloc(sizeof(*ledger));
+    json_t *list;
+
+    supervisor_ledger(api->server->supervisor, ledger);
+    list = devices_json(ledger);
+    free(ledger);
     return list;
 }
 

@@ -1,8 +1,9 @@
 /* GET /v1/events: what the parts of the server say, put into the words of the API and given to the feed.
  *
  * Jobs are told as they move. Workers and the queue change with every text request, thousands of times a second: they are
- * marked, looked at once a moment later, and told if they look different from what was told last. Memory has nobody who
- * would tell it; it is looked at once a second while somebody listens. */
+ * marked, looked at once a moment later, and told if they look different from what was told last. What is foreseen on the
+ * devices changes with the workers and is told with them; what is free has nobody who would tell it: it is looked at once
+ * a second. Both only while somebody listens. */
 #include "base/mem.h"
 #include "server/api/handlers.h"
 #include "server/events/feed.h"
@@ -26,6 +27,7 @@ struct watch {
     char *workers[WORKERS_MAX]; /* as they were told last */
     char *queue;
     uint64_t available;
+    char *foreseen; /* on each device, as it was told last */
 };
 
 /* ---- what is told ---- */
@@ -40,11 +42,28 @@ static json_t *worker_for_event(struct api *api, int id)
     return worker;
 }
 
-static json_t *memory_for_event(const struct memory_now *now)
+static json_t *memory_for_event(struct api *api, const struct memory_now *now)
 {
-    return json_pack("{s:I, s:I, s:o}", "total", (json_int_t)now->total, "available",
-                     (json_int_t)now->available, "limit",
-                     now->limit ? json_integer((json_int_t)now->limit) : json_null());
+    return json_pack("{s:I, s:I, s:o, s:o}", "total", (json_int_t)now->total,
+                     "available", (json_int_t)now->available, "limit",
+                     now->limit ? json_integer((json_int_t)now->limit) : json_null(),
+                     "devices", memory_devices_json(api));
+}
+
+/* What is free changes all the time; what is foreseen, with what was decided. */
+static char *foreseen_of(const json_t *memory)
+{
+    json_t *devices = json_deep_copy(json_object_get(memory, "devices")), *device;
+    char *text;
+    size_t i;
+
+    json_array_foreach(devices, i, device)
+    {
+        json_object_del(device, "free");
+    }
+    text = json_dumps(devices, JSON_COMPACT);
+    json_decref(devices);
+    return text;
 }
 
 static json_t *job_for_event(struct api *api, const struct job_progress *now,
@@ -97,6 +116,27 @@ static json_t *queue_for_event(struct api *api)
 
 /* ---- when it is looked at ---- */
 
+static void look_at_memory(struct watch *w)
+{
+    struct memory_now now;
+    json_t *memory;
+    char *foreseen;
+
+    if (!feed_is_heard(w->feed) || memory_read("", &now))
+        return;
+    memory = memory_for_event(w->api, &now);
+    foreseen = foreseen_of(memory);
+    if (foreseen && (!w->foreseen || strcmp(foreseen, w->foreseen))) {
+        free(w->foreseen);
+        w->foreseen = foreseen;
+        w->available = now.available;
+        feed_add(w->feed, FEED_MEMORY, json_incref(memory));
+    } else {
+        free(foreseen);
+    }
+    json_decref(memory);
+}
+
 static void look(struct watch *w)
 {
     const struct supervisor *s = w->api->server->supervisor;
@@ -105,6 +145,7 @@ static void look(struct watch *w)
     for (int id = 0; id < supervisor_count(s); id++)
         if (w->workers[id] || supervisor_is_shown(s, id))
             tell_if_new(w, FEED_WORKER, worker_for_event(w->api, id), &w->workers[id]);
+    look_at_memory(w);
     tell_if_new(w, FEED_QUEUE, queue_for_event(w->api), &w->queue);
 }
 
@@ -138,7 +179,7 @@ static void on_pace(uv_timer_t *timer)
     if (change < now.total / MEMORY_STEP)
         return;
     w->available = now.available;
-    feed_add(w->feed, FEED_MEMORY, memory_for_event(&now));
+    feed_add(w->feed, FEED_MEMORY, memory_for_event(w->api, &now));
 }
 
 static void on_worker(void *data, int id)
@@ -177,7 +218,7 @@ static json_t *snapshot(void *user)
     json_t *state =
         json_pack("{s:o, s:o, s:o, s:o}", "workers", workers_json(w->api), "queue",
                   queue_json(w->api), "progress", json_loads(progress, 0, NULL),
-                  "memory", memory_for_event(&now));
+                  "memory", memory_for_event(w->api, &now));
 
     free(progress);
     return state;
@@ -231,6 +272,7 @@ static void on_handle_closed(uv_handle_t *handle)
     for (int id = 0; id < WORKERS_MAX; id++)
         free(w->workers[id]);
     free(w->queue);
+    free(w->foreseen);
     free(w);
 }
 

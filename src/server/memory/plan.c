@@ -1,11 +1,13 @@
 /* The ladder. Rungs in their order, each one only as far as it must go: context cache that nobody uses, layers of text
  * models (in one step as many as are missing, from the bytes of a layer: one at a time would restart a worker for each),
- * parking, the low-memory mode of the one who asks, refusal. Within a rung the one that was used least recently
+ * parking (where RAM is missing those on a card last, which have parts of themselves there), the low-memory mode of the
+ * one who asks, refusal. Within a rung the one that was used least recently
  * gives way first. Pinned ones and the one who asks never do.
  *
  * A copy of the ledger is what is planned on: every move is applied to it before the next one is chosen, so that a
  * later one sees what an earlier one left, RAM included (layers that leave a card need RAM, and a move that would push
- * RAM below its margin is not one). When the rungs are not enough, the moves are thrown away: nobody gives way for a
+ * RAM below its margin is not one). Who wants a card wants RAM as well, for the parts that lie there all the same: the ladder
+ * is climbed for both. When the rungs are not enough, the moves are thrown away: nobody gives way for a
  * request that fails all the same. The low-memory mode is tried before refusing with the moves that it then needs,
  * which are fewer.
  *
@@ -110,34 +112,41 @@ add_move(struct plan *p, const struct plan_move *move, const char *format, ...)
 struct attempt {
     struct plan_ledger ledger; /* as it is after the moves so far */
     const struct plan_want *want;
-    uint64_t bytes; /* needed */
+    int device;     /* that is looked at: its own, then RAM for the rest of it */
+    uint64_t bytes; /* needed there */
     struct plan *plan;
 };
 
 static uint64_t missing(const struct attempt *a)
 {
-    uint64_t room = usable(&a->ledger, a->want->device);
+    uint64_t room = usable(&a->ledger, a->device);
 
     return a->bytes > room ? a->bytes - room : 0;
 }
 
 static bool may_trim(const struct attempt *a, const struct plan_resident *r)
 {
-    (void)a;
-    return r->spare_bytes > 0;
+    return r->device == a->device && r->spare_bytes > 0;
 }
 
-/* Would RAM take at least one layer? Layers of a model that is in RAM have nowhere to go. */
+/* Would RAM take at least one layer? Layers of a model that is in RAM have nowhere to go. It is started anew for it, so it must
+ * be one that can be parked. */
 static bool may_give_layers(const struct attempt *a, const struct plan_resident *r)
 {
-    return r->device != PLAN_RAM && r->layer_bytes > 0 && r->layers > 0 &&
+    return r->is_parkable && r->device == a->device && r->device != PLAN_RAM &&
+           r->layer_bytes > 0 && r->layers > 0 &&
            usable(&a->ledger, PLAN_RAM) >= r->layer_bytes;
 }
 
 static bool may_park(const struct attempt *a, const struct plan_resident *r)
 {
-    (void)a;
-    return r->is_parkable && plan_resident_bytes(r) > 0;
+    return r->is_parkable && r->device == a->device && plan_resident_bytes(r) > 0;
+}
+
+/* It lies on a card, and in RAM with what does not. */
+static bool may_park_beside(const struct attempt *a, const struct plan_resident *r)
+{
+    return r->is_parkable && a->device == PLAN_RAM && plan_resident_ram(r) > 0;
 }
 
 static void trim(struct attempt *a, int i)
@@ -180,23 +189,28 @@ static void give_layers(struct attempt *a, int i)
 static void park(struct attempt *a, int i)
 {
     const struct plan_resident *r = &a->ledger.residents[i];
+    const int device = a->device;
     const struct plan_move m = {.kind = PLAN_PARK,
                                 .resident = i,
-                                .device = r->device,
+                                .device = device,
                                 .layers = r->layers,
-                                .bytes = plan_resident_bytes(r)};
+                                .bytes = device == r->device ? plan_resident_bytes(r)
+                                                             : plan_resident_ram(r)};
 
     add_move(a->plan, &m,
              "%s is parked and gives back %.2f GiB on %s, because %s needs %.2f GiB "
              "there and %.2f GiB are free",
-             r->name, GIB(m.bytes), a->ledger.devices[r->device].name, a->want->name,
-             GIB(a->bytes), GIB(usable(&a->ledger, r->device)));
+             r->name, GIB(m.bytes), a->ledger.devices[device].name, a->want->name,
+             GIB(a->bytes), GIB(usable(&a->ledger, device)));
 }
 
 static const struct rung {
     bool (*may)(const struct attempt *a, const struct plan_resident *r);
     void (*move)(struct attempt *a, int resident);
-} rungs[] = {{may_trim, trim}, {may_give_layers, give_layers}, {may_park, park}};
+} rungs[] = {{may_trim, trim},
+             {may_give_layers, give_layers},
+             {may_park, park},
+             {may_park_beside, park}};
 
 /* The least recently used one that this rung can ask; -1: none. */
 static int next_to_give(const struct attempt *a, const struct rung *rung)
@@ -206,8 +220,7 @@ static int next_to_give(const struct attempt *a, const struct rung *rung)
     for (int i = 0; i < a->ledger.resident_count; i++) {
         const struct plan_resident *r = &a->ledger.residents[i];
 
-        if (i == a->want->self || r->is_pinned || r->is_parked ||
-            r->device != a->want->device || !rung->may(a, r))
+        if (i == a->want->self || r->is_pinned || r->is_parked || !rung->may(a, r))
             continue;
         if (best < 0 || r->used_ms < a->ledger.residents[best].used_ms)
             best = i;
@@ -215,84 +228,136 @@ static int next_to_give(const struct attempt *a, const struct rung *rung)
     return best;
 }
 
-/* Who was asked first may turn out to be too small to matter beside the one that was asked last. */
-static void spare_the_needless(struct plan *p, uint64_t surplus)
+static void climb(struct attempt *a, int device, uint64_t bytes)
 {
-    int kept = 0;
-
-    for (int i = 0; i < p->count; i++) {
-        if (p->moves[i].kind == PLAN_PARK && p->moves[i].bytes <= surplus)
-            surplus -= p->moves[i].bytes;
-        else
-            p->moves[kept++] = p->moves[i];
-    }
-    p->count = kept;
-}
-
-/* true: there is room, and the plan has the moves that make it */
-static bool try_with(const struct plan_ledger *ledger, const struct plan_want *want,
-                     uint64_t bytes, struct plan *ret)
-{
-    struct attempt a = {.ledger = *ledger, .want = want, .bytes = bytes, .plan = ret};
-
-    ret->count = 0;
+    a->device = device;
+    a->bytes = bytes;
     for (size_t r = 0; r < sizeof(rungs) / sizeof(rungs[0]); r++) {
-        for (int i; missing(&a) && (i = next_to_give(&a, &rungs[r])) >= 0;) {
+        for (int i; missing(a) && (i = next_to_give(a, &rungs[r])) >= 0;) {
             /* each move ends a resident's turn on this rung, so this ends, and the moves have room */
-            rungs[r].move(&a, i);
-            plan_apply(&a.ledger, &ret->moves[ret->count - 1]);
+            rungs[r].move(a, i);
+            plan_apply(&a->ledger, &a->plan->moves[a->plan->count - 1]);
         }
     }
-    if (missing(&a)) {
-        ret->count = 0;
-        return false;
-    }
-    spare_the_needless(ret, usable(&a.ledger, want->device) - bytes);
-    return true;
 }
 
-static void refuse(const struct plan_ledger *l, const struct plan_want *w,
+static uint64_t needed(const struct attempt *a, uint64_t bytes, int device)
+{
+    return device == a->want->device ? bytes : a->want->ram_bytes;
+}
+
+/* The device on which there is not enough; -1: none. */
+static int lacking(const struct attempt *a, uint64_t bytes)
+{
+    const struct plan_want *w = a->want;
+
+    if (bytes > usable(&a->ledger, w->device))
+        return w->device;
+    if (w->device != PLAN_RAM && w->ram_bytes > usable(&a->ledger, PLAN_RAM))
+        return PLAN_RAM;
+    return -1;
+}
+
+/* Who was asked first may turn out to be too small to matter beside the one that was asked last, or is asked for
+ * everything in the end. What is not needed is left out, and the rest told anew, with the numbers that are true then. */
+static void spare_the_needless(const struct plan_ledger *before, struct attempt *a,
+                               uint64_t bytes)
+{
+    const struct plan all = *a->plan;
+    bool spared[PLAN_MOVES_MAX] = {false};
+
+    for (int tried = 0; tried < all.count; tried++) {
+        struct attempt without = {.ledger = *before, .want = a->want};
+
+        spared[tried] = true;
+        for (int i = 0; i < all.count; i++)
+            if (!spared[i])
+                plan_apply(&without.ledger, &all.moves[i]);
+        spared[tried] = lacking(&without, bytes) < 0;
+    }
+    a->ledger = *before;
+    a->plan->count = 0;
+    for (int i = 0; i < all.count; i++) {
+        const struct plan_move *m = &all.moves[i];
+
+        a->device = m->device;
+        a->bytes = needed(a, bytes, m->device);
+        if (spared[i] || !missing(a))
+            continue;
+        if (m->kind == PLAN_TRIM)
+            trim(a, m->resident);
+        else if (m->kind == PLAN_LAYERS)
+            give_layers(a, m->resident);
+        else
+            park(a, m->resident);
+        plan_apply(&a->ledger, &a->plan->moves[a->plan->count - 1]);
+    }
+    if (lacking(a, bytes) >= 0)
+        *a->plan = all;
+}
+
+/* -1: there is room, and the plan has the moves that make it. Else the device on which there is not enough. */
+static int try_with(const struct plan_ledger *ledger, const struct plan_want *want,
+                    uint64_t bytes, struct plan *ret)
+{
+    struct attempt a = {.ledger = *ledger, .want = want, .plan = ret};
+    int device;
+
+    ret->count = 0;
+    climb(&a, want->device, bytes);
+    if (want->device != PLAN_RAM)
+        climb(&a, PLAN_RAM, want->ram_bytes);
+    device = lacking(&a, bytes);
+    if (device >= 0)
+        ret->count = 0;
+    else
+        spare_the_needless(ledger, &a, bytes);
+    return device;
+}
+
+static void refuse(const struct plan_ledger *l, const struct plan_want *w, int device,
                    const char *way_out, struct plan *ret)
 {
+    const uint64_t bytes = device == w->device ? w->bytes : w->ram_bytes;
     const struct plan_move m = {
-        .kind = PLAN_REFUSE, .resident = -1, .device = w->device, .bytes = w->bytes};
+        .kind = PLAN_REFUSE, .resident = -1, .device = device, .bytes = bytes};
 
     ret->count = 0;
     add_move(ret, &m,
              "%s needs %.2f GiB on %s; %.2f of %.2f GiB are free and %.2f GiB stay "
              "reserved: %s",
-             w->name, GIB(w->bytes), l->devices[w->device].name,
-             GIB(l->devices[w->device].free), GIB(l->devices[w->device].total),
-             GIB(l->margin_bytes), way_out);
+             w->name, GIB(bytes), l->devices[device].name, GIB(l->devices[device].free),
+             GIB(l->devices[device].total), GIB(l->margin_bytes), way_out);
 }
 
 void plan_make(const struct plan_ledger *l, const struct plan_want *w, struct plan *ret)
 {
     uint64_t bytes = w->bytes;
     enum plan_move_kind last = PLAN_FITS;
+    int device;
 
     memset(ret, 0, sizeof(*ret));
-    ret->admits = try_with(l, w, bytes, ret);
-    if (!ret->admits && w->low_bytes && w->low_bytes < w->bytes) {
+    device = try_with(l, w, bytes, ret);
+    if (device >= 0 && w->low_bytes && w->low_bytes < w->bytes) {
         bytes = w->low_bytes;
         last = PLAN_LOW;
-        ret->admits = try_with(l, w, bytes, ret);
+        device = try_with(l, w, bytes, ret);
     }
-    if (!ret->admits) {
-        refuse(l, w,
+    if (device >= 0) {
+        refuse(l, w, device,
                "unload or unpin a model, or ask for less (a shorter context, a "
                "smaller picture or model)",
                ret);
         return;
     }
     if (ret->count && l->policy == PLAN_MANUAL) {
-        ret->admits = false;
-        refuse(l, w,
+        refuse(l, w, ret->moves[0].device,
                "the memory policy is manual, so nothing gives way by itself; park or "
                "unload a model",
                ret);
         return;
     }
+    ret->admits = true;
     ret->needs_leave = ret->count > 0 && l->policy == PLAN_ASK;
     const struct plan_move m = {
         .kind = last, .resident = -1, .device = w->device, .bytes = bytes};

@@ -81,6 +81,7 @@ struct plan_want {
     int device;
     int self; /* the resident that wants it: never asked to give way; -1: none of them */
     uint64_t bytes;
+    uint64_t ram_bytes; /* on a card: what of it lies in RAM all the same */
     uint64_t low_bytes; /* with the engine's low-memory mode; 0: it has none */
 };
 

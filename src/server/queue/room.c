@@ -22,12 +22,14 @@ static void on_room(void *user, const struct err *err)
 
     if (q->run.stage != RUN_ROOM)
         return;
-    if (err)
+    if (err) {
         run_fail(q, err);
-    else if (supervisor_is_ready(q->o.supervisor, WORKER_SD, run_need(q->run.job)))
+    } else if (supervisor_is_ready(q->o.supervisor, WORKER_SD, run_need(q->run.job))) {
         run_send(q);
-    else
-        run_ask_again(q); /* the worker was lost meanwhile */
+    } else { /* the worker was lost meanwhile, or gave way itself: its room is not kept for it */
+        run_leave_room(q);
+        run_ask_again(q);
+    }
 }
 
 static void on_needs(void *user, const struct err *err, int status, const char *body,

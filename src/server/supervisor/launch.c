@@ -247,6 +247,7 @@ int worker_launch(struct worker *w, const struct wish *target, struct err *err)
     process_random_token(w->token);
     if (w->kind == WORKER_LLM) {
         w->present = launch_options(w->s->config, target);
+        w->wished_layers = w->present.gpu_layers;
         if (w->granted_layers >= 0)
             w->present.gpu_layers = w->granted_layers;
     }

@@ -101,14 +101,12 @@ int ledger_card(const struct plan_ledger *l, int gpu_layers)
     return best;
 }
 
-/* How its bytes are divided between a card and the memory. */
+/* How its bytes are divided between a card and the memory: as it was started, whatever is asked for next. */
 static void split(const struct worker *w, struct plan_resident *r)
 {
     const struct prediction *p = &w->predicted;
-    int all = (int)p->layers, wished = worker_target(w)->options.gpu_layers;
+    int all = (int)p->layers, wished = w->wished_layers;
 
-    if (wished < 0)
-        wished = (int)w->s->config->llm_gpu_layers;
     r->wished_layers = wished < 0 || wished > all ? all : wished;
     r->layers = w->present.gpu_layers;
     if (r->layers < 0 || r->layers > r->wished_layers)
@@ -138,7 +136,8 @@ static void fill_resident(const struct worker *w, const struct room_ask *ask,
         return;
     r->fixed_bytes = ledger_foreseen(w);
     if (w->kind == WORKER_LLM && w->is_predicted && w->predicted.layers) {
-        r->device = ledger_card(l, w->present.gpu_layers);
+        /* where it was meant to be: with no layer left there it still is, or they would not come back */
+        r->device = ledger_card(l, w->wished_layers);
         if (r->device != PLAN_RAM)
             split(w, r);
     }

@@ -271,6 +271,7 @@ bool park_take_up(struct worker *w)
     if (!w->is_predicted)
         return false; /* its start will say what is wrong */
     w->present = launch_options(w->s->config, &w->wanted);
+    w->wished_layers = w->present.gpu_layers;
     w->gave_way = w->wanted.gave_way;
     w->park_until = PARK_UNTIL_WANTED;
     w->used_ms = clock_ms();

@@ -72,74 +72,7 @@ static void tell(struct supervisor *s, const struct plan_ledger *l,
         room->moved(room->moved_data, told);
 }
 
-/* ---- one question ---- */
-
-static struct plan_want want_of(const struct room_ask *ask)
-{
-    return (struct plan_want){.name = ask->name,
-                              .device = ask->device,
-                              .self = ask->is_picture ? WORKER_SD
-                                      : ask->worker   ? ask->worker->id
-                                                      : -1,
-                              .bytes = ask->bytes};
-}
-
-static int on_device(const struct plan_ledger *l, int device, int but)
-{
-    int count = 0;
-
-    for (int i = 0; i < l->resident_count; i++)
-        count += i != but && l->residents[i].device == device &&
-                 plan_resident_bytes(&l->residents[i]) > 0;
-    return count;
-}
-
-/* Refused by the plan, and let through all the same? */
-static bool may_try(const struct room_ask *ask, const struct plan_ledger *l)
-{
-    uint64_t room = l->devices[ask->device].free;
-
-    if (!ask->worker || l->policy == PLAN_MANUAL)
-        return false;
-    if (ask->worker->kind == WORKER_SD)
-        return true;
-    return ask->device == PLAN_RAM && ask->firm_bytes + l->margin_bytes <= room &&
-           !on_device(l, PLAN_RAM, ask->worker->id);
-}
-
-/* As many of its layers as the card has room for, when all are too many; true: that is a way. */
-static bool takes_fewer_layers(const struct room_ask *ask, const struct plan_ledger *l,
-                               int *ret_layers)
-{
-    uint64_t free_bytes = l->devices[ask->device].free;
-    uint64_t fixed = ask->bytes - ask->layer_bytes * (uint64_t)ask->layers;
-
-    if (ask->device == PLAN_RAM || !ask->layer_bytes ||
-        free_bytes < fixed + l->margin_bytes)
-        return false;
-    *ret_layers = (int)((free_bytes - fixed - l->margin_bytes) / ask->layer_bytes);
-    return *ret_layers < ask->layers;
-}
-
-enum verdict { FITS, MOVES, LEAVE, PASSING, REFUSED };
-
-static enum verdict decide(const struct supervisor *s, const struct room_ask *ask,
-                           struct plan_ledger *ledger, struct plan *plan)
-{
-    const struct plan_want want = want_of(ask);
-
-    ledger_fill(s, ask, ledger);
-    if (!ledger->device_count) { /* this machine does not say: let it try */
-        plan->count = 0;
-        return FITS;
-    }
-    plan_make(ledger, &want, plan);
-    if (plan->admits && plan->count == 1)
-        return FITS;
-    if (plan->admits)
-        return plan->needs_leave && !ask->has_leave ? LEAVE : MOVES;
-    return ledger_is_passing(s, ask) ? PASSING : REFUSED;
-}
+/* ---- answers ---- */
 
 static void set_refusal(const struct plan *plan, struct err *err)
 {
@@ -157,25 +90,29 @@ static void grant(struct supervisor *s, const struct room_ask *ask)
         w->coming_bytes = ask->bytes;
 }
 
-/* Refused: is there another way for it? */
-static bool grant_all_the_same(struct supervisor *s, const struct room_ask *ask,
-                               const struct plan_ledger *l, const struct plan *plan)
+static void grant_in_part(struct supervisor *s, const struct room_ask *ask,
+                          const struct plan_ledger *l)
 {
     struct plan_move m = {.kind = PLAN_LAYERS, .resident = -1, .device = ask->device};
 
-    if (ask->worker && takes_fewer_layers(ask, l, &m.layers)) {
+    (void)room_fewer_layers(ask, l, &m.layers); /* so it was decided */
+    if (ask->worker)
         ask->worker->granted_layers = m.layers;
-        m.bytes = ask->bytes - (uint64_t)(ask->layers - m.layers) * ask->layer_bytes;
-        snprintf(m.reason, sizeof(m.reason),
-                 "%s gets %d of its %d layers on %s: %.2f GiB are free there, and all "
-                 "would take %.2f GiB",
-                 ask->name, m.layers, ask->layers, l->devices[ask->device].name,
-                 GIB(l->devices[ask->device].free), GIB(ask->bytes));
-        tell(s, l, &m, ask->name);
-        room_watch(s);
-        return true;
-    }
-    if (!may_try(ask, l))
+    m.bytes = ask->bytes - (uint64_t)(ask->layers - m.layers) * ask->layer_bytes;
+    snprintf(m.reason, sizeof(m.reason),
+             "%s gets %d of its %d layers on %s: %.2f GiB are free there, and all "
+             "would take %.2f GiB",
+             ask->name, m.layers, ask->layers, l->devices[ask->device].name,
+             GIB(l->devices[ask->device].free), GIB(ask->bytes));
+    tell(s, l, &m, ask->name);
+    room_watch(s);
+}
+
+/* Refused, and let through all the same? */
+static bool grant_all_the_same(struct supervisor *s, const struct room_ask *ask,
+                               const struct plan_ledger *l, const struct plan *plan)
+{
+    if (!room_may_try(ask, l))
         return false;
     if (ask->worker->kind == WORKER_LLM)
         log_warning(s->log,
@@ -223,14 +160,14 @@ static void carry_out(struct supervisor *s, const struct plan_ledger *l,
 
     snprintf(reason, sizeof(reason), "%.60s needs %.2f GiB", ask->name,
              GIB(ask->bytes));
-    if (splits)
-        w->granted_layers = m->layers;
-    tell(s, l, m, ask->name);
-    s->room.moving++;
-    if (supervisor_park(s, w->id, &park, &err)) {
-        on_moved(s, &err);
+    if (supervisor_park(s, w->id, &park, &err)) { /* the timer looks again */
+        log_warning(s->log, "[Memory] %s", err.message);
         return;
     }
+    tell(s, l, m, ask->name);
+    s->room.moving++;
+    if (splits)
+        w->granted_layers = m->layers;
     w->gave_way = !splits;
 }
 
@@ -324,7 +261,11 @@ static bool look_at(struct supervisor *s, struct room_ask *ask)
     struct plan plan;
     struct err err = {0};
 
-    switch (decide(s, ask, &ledger, &plan)) {
+    switch (room_decide(s, ask, &ledger, &plan)) {
+    case FITS_IN_PART:
+        grant_in_part(s, ask, &ledger);
+        answer(s, ask, NULL);
+        return true;
     case FITS:
         answer(s, ask, NULL);
         return true;
@@ -462,6 +403,7 @@ int room_ask_of(const struct supervisor *s, const char *path,
                       : present.gpu_layers;
     ret->layer_bytes = p.layer_bytes;
     ret->bytes = p.compute_bytes + p.layer_bytes * (uint64_t)ret->layers;
+    ret->ram_bytes = p.total_bytes - ret->bytes;
     return 0;
 }
 
@@ -475,11 +417,8 @@ static int ask_of_worker(struct worker *w, struct room_ask *ret, struct err *err
             return -1;
         w->is_predicted = !supervisor_predict(w->s, target->path, &target->options,
                                               &w->predicted, err);
-        if (w->granted_layers >= 0 && w->granted_layers < ret->layers) {
-            ret->bytes -=
-                ret->layer_bytes * (uint64_t)(ret->layers - w->granted_layers);
-            ret->layers = w->granted_layers;
-        }
+        if (w->granted_layers >= 0 && w->granted_layers < ret->layers)
+            room_keep_layers(ret, w->granted_layers);
     } else {
         if (model_peek(target->path, &peek, err))
             return -1;
@@ -506,7 +445,10 @@ enum room_answer room_for_worker(struct worker *w, struct err *err)
     if (ask_of_worker(w, &ask, err))
         return ROOM_REFUSED;
     if (!s->room.moving && !room_is_wanted(s, w)) {
-        switch (decide(s, &ask, &ledger, &plan)) {
+        switch (room_decide(s, &ask, &ledger, &plan)) {
+        case FITS_IN_PART:
+            grant_in_part(s, &ask, &ledger);
+            return ROOM_GRANTED;
         case FITS:
             grant(s, &ask);
             return ROOM_GRANTED;
@@ -552,10 +494,10 @@ int room_would_admit(struct supervisor *s, const struct room_ask *ask, struct er
 {
     struct plan_ledger ledger;
     struct plan plan;
-    int layers;
 
-    switch (decide(s, ask, &ledger, &plan)) {
+    switch (room_decide(s, ask, &ledger, &plan)) {
     case FITS:
+    case FITS_IN_PART:
     case MOVES:
     case LEAVE:
         return 0;
@@ -567,9 +509,8 @@ int room_would_admit(struct supervisor *s, const struct room_ask *ask, struct er
     case REFUSED:
         break;
     }
-    if (takes_fewer_layers(ask, &ledger, &layers) ||
-        (!on_device(&ledger, ask->device, -1) &&
-         ask->firm_bytes + ledger.margin_bytes <= ledger.devices[ask->device].free))
+    if (!room_on_device(&ledger, ask->device, -1) &&
+        ask->firm_bytes + ledger.margin_bytes <= ledger.devices[ask->device].free)
         return 0;
     set_refusal(&plan, err);
     return -1;
@@ -617,7 +558,7 @@ int supervisor_would_load(const struct supervisor *s, const char *path,
     if (room_ask_of(s, path, options, &ask, err))
         return -1;
     ask.worker = id >= 0 ? s->workers[id] : NULL;
-    const struct plan_want want = want_of(&ask);
+    const struct plan_want want = room_want_of(&ask);
 
     ledger_fill(s, &ask, ret_ledger);
     plan_make(ret_ledger, &want, ret);
@@ -629,7 +570,7 @@ void supervisor_would_draw(const struct supervisor *s, uint64_t bytes,
 {
     const struct room_ask ask = {
         .is_picture = true, .name = "the picture", .bytes = bytes};
-    const struct plan_want want = want_of(&ask);
+    const struct plan_want want = room_want_of(&ask);
 
     ledger_fill(s, &ask, ret_ledger);
     plan_make(ret_ledger, &want, ret);

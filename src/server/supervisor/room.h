@@ -23,6 +23,7 @@ struct room_ask {
     char name[64];
     int device;
     uint64_t bytes;
+    uint64_t ram_bytes; /* on a card: beside these, in RAM */
     uint64_t
         firm_bytes; /* of these, without pages of files, which the kernel can read again */
     int layers;     /* on a card: of a text model; 0: it is not split */
@@ -56,6 +57,28 @@ struct room {
     supervisor_moved_fn *moved;
     void *moved_data;
 };
+
+/* room_decide.c */
+enum verdict {
+    FITS,
+    FITS_IN_PART, /* with fewer of its layers on the card */
+    MOVES,        /* when others have given way as the plan says */
+    LEAVE,        /* the same, and somebody has to agree first */
+    PASSING,      /* not now, but what is in the way passes */
+    REFUSED,
+};
+enum verdict room_decide(const struct supervisor *s, const struct room_ask *ask,
+                         struct plan_ledger *ledger, struct plan *plan);
+struct plan_want room_want_of(const struct room_ask *ask);
+/* models there, without `but` */
+int room_on_device(const struct plan_ledger *l, int device, int but);
+/* refused by the plan, and to be let through all the same? */
+bool room_may_try(const struct room_ask *ask, const struct plan_ledger *l);
+/* as many of its layers as the card has room for, when all are too many; true: that is a way */
+bool room_fewer_layers(const struct room_ask *ask, const struct plan_ledger *l,
+                       int *ret_layers);
+/* the others lie in RAM */
+void room_keep_layers(struct room_ask *ask, int layers);
 
 enum room_answer { ROOM_GRANTED, ROOM_COMING, ROOM_REFUSED };
 

@@ -283,15 +283,26 @@ static void ask_to_go(struct worker *w)
     worker_timer_start(w, STOP_LIMIT_MS);
 }
 
+/* It was to be parked, and then something else was asked of it: who waits for its memory must hear so. */
+static void gone_elsewhere(struct worker *w)
+{
+    struct err why = {0};
+
+    err_set(&why, ERR_CANCELLED, "given up: something else is wanted of the worker");
+    supervisor_settle(w, WAIT_PARK, &why);
+    if (w->wants_up && !w->s->shutting_down)
+        worker_spawn(w);
+    else
+        worker_become_stopped(w);
+}
+
 static void gone(struct worker *w)
 {
     note_exit(w);
     if (w->parks && w->wants_up && !w->next.known && !w->s->shutting_down)
         become_parked(w);
-    else if (w->wants_up && !w->s->shutting_down)
-        worker_spawn(w);
     else
-        worker_become_stopped(w);
+        gone_elsewhere(w);
 }
 
 /* ---- asked for by somebody ---- */

@@ -211,12 +211,21 @@ static void finish_shutdown(struct supervisor *s)
     done(s->shut_data, NULL);
 }
 
+/* Who waits for a worker wants it, also one that was still on its way out of memory when the wait began. */
+static void summon_awaited(struct supervisor *s)
+{
+    for (const struct supervisor_wait *wait = s->waits; wait; wait = wait->next)
+        if (wait->type == WAIT_READY && !wait->due)
+            supervisor_summon(s, wait->worker->id);
+}
+
 static void on_wake(uv_idle_t *idle)
 {
     struct supervisor *s = idle->data;
     struct supervisor_wait *wait;
 
     uv_idle_stop(idle);
+    summon_awaited(s);
     room_look(s);
     for (int i = 0; i < s->worker_count; i++) {
         if (!s->workers[i]->changed)

@@ -8,7 +8,7 @@
  *   park.c        out of memory and back, with the context; what nobody uses
  *   contexts.c    (and context_record.c) the files of saved contexts, over a restart of the server, too
  *   ledger.c      what lies where in memory
- *   room.c        who wants memory, and who gives way
+ *   room.c        (and room_decide.c) who wants memory, and who gives way
  *   learn.c       what models really took, for the next time
  *   residents.c   which text worker takes a model, which is the default, what is stored
  *   supervisor.c  beginning and end, questions, those who wait, those who listen
@@ -128,7 +128,8 @@ struct worker {
     bool comes_back;         /* it asks for room because it was parked */
     struct err room_error;
     struct worker_load_options present; /* what the process was started with */
-    bool becomes_default;               /* once `next` is loaded */
+    int wished_layers;    /* the same for the card, before some were taken away */
+    bool becomes_default; /* once `next` is loaded */
     uint64_t used_ms;
     char *loaded; /* NULL: nothing */
     json_t *details;

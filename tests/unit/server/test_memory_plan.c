@@ -71,8 +71,9 @@ static void each_rung_in_its_order(void **state)
     p = plan_for(&l, 3 * GIB, 0); /* 256 MiB are missing after the trim */
     assert_moves(&p, "trim layers fits");
     assert_int_equal(p.moves[1].layers, 30);
-    p = plan_for(&l, 7 * GIB, 0);
-    assert_moves(&p, "trim layers park fits");
+    p = plan_for(&l, 7 * GIB, 0); /* all of it has to go, so nothing is done before */
+    assert_moves(&p, "park fits");
+    assert_int_equal(p.moves[0].bytes, 6 * GIB);
     p = plan_for(&l, 9 * GIB, 2 * GIB);
     assert_moves(&p, "trim low");
     p = plan_for(&l, 9 * GIB, 0);
@@ -89,10 +90,65 @@ static void layers_need_room_in_ram(void **state)
 
     (void)state;
     l.devices[PLAN_RAM].free = l.margin_bytes + 128 * MIB;
+    struct plan p = plan_for(&l, 2816 * MIB + 128 * MIB, 0);
+
+    assert_moves(&p, "trim layers fits");
+    assert_int_equal(p.moves[1].layers, 31);
+    p = plan_for(&l, 3 * GIB, 0); /* two would have to go */
+    assert_moves(&p, "park fits");
+}
+
+/* Whoever is asked for layers is started anew, so what works or is just being started is not asked. */
+static void layers_come_from_those_that_can_be_started_anew(void **state)
+{
+    struct plan_ledger l = a_machine();
+
+    (void)state;
+    l.residents[0].spare_bytes = 0;
+    l.residents[0].is_parkable = false;
     struct plan p = plan_for(&l, 3 * GIB, 0);
 
-    assert_moves(&p, "trim layers park fits");
-    assert_int_equal(p.moves[1].layers, 31);
+    assert_moves(&p, "refuse");
+}
+
+/* A model on a card has parts in RAM: there must be room for them, too, and others have such parts to give. */
+static void who_wants_a_card_wants_ram_as_well(void **state)
+{
+    struct plan_ledger l = a_machine();
+    struct plan_want want = {
+        .name = "reader", .device = 1, .self = -1, .bytes = GIB, .ram_bytes = 4 * GIB};
+    struct plan p;
+
+    (void)state;
+    plan_make(&l, &want, &p);
+    assert_moves(&p, "fits");
+    l.devices[PLAN_RAM].free = l.margin_bytes + 3 * GIB;
+    plan_make(&l, &want, &p);
+    assert_moves(&p, "refuse");
+    assert_int_equal(p.moves[0].device, PLAN_RAM);
+    assert_non_null(strstr(p.moves[0].reason, "reader needs 4.00 GiB on RAM; 3.25 of"));
+    l.residents[1] = (struct plan_resident){.name = "talker",
+                                            .device = PLAN_RAM,
+                                            .fixed_bytes = 2 * GIB,
+                                            .is_parkable = true,
+                                            .used_ms = 9};
+    l.resident_count = 2;
+    plan_make(&l, &want, &p);
+    assert_moves(&p, "park fits");
+    assert_int_equal(p.moves[0].resident, 1);
+    assert_non_null(strstr(p.moves[0].reason, "talker is parked and gives back 2.00 "
+                                              "GiB on RAM, because reader needs 4.00"));
+    l.residents[1].is_pinned = true;
+    l.residents[0].layers = 16; /* 2 GiB of the writer are in RAM */
+    plan_make(&l, &want, &p);
+    assert_moves(&p, "park fits");
+    assert_int_equal(p.moves[0].resident, 0);
+    assert_int_equal(p.moves[0].bytes, 2 * GIB);
+    want = (struct plan_want){
+        .name = "a picture", .device = PLAN_RAM, .self = -1, .bytes = 5 * GIB};
+    plan_make(&l, &want, &p);
+    assert_moves(&p, "park fits");
+    assert_int_equal(p.moves[0].resident, 0);
 }
 
 static void pins_and_policies(void **state)
@@ -127,6 +183,7 @@ static void the_least_recently_used_gives_way(void **state)
                                             .layer_bytes = 64 * MIB,
                                             .layers = 8,
                                             .wished_layers = 8,
+                                            .is_parkable = true,
                                             .used_ms = 10};
     l.resident_count = 2;
     struct plan p = plan_for(&l, 3 * GIB, 0);
@@ -273,7 +330,9 @@ static bool one_job(struct plan_ledger *l, uint64_t *foreign, uint64_t now_ms)
                             : (int)below((uint64_t)l->device_count),
         .self = self,
         .bytes = (1 + below(6000)) * MIB,
+        .ram_bytes = below(2) ? 0 : (1 + below(1000)) * MIB,
         .low_bytes = below(3) ? 0 : (1 + below(2000)) * MIB};
+    const uint64_t beside = want.device == PLAN_RAM ? 0 : want.ram_bytes;
     struct plan p;
 
     plan_make(l, &want, &p);
@@ -288,10 +347,14 @@ static bool one_job(struct plan_ledger *l, uint64_t *foreign, uint64_t now_ms)
     }
     carry_out(l, &p, foreign);
     foreign[want.device] += last.bytes;
+    foreign[PLAN_RAM] += beside;
     l->devices[want.device].free -= last.bytes;
+    l->devices[PLAN_RAM].free -= beside;
     assert_books(l, foreign);
     foreign[want.device] -= last.bytes;
+    foreign[PLAN_RAM] -= beside;
     l->devices[want.device].free += last.bytes;
+    l->devices[PLAN_RAM].free += beside;
     if (self >= 0)
         l->residents[self].used_ms = now_ms;
     return true;
@@ -333,6 +396,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_rung_in_its_order),
         cmocka_unit_test(layers_need_room_in_ram),
+        cmocka_unit_test(layers_come_from_those_that_can_be_started_anew),
+        cmocka_unit_test(who_wants_a_card_wants_ram_as_well),
         cmocka_unit_test(pins_and_policies),
         cmocka_unit_test(the_least_recently_used_gives_way),
         cmocka_unit_test(nobody_gives_way_in_vain),

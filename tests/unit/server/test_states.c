@@ -581,6 +581,30 @@ static void a_parked_one_without_memory_stays_parked(void **state)
     assert_true(did.room_forgotten > 0);
 }
 
+/* Others may wait for its memory, and nothing else is decided before they heard. */
+static void who_waits_for_parking_hears_of_a_change_of_mind(void **state)
+{
+    (void)state;
+    ready_with("/m/a.gguf");
+    worker_event(w, EV_PARK);
+    wish_set(&w->next, "/m/b.gguf", NULL);
+    worker_event(w, EV_LOAD);
+    ends(SIGTERM, 0, true);
+    assert_string_equal(did.launched_with, "/m/b.gguf");
+    assert_int_equal(did.settled_with_error[WAIT_PARK], 1);
+
+    worker_event(w, EV_LISTENING);
+    worker_event(w, EV_LOADED);
+    worker_event(w, EV_PARK);
+    worker_event(w, EV_SAVED); /* on its way out already */
+    wish_set(&w->next, "/m/c.gguf", NULL);
+    worker_event(w, EV_LOAD);
+    ends(SIGTERM, 0, true);
+    assert_string_equal(did.launched_with, "/m/c.gguf");
+    assert_int_equal(did.settled_with_error[WAIT_PARK], 2);
+    assert_int_equal(did.settled[WAIT_PARK], 0);
+}
+
 static void a_picture_model_waits_for_memory_in_its_process(void **state)
 {
     (void)state;
@@ -796,6 +820,7 @@ int main(void)
         LLM(text_waits_for_memory_before_it_has_a_process),
         LLM(a_text_model_without_memory_is_tried_again_or_given_up),
         LLM(a_parked_one_without_memory_stays_parked),
+        LLM(who_waits_for_parking_hears_of_a_change_of_mind),
         SD(a_picture_model_waits_for_memory_in_its_process),
         LLM(a_stop_while_it_is_parked_stays),
         SD(a_crash_loop_ends_in_safe_mode),
