@@ -17,6 +17,7 @@
 #include "engine/inspect/networks.h"
 #include "engine/lora/family.h"
 #include "engine/lora/parts.h"
+#include "engine/upscale/rrdb.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -316,6 +317,22 @@ static void describe_text_model(struct report *r)
     buf_release(&summary);
 }
 
+static void describe_upscaler(struct report *r, const struct rrdb_look *look)
+{
+    struct buf summary = {0};
+
+    buf_append_str(&summary, "an upscaler of the ESRGAN family");
+    if (look->scale)
+        buf_printf(&summary, ", %d times, %d block%s", look->scale, look->blocks,
+                   look->blocks == 1 ? "" : "s");
+    set_kind(r, "upscaler", "ESRGAN", buf_str(&summary));
+    if (look->trouble.code)
+        need(r, look->trouble.message);
+    else
+        need(r, "a place in the upscaler folder: it is not a model that draws");
+    buf_release(&summary);
+}
+
 /* ---- all kinds ---- */
 
 static bool is_lora(const struct report *r)
@@ -333,6 +350,7 @@ static void describe(struct report *r)
 {
     const struct weight *vectors = find_vectors(r);
     const struct network_size *of = r->networks.of;
+    struct rrdb_look upscaler;
     size_t which;
 
     if (is_text_model(r))
@@ -349,6 +367,8 @@ static void describe(struct report *r)
         describe_vae(r);
     else if (of[NETWORK_TEXT].tensors || of[NETWORK_TEXT2].tensors)
         describe_text_encoder(r);
+    else if (rrdb_look(r->file, &upscaler))
+        describe_upscaler(r, &upscaler);
     else
         set_kind(r, "unknown", NULL, "nothing that is known");
 }

@@ -227,7 +227,7 @@ int rrdb_read(struct rrdb **ret, struct weights_file *file, struct err *err)
 {
     struct rrdb *net = mem_zalloc(sizeof(*net));
 
-    net->file = file;
+    net->file = net->owned = file;
     if (find_naming(net, err) || find_shape(net, err) || check_tensors(net, err)) {
         rrdb_close(net);
         return -1;
@@ -236,11 +236,25 @@ int rrdb_read(struct rrdb **ret, struct weights_file *file, struct err *err)
     return 0;
 }
 
+bool rrdb_look(const struct weights_file *file, struct rrdb_look *ret)
+{
+    struct rrdb net = {.file = file};
+    bool is_one = find_naming(&net, NULL) == 0;
+
+    *ret = (struct rrdb_look){0};
+    if (is_one && find_shape(&net, &ret->trouble) == 0)
+        (void)!check_tensors(&net, &ret->trouble);
+    ret->scale = net.scale;
+    ret->blocks = net.blocks;
+    free(net.prefix);
+    return is_one;
+}
+
 void rrdb_close(struct rrdb *net)
 {
     if (!net)
         return;
-    weights_file_close(net->file);
+    weights_file_close(net->owned);
     free(net->prefix);
     free(net);
 }

@@ -14,7 +14,8 @@
 enum rrdb_naming { RRDB_REAL_ESRGAN, RRDB_ESRGAN, RRDB_NUMBERED };
 
 struct rrdb {
-    struct weights_file *file;
+    const struct weights_file *file;
+    struct weights_file *owned; /* the same; NULL: somebody else's */
     enum rrdb_naming naming;
     char *prefix;     /* of every tensor: "", "params_ema." */
     int blocks;       /* 23, 6 */
@@ -26,6 +27,12 @@ struct rrdb {
 
 /* Takes over the file, also when it fails. */
 int rrdb_read(struct rrdb **ret, struct weights_file *file, struct err *err) MUST_CHECK;
+/* What a file is, for a person; false: nothing of the kind. trouble: why it cannot be used, else ERR_NONE. */
+struct rrdb_look {
+    int scale, blocks; /* 0: not known */
+    struct err trouble;
+};
+bool rrdb_look(const struct weights_file *file, struct rrdb_look *ret);
 void rrdb_close(struct rrdb *net); /* NULL is fine */
 
 /* high, wide: picture pixels, multiples of shuffle. Input 0: [1, high / shuffle, wide / shuffle, 3 shuffle^2] f32,

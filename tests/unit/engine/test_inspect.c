@@ -6,6 +6,7 @@
 
 #include "small_folder.h"
 #include "small_model.h"
+#include "small_upscaler.h"
 #include "unit.h"
 
 #include <jansson.h>
@@ -301,6 +302,24 @@ static void small_and_foreign_files(void **state)
     }
 }
 
+static void upscalers(void **state)
+{
+    json_t *r = inspect_and_remove(small_upscaler_write(
+        &(struct small_upscaler){.names = NAMES_NUMBERED, .blocks = 2, .is_torch = 1}));
+
+    (void)state;
+    expect_text(r, "kind", "upscaler");
+    expect_text(r, "summary", "of the ESRGAN family, 4 times, 2 blocks");
+    json_decref(r);
+    r = inspect_and_remove(small_upscaler_write(
+        &(struct small_upscaler){.shuffle = 2, .without = "conv_hr.bias"}));
+    expect_text(r, "summary", "2 times, 1 block");
+    assert_string_equal(
+        json_string_value(json_array_get(json_object_get(r, "needs"), 0)),
+        "tensor conv_hr.bias is missing");
+    json_decref(r);
+}
+
 static void types_that_are_not_read_are_named(void **state)
 {
     static const struct entry entries[] = {{"a", "F16", {2}},
@@ -348,6 +367,7 @@ int main(void)
         cmocka_unit_test(families_by_their_shapes),
         cmocka_unit_test(loras),
         cmocka_unit_test(small_and_foreign_files),
+        cmocka_unit_test(upscalers),
         cmocka_unit_test(types_that_are_not_read_are_named),
         cmocka_unit_test(what_is_no_model_is_refused),
     };
