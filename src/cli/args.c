@@ -6,6 +6,7 @@
 #include "base/str.h"
 #include "cli/cli.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
@@ -15,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_OPTIONS = 40, FIRST_CODE = 256, HELP_COLUMN = 22 };
+enum { MAX_OPTIONS = 48, FIRST_CODE = 256, HELP_COLUMN = 22 };
 
 static int count_options(const struct args_command *c)
 {
@@ -23,6 +24,7 @@ static int count_options(const struct args_command *c)
 
     while (c->options[n].name)
         n++;
+    assert(n <= MAX_OPTIONS);
     return n;
 }
 

@@ -24,7 +24,8 @@ struct draw {
     double variation, hires, hires_strength;
     int64_t hires_steps;
     const char *hires_upscaler;
-    const char *seamless;
+    const char *seamless, *prediction;
+    int64_t sizes[6];
     double cfg, eta;
     bool quiet, progress;
     char *prompt;
@@ -140,6 +141,10 @@ static json_t *hires(const struct draw *d)
     return o;
 }
 
+static const char *const size_names[] = {"original_height", "original_width",
+                                         "crop_top",        "crop_left",
+                                         "target_height",   "target_width"};
+
 static json_t *request(const struct draw *d)
 {
     json_t *body =
@@ -148,10 +153,15 @@ static json_t *request(const struct draw *d)
     const struct {
         const char *key;
         const char *value;
-    } texts[] = {{"size", d->size},       {"negative_prompt", d->negative},
-                 {"sampler", d->sampler}, {"scheduler", d->scheduler},
-                 {"dialect", d->dialect}, {"rng", d->rng},
-                 {"model", d->model},     {"seamless", d->seamless}};
+    } texts[] = {{"size", d->size},
+                 {"negative_prompt", d->negative},
+                 {"sampler", d->sampler},
+                 {"scheduler", d->scheduler},
+                 {"dialect", d->dialect},
+                 {"rng", d->rng},
+                 {"model", d->model},
+                 {"seamless", d->seamless},
+                 {"prediction", d->prediction}};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         if (texts[i].value)
@@ -172,6 +182,9 @@ static json_t *request(const struct draw *d)
         json_object_set_new(body, "cfg_scale", json_real(d->cfg));
     if (d->eta >= 0)
         json_object_set_new(body, "eta", json_real(d->eta));
+    for (size_t i = 0; i < sizeof(d->sizes) / sizeof(d->sizes[0]); i++)
+        if (d->sizes[i] >= 0)
+            json_object_set_new(body, size_names[i], json_integer(d->sizes[i]));
     return body;
 }
 
@@ -331,6 +344,53 @@ static const struct args_option options[] = {
      .max = 100,
      .help =
          "end the text encoder N - 1 layers early; models of drawings often want 2"},
+    {.name = "prediction",
+     .kind = ARGS_STRING,
+     .at = offsetof(struct draw, prediction),
+     .value = "WORD",
+     .help = "what the model predicts, where its file is wrong: eps or v"},
+    {.name = "original-height",
+     .kind = ARGS_INT,
+     .at = offsetof(struct draw, sizes[0]),
+     .value = "N",
+     .min = 0,
+     .max = 16384,
+     .help = "SDXL is told that the training picture was so high"},
+    {.name = "original-width",
+     .kind = ARGS_INT,
+     .at = offsetof(struct draw, sizes[1]),
+     .value = "N",
+     .min = 0,
+     .max = 16384,
+     .help = "and so wide"},
+    {.name = "crop-top",
+     .kind = ARGS_INT,
+     .at = offsetof(struct draw, sizes[2]),
+     .value = "N",
+     .min = 0,
+     .max = 16384,
+     .help = "that it was cropped so far from above"},
+    {.name = "crop-left",
+     .kind = ARGS_INT,
+     .at = offsetof(struct draw, sizes[3]),
+     .value = "N",
+     .min = 0,
+     .max = 16384,
+     .help = "and from the left"},
+    {.name = "target-height",
+     .kind = ARGS_INT,
+     .at = offsetof(struct draw, sizes[4]),
+     .value = "N",
+     .min = 0,
+     .max = 16384,
+     .help = "and that a picture so high is wanted"},
+    {.name = "target-width",
+     .kind = ARGS_INT,
+     .at = offsetof(struct draw, sizes[5]),
+     .value = "N",
+     .min = 0,
+     .max = 16384,
+     .help = "and so wide"},
     {.name = "rng",
      .kind = ARGS_STRING,
      .at = offsetof(struct draw, rng),
@@ -383,6 +443,7 @@ int cli_draw(int argc, char **argv)
     struct draw d = {.out = "mysti.png",
                      .seed = -1,
                      .variation_seed = -1,
+                     .sizes = {-1, -1, -1, -1, -1, -1},
                      .count = 1,
                      .cfg = -1,
                      .eta = -1,

@@ -352,7 +352,7 @@ static int open_texts(struct checkpoint *c, struct err *err)
 static int open_unet(struct checkpoint *c, struct err *err)
 {
     struct unet_heads heads = c->family->heads;
-    int64_t sizes = CHECKPOINT_SIZES * CHECKPOINT_SINUSOIDS;
+    int64_t sizes = ENGINE_SIZES * CHECKPOINT_SINUSOIDS;
     int64_t told = c->summary ? c->summary->summary_width + sizes : 0;
 
     if (meta_int(c->file, "mysti.unet_heads", 1, 1024, &heads.count, err))

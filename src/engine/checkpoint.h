@@ -38,9 +38,8 @@ int checkpoint_open(struct checkpoint **ret_checkpoint, const char *path,
                     struct err *err) MUST_CHECK;
 void checkpoint_close(struct checkpoint *c);
 
-/* height, width, crop from above and left, height and width once more, each as so many
- * sinusoids */
-enum { CHECKPOINT_SIZES = 6, CHECKPOINT_SINUSOIDS = 256 };
+/* of each of the ENGINE_SIZES sizes */
+enum { CHECKPOINT_SINUSOIDS = 256 };
 
 /* What one picture is made of: programs are compiled for it. */
 struct picture_size {
@@ -61,7 +60,7 @@ struct picture_size {
 struct graph *checkpoint_encode_graph(const struct checkpoint *c,
                                       const struct picture_size *size);
 /* "hidden" [batch, chunks positions, text_width] f32, and with a summary "label"
- * [batch, label_width] f32: the summary, then CHECKPOINT_SIZES sizes -> the outputs of
+ * [batch, label_width] f32: the summary, then the sizes -> the outputs of
  * unet_build_context */
 struct graph *checkpoint_context_graph(const struct checkpoint *c,
                                        const struct picture_size *size);

@@ -381,20 +381,21 @@ static int make_contexts(struct run *run, struct err *err)
     return result;
 }
 
-/* The size that the training picture had, how it was cropped, and what size is wanted: as if it had been of the wanted
- * size and not cropped. */
+/* The size that the training picture had, where it was cropped, and what size is wanted; left out, as if it had been of the
+ * wanted size and not cropped. */
 static void tell_sizes(struct run *run)
 {
-    const double sizes[CHECKPOINT_SIZES] = {run->job->height, run->job->width, 0, 0,
-                                            run->job->height, run->job->width};
+    const int own[ENGINE_SIZES] = {run->job->height, run->job->width, 0, 0,
+                                   run->job->height, run->job->width};
     enum { HALF = CHECKPOINT_SINUSOIDS / 2 };
 
     for (int b = 0; b < run->plan.size.batch; b++) {
         float *to = label_of_row(run, b) + summary_width(run);
 
-        for (int s = 0; s < CHECKPOINT_SIZES; s++, to += CHECKPOINT_SINUSOIDS)
+        for (int s = 0; s < ENGINE_SIZES; s++, to += CHECKPOINT_SINUSOIDS)
             for (int i = 0; i < HALF; i++) {
-                double angle = sizes[s] * exp(-log(10000) * i / HALF);
+                int size = run->job->sizes[s] < 0 ? own[s] : run->job->sizes[s];
+                double angle = size * exp(-log(10000) * i / HALF);
 
                 to[i] = (float)cos(angle);
                 to[HALF + i] = (float)sin(angle);

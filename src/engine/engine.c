@@ -250,6 +250,7 @@ void engine_job_defaults(const struct engine_model *model, struct engine_job *re
                             .rng = "nv",
                             .dialect = "a1111",
                             .eta = -1,
+                            .sizes = {-1, -1, -1, -1, -1, -1},
                             .s_noise = 1,
                             .r = 0.5,
                             .start = {.strength = 0.75, .mask_blur = 4, .padding = 32},
@@ -274,6 +275,30 @@ static int check_size(const char *param, int value, int scale, struct err *err)
         return err_set_param(
             err, ERR_INVALID, param, "%s is %d, a multiple of %d is needed: %d or %d",
             param, value, scale, value / scale * scale, value / scale * scale + scale);
+    return 0;
+}
+
+const char *const engine_size_names[ENGINE_SIZES] = {
+    "original_height", "original_width", "crop_top",
+    "crop_left",       "target_height",  "target_width"};
+
+static int check_sizes(const struct engine_job *job, struct err *err)
+{
+    for (int i = 0; i < ENGINE_SIZES; i++)
+        if (check_range(engine_size_names[i], job->sizes[i], -1, ENGINE_MAX_TOLD_SIZE,
+                        err))
+            return -1;
+    return 0;
+}
+
+static int parse_prediction(const char *name, enum prediction *ret, struct err *err)
+{
+    if (name && strcmp(name, "eps") != 0 && strcmp(name, "v") != 0)
+        return err_set_param(err, ERR_INVALID, "prediction",
+                             "there is no prediction '%.40s': eps and v are known",
+                             name);
+    if (name)
+        *ret = strcmp(name, "v") == 0 ? PREDICTION_V : PREDICTION_EPS;
     return 0;
 }
 
@@ -316,6 +341,7 @@ static int parse_names(const struct engine_model *model, const struct engine_job
 {
     plan->sampler = model->checkpoint->defaults.sampler;
     plan->scheduler = model->checkpoint->defaults.scheduler;
+    plan->prediction = model->checkpoint->prediction;
     bool is_automatic = job->scheduler && strcasecmp(job->scheduler, "automatic") == 0;
 
     if (job->scheduler && !is_automatic &&
@@ -327,6 +353,8 @@ static int parse_names(const struct engine_model *model, const struct engine_job
     if (is_automatic)
         plan->scheduler = sampler_scheduler(plan->sampler);
     if (job->dialect && dialect_parse(job->dialect, &plan->dialect, err))
+        return -1;
+    if (parse_prediction(job->prediction, &plan->prediction, err))
         return -1;
     return parse_rng(job->rng, &plan->rng, err);
 }
@@ -492,7 +520,8 @@ int job_understand(const struct engine_model *model, const struct engine_job *jo
         check_size("height", job->height, scale, err) ||
         check_range("steps", job->steps, 1, ENGINE_MAX_STEPS, err) ||
         check_range("count", job->count, 1, ENGINE_MAX_COUNT, err) ||
-        check_seeds(job, err) || parse_names(model, job, &plan, err))
+        check_seeds(job, err) || check_sizes(job, err) ||
+        parse_names(model, job, &plan, err))
         return -1;
     if (understand_sampling(job, &plan, err))
         return -1;

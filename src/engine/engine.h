@@ -76,6 +76,11 @@ void engine_model_info(const struct engine_model *model,
  * drawable or not; ERR_NOT_FOUND and ERR_BAD_FILE for the others. */
 int engine_inspect(char **ret_json, const char *path, struct err *err) MUST_CHECK;
 
+/* What SDXL is told of a picture's sizes, in this order: original_height, original_width,
+ * crop_top, crop_left, target_height, target_width. */
+enum { ENGINE_SIZES = 6, ENGINE_MAX_TOLD_SIZE = 16384 };
+extern const char *const engine_size_names[ENGINE_SIZES];
+
 #define ENGINE_MAX_SIZE 2048 /* pixels, width and height */
 #define ENGINE_MAX_STEPS 150
 #define ENGINE_MAX_COUNT 16
@@ -159,6 +164,9 @@ struct engine_job {
     int64_t ensd;   /* added to the seed for the noise of the steps */
     int clip_skip; /* the text encoder ends with its last layer but clip_skip - 1; 0 is 1 */
     int seamless; /* of ENGINE_SEAMLESS_X and _Y: the picture goes on at the other side; 0: it does not */
+    const char *prediction; /* "eps", "v"; NULL: as the file says */
+    int sizes
+        [ENGINE_SIZES]; /* -1: the picture's own, not cropped; SDXL alone reads them */
     struct engine_start start;
     struct engine_hires hires;
     const struct engine_pass *pass; /* NULL */

@@ -163,8 +163,7 @@ static void begin_at_picture(struct run *run, float *x, double sigma)
 static void apply(const struct run *run, const float *x, double sigma,
                   const float *prediction, float *ret)
 {
-    struct scaling scaling =
-        schedule_scaling(run->model->checkpoint->prediction, sigma);
+    struct scaling scaling = schedule_scaling(run->plan.prediction, sigma);
 
     for (size_t i = 0; i < run->latent_count; i++)
         ret[i] =
@@ -211,8 +210,7 @@ static int denoise(void *user, const float *x, double sigma,
 {
     struct run *run = user;
     const struct job_memory *m = &run->memory;
-    struct scaling scaling =
-        schedule_scaling(run->model->checkpoint->prediction, sigma);
+    struct scaling scaling = schedule_scaling(run->plan.prediction, sigma);
     float *prediction = run_at(run, m->prediction);
     size_t count = run->latent_count;
     const float *uncond = prediction + (size_t)run->plan.parts * count;

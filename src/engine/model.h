@@ -74,6 +74,7 @@ struct plan_of_job {
     enum scheduler scheduler;
     enum noise_kind rng;
     enum dialect dialect;
+    enum prediction prediction;
     struct sampler_options options;
     enum prompt_syntax syntax;
     double guidance; /* the scale, as the sampler wants it */

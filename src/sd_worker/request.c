@@ -114,6 +114,14 @@ static int take_seeds(const json_t *object, struct request *r, struct err *err)
     return 0;
 }
 
+static int take_sizes(struct request *r, const json_t *o, struct err *err)
+{
+    for (int i = 0; i < ENGINE_SIZES; i++)
+        if (take_int(o, engine_size_names[i], &r->sizes[i], err))
+            return -1;
+    return 0;
+}
+
 static int take_fields(struct request *r, const json_t *o, struct err *err)
 {
     if (take_string(o, "prompt", &r->prompt, err) ||
@@ -123,6 +131,7 @@ static int take_fields(struct request *r, const json_t *o, struct err *err)
         take_string(o, "rng", &r->rng, err) ||
         take_string(o, "dialect", &r->dialect, err) ||
         take_string(o, "seamless", &r->seamless, err) ||
+        take_string(o, "prediction", &r->prediction, err) || take_sizes(r, o, err) ||
         take_scale(o, "eta", &r->eta, err) ||
         take_scale(o, "s_churn", &r->s_churn, err) ||
         take_scale(o, "s_tmin", &r->s_tmin, err) ||
@@ -247,6 +256,7 @@ int request_parse(struct request *ret, enum request_kind kind, const char *json,
                             .r = -1,
                             .ensd = -1,
                             .hires = {.strength = -1},
+                            .sizes = {-1, -1, -1, -1, -1, -1},
                             .preview_ms = -1};
     if (!object)
         return err_set(err, ERR_INVALID, "the job is not JSON: line %d, column %d: %s",
@@ -289,6 +299,8 @@ static void sampling_job(const struct request *r, struct engine_job *job)
     if (r->ensd >= 0)
         job->ensd = r->ensd;
     job->clip_skip = (int)r->clip_skip;
+    job->prediction = r->prediction;
+    memcpy(job->sizes, r->sizes, sizeof(job->sizes));
 }
 
 void request_job(const struct request *r, const struct engine_model *model,
@@ -371,6 +383,7 @@ void request_release(struct request *r)
     free(r->sampler);
     free(r->scheduler);
     free(r->rng);
+    free(r->prediction);
     free(r->dialect);
     free(r->seamless);
     free(r->image);

@@ -10,10 +10,11 @@ struct request {
     char *negative_prompt; /* NULL: left out, as everything below that is < 0 or NULL */
     char *sampler;
     char *scheduler;
-    char *rng, *dialect, *seamless;
+    char *rng, *dialect, *seamless, *prediction;
     double eta, s_churn, s_tmin, s_tmax, s_noise, r;
     int64_t ensd, clip_skip;
     int width, height, steps, count;
+    int sizes[ENGINE_SIZES];
     double cfg_scale;
     int64_t seed;
     int64_t *seeds; /* [count]; NULL: none */

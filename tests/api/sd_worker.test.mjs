@@ -220,6 +220,7 @@ test('a wrong job is refused with its field, and nothing starts', async (t) => {
     [{ prompt: 'x', sampler: 'dpm_fast' }, 'sampler', /euler, euler_a, heun/], [{ prompt: 'x', clip_skip: 99 }, 'clip_skip', /clip_skip is 99, 1 to \d+ are possible/], [{ prompt: 'x', dialect: 'latin' }, 'dialect', /a1111 and comfy/],
     [{ prompt: 'x', eta: 'much' }, 'eta', /number/], [{ prompt: 'x', s_noise: 11 }, 's_noise', /0 to 10/],
     [{ prompt: 'x', scheduler: 'bong_tangent' }, 'scheduler', /normal, simple, karras/], [{ prompt: 'x', rng: 'dice' }, 'rng', /nv/],
+    [{ prompt: 'x', prediction: 'flow' }, 'prediction', /eps and v/], [{ prompt: 'x', crop_top: 99999 }, 'crop_top', /16384/],
   ];
   for (const [job, param, text] of cases) {
     const { status, body } = await worker.json('POST', '/internal/generate', job);

@@ -169,18 +169,31 @@ static int take_seamless(const json_t *body, const char **ret, struct err *err)
     return seamless ? unknown_word("seamless", "none, x, y, both", seamless, err) : 0;
 }
 
+static int take_sizes(const json_t *body, struct image_request *r, struct err *err)
+{
+    for (int i = 0; i < IMAGE_SIZES; i++)
+        if (body_whole(body, image_size_names[i], 0, 16384, &r->sizes[i], err))
+            return -1;
+    return 0;
+}
+
 static int take_sampling(const json_t *body, struct image_request *r, struct err *err)
 {
-    const char *dialect = NULL, *rng = NULL, *seamless = NULL;
+    const char *dialect = NULL, *rng = NULL, *seamless = NULL, *prediction = NULL;
     enum dialect known;
 
     if (body_text(body, "dialect", 0, &dialect, err) ||
-        body_text(body, "rng", 0, &rng, err) || take_seamless(body, &seamless, err))
+        body_text(body, "rng", 0, &rng, err) ||
+        body_text(body, "prediction", 0, &prediction, err) ||
+        take_seamless(body, &seamless, err) || take_sizes(body, r, err))
         return -1;
     if (dialect && dialect_parse(dialect, &known, NULL))
         return unknown_word("dialect", "a1111, comfy", dialect, err);
     if (rng && strcmp(rng, "nv") != 0 && strcmp(rng, "cpu") != 0)
         return unknown_word("rng", "nv, cpu", rng, err);
+    if (prediction && strcmp(prediction, "eps") != 0 && strcmp(prediction, "v") != 0)
+        return unknown_word("prediction", "eps, v", prediction, err);
+    r->prediction = prediction ? mem_strdup(prediction) : NULL;
     r->dialect = dialect ? mem_strdup(dialect_name(known)) : NULL;
     r->rng = rng ? mem_strdup(rng) : NULL;
     r->seamless = seamless ? mem_strdup(seamless) : NULL;

@@ -35,6 +35,7 @@ void image_request_release(struct image_request *r)
     free(r->scheduler);
     free(r->dialect);
     free(r->rng);
+    free(r->prediction);
     free(r->seamless);
     free(r->seeds);
     free(r->start.image);
@@ -64,6 +65,10 @@ static const struct {
     {"variation_strength", offsetof(struct image_request, variation_strength)},
 };
 
+const char *const image_size_names[IMAGE_SIZES] = {"original_height", "original_width",
+                                                   "crop_top",        "crop_left",
+                                                   "target_height",   "target_width"};
+
 void image_request_put_sampling(json_t *o, const struct image_request *r)
 {
     put_text(o, "sampler", r->sampler);
@@ -71,6 +76,10 @@ void image_request_put_sampling(json_t *o, const struct image_request *r)
     put_text(o, "dialect", r->dialect);
     put_text(o, "rng", r->rng);
     put_text(o, "seamless", r->seamless);
+    put_text(o, "prediction", r->prediction);
+    for (size_t i = 0; i < IMAGE_SIZES; i++)
+        if (r->sizes[i] >= 0)
+            json_object_set_new(o, image_size_names[i], json_integer(r->sizes[i]));
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         double value;
 
@@ -184,6 +193,9 @@ static void take_sampling(const json_t *o, struct image_request *r)
     r->dialect = take_text(o, "dialect");
     r->rng = take_text(o, "rng");
     r->seamless = take_text(o, "seamless");
+    r->prediction = take_text(o, "prediction");
+    for (size_t i = 0; i < IMAGE_SIZES; i++)
+        r->sizes[i] = take_number(o, image_size_names[i], -1);
     r->ensd = take_number(o, "ensd", -1);
     r->clip_skip = take_number(o, "clip_skip", -1);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {

@@ -63,6 +63,10 @@ struct image_hires {
     double strength; /* -1: the worker's */
 };
 
+/* "original_height", "original_width", "crop_top", "crop_left", "target_height", "target_width" */
+enum { IMAGE_SIZES = 6 };
+extern const char *const image_size_names[IMAGE_SIZES];
+
 /* What is to be drawn. Zero (or what the comment says) leaves the choice to the model. All text is UTF-8 and
  * owned by the struct. */
 struct image_request {
@@ -77,7 +81,9 @@ struct image_request {
     double eta, s_churn, s_tmin, s_tmax, s_noise, r; /* -1: the sampler's own */
     int64_t ensd;                                    /* -1: none */
     int64_t clip_skip;                               /* -1: none */
-    int width; /* pixels, a multiple of 8; 0: the model's */
+    char *prediction;                                /* "eps", "v"; NULL: the model's */
+    int64_t sizes[IMAGE_SIZES]; /* that SDXL is told; -1: the picture's own */
+    int width;                  /* pixels, a multiple of 8; 0: the model's */
     int height;
     int steps;        /* 0: the model's */
     int count;        /* pictures, at least 1 */
@@ -97,7 +103,7 @@ struct image_request {
         .count = 1, .cfg_scale = -1, .seed = -1, .variation_strength = -1,             \
         .variation_seed = -1, .eta = -1, .s_churn = -1, .s_tmin = -1, .s_tmax = -1,    \
         .s_noise = -1, .r = -1, .ensd = -1, .clip_skip = -1,                           \
-        .hires = {.strength = -1}, .start = {                                          \
+        .sizes = {-1, -1, -1, -1, -1, -1}, .hires = {.strength = -1}, .start = {       \
             .strength = -1,                                                            \
             .mask_blur = -1,                                                           \
             .padding = -1                                                              \

@@ -154,6 +154,9 @@ static void test_job_checks(void **state)
     REFUSED(r, 0, "r", "0.01 to 1");
     REFUSED(s_noise, -1, "s_noise", "0 to 10");
     REFUSED(rng, "gpu", "rng", "nv and cpu");
+    REFUSED(prediction, "flow", "prediction", "eps and v");
+    REFUSED(sizes[1], -2, "original_width", "-1 to 16384");
+    REFUSED(sizes[5], 16385, "target_width", "-1 to 16384");
 #undef REFUSED
     job = a_job();
     job.width = 40; /* a latent of 5: odd at every level */
@@ -344,6 +347,10 @@ static void test_every_field_counts(void **state)
     COUNTS(scheduler, "normal"); /* the default sampler's label no longer sets it */
     COUNTS(rng, "cpu");
     COUNTS(dialect, "comfy");
+    COUNTS(prediction, "v");
+    job = base; /* SDXL alone is told sizes */
+    job.sizes[0] = 1;
+    assert_int_equal(sum_of(&job), sum);
     base.sampler = "euler";
     sum = sum_of(&base);
     COUNTS(s_churn, 5);

@@ -311,6 +311,23 @@ static void test_silence(void **state)
     assert_int_equal(sum_of(&job), sum_of(&spaces));
 }
 
+/* Left out they are the picture's own, not cropped; each of them counts. */
+static void test_sizes(void **state)
+{
+    const int own[ENGINE_SIZES] = {32, 32, 0, 0, 32, 32};
+    struct engine_job job = a_job("a1111");
+    uint32_t usual = sum_of(&job);
+
+    (void)state;
+    memcpy(job.sizes, own, sizeof(own));
+    assert_int_equal(sum_of(&job), usual);
+    for (int i = 0; i < ENGINE_SIZES; i++) {
+        memcpy(job.sizes, own, sizeof(own));
+        job.sizes[i] = 700;
+        assert_int_not_equal(sum_of(&job), usual);
+    }
+}
+
 static void test_weights_and_lengths(void **state)
 {
     struct engine_job job = a_job("a1111");
@@ -352,6 +369,7 @@ int main(void)
         cmocka_unit_test(test_clip_skip),
         cmocka_unit_test_setup_teardown(test_changing_prompts, load_sdxl, unload),
         cmocka_unit_test_setup_teardown(test_silence, load_sdxl, unload),
+        cmocka_unit_test_setup_teardown(test_sizes, load_sdxl, unload),
         cmocka_unit_test_setup_teardown(test_weights_and_lengths, load_sdxl, unload),
         cmocka_unit_test_setup_teardown(test_memory, load_sdxl, unload),
     };
