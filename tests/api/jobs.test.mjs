@@ -58,12 +58,69 @@ test('its events: waiting with position, acquired, progress, pictures, and the e
   await server.logged(/\[Queue\] Initialized with max concurrent requests: 1/);
 });
 
+// Reads the events until enough(list) or the end, as somebody whose connection breaks then.
+async function follow(server, id, after, enough = () => false) {
+  const leave = new AbortController(), list = [];
+  const res = await server.get(`/v1/jobs/${id}/events`, { signal: leave.signal, headers: after ? { 'Last-Event-ID': after } : {} });
+  if (res.status !== 200) return { status: res.status, list };
+  for await (const e of sseEvents(res)) {
+    if (e.data) list.push(e);
+    if (enough(list)) break;
+  }
+  leave.abort();
+  return { status: res.status, list };
+}
+
+test('its events have ids; who comes back with the last one gets what it missed, and 204 after the end', async (t) => {
+  const server = await startServer(t, { sd: { step_ms: 20, default_steps: 20 } });
+  const { id } = (await add(server, { prompt: 'a', n: 2 })).json;
+  const whole = follow(server, id);
+  const { list: first } = await follow(server, id, null, (l) => l.filter((e) => e.event === 'progress').length > 5);
+  await until('a picture is there', async () => (await server.getJson(`/v1/jobs/${id}`)).json.pictures.length === 1);
+  const { list: rest } = await follow(server, id, first.at(-1).id);
+  const { list: all } = await whole;
+  const known = all.findIndex((e) => e.id === first.at(-1).id);
+  assert.ok(known > 0);
+  assert.deepEqual(rest.map((e) => [e.id, e.event, e.data]), all.slice(known + 1).map((e) => [e.id, e.event, e.data]));
+  assert.deepEqual(rest.filter((e) => e.event === 'picture').map((e) => JSON.parse(e.data).index), [0, 1]);
+  const numbers = rest.map((e) => Number(e.id.split('-').at(-1)));
+  numbers.forEach((n, i) => assert.equal(n, numbers[0] + i));
+  assert.equal(rest.at(-1).event, 'done');
+  assert.equal((await follow(server, id, rest.at(-1).id)).status, 204);
+  assert.deepEqual((await follow(server, id, rest.at(-2).id)).list.map((e) => [e.id, e.event]), [[rest.at(-1).id, 'done']]);
+});
+
+test('what cannot be followed is said, and the state as it is comes instead', async (t) => {
+  const server = await startServer(t, { sd: { step_ms: 10, default_steps: 150 } });
+  const { id } = (await add(server, { prompt: 'a', n: 3 })).json;
+  const { list: first } = await follow(server, id, null, (l) => l.some((e) => e.event === 'progress'));
+  assert.deepEqual((await follow(server, id, 'nobody-1-7', (l) => l.length === 3)).list.map((e) => e.event), ['gap', 'queue_status', 'progress']);
+  await until('two pictures are there', async () => (await server.getJson(`/v1/jobs/${id}`)).json.pictures.length === 2, 60000);
+  const late = (await follow(server, id, first[0].id, (l) => l.filter((e) => e.event === 'picture').length === 2)).list;
+  assert.deepEqual(late.map((e) => e.event), ['gap', 'queue_status', 'progress', 'picture', 'picture'], 'more has happened than is kept');
+  assert.ok(!late[0].id);
+  server.child.kill('SIGKILL');
+  await server.startAgain();
+  assert.equal((await follow(server, id, late.at(-1).id, (l) => l.length === 1)).list[0].event, 'gap');
+  server.plan('sd', { step_ms: 0, default_steps: 4 });
+  assert.equal((await ended(server, id)).state, 'done');
+  server.child.kill('SIGKILL');
+  await server.startAgain();
+  const over = (await follow(server, id, late.at(-1).id)).list;
+  assert.deepEqual(over.map((e) => e.event), ['gap', 'done']);
+  assert.equal((await follow(server, id, over.at(-1).id)).status, 204);
+  assert.equal((await follow(server, 'job-0', 'end')).status, 204);
+});
+
 test('previews of a job go to who asked for them before it began', async (t) => {
   const server = await startServer(t, { sd: { step_ms: 30, default_steps: 10 } });
   await add(server, { prompt: 'a' });
   const { id } = (await add(server, { prompt: 'b', steps: 3 })).json;
   const seen = [];
-  for await (const e of sseEvents(await server.get(`/v1/jobs/${id}/events?previews=true`))) if (e.event === 'preview') seen.push(JSON.parse(e.data));
+  for await (const e of sseEvents(await server.get(`/v1/jobs/${id}/events?previews=true`))) if (e.event === 'preview') {
+    seen.push(JSON.parse(e.data));
+    assert.equal(e.id, undefined, 'none is told twice');
+  }
   assert.deepEqual(seen.map((p) => [p.image, p.step, p.steps, p.width]), [[0, 1, 3, 16], [0, 2, 3, 16], [0, 3, 3, 16]]);
   assert.equal(Buffer.from(seen[0].b64_json, 'base64').readUInt32BE(16), 16, 'the width in a PNG');
 });

@@ -30,6 +30,7 @@ struct api *api_new(struct server *server)
     if (config->public_dir && *config->public_dir)
         api->page = http_static_new(server->loop, config->public_dir);
     api->watch = watch_new(api);
+    api->job_feeds = job_feeds_new(api);
     return api;
 }
 
@@ -37,6 +38,7 @@ void api_free(struct api *api)
 {
     if (!api)
         return;
+    job_feeds_free(api->job_feeds);
     watch_free(api->watch);
     text_gate_free(api->gate);
     catalog_free(api->catalog);

@@ -11,6 +11,7 @@
 #include "server/server.h"
 #include "server/supervisor/supervisor.h"
 
+struct job_feeds;
 struct text_gate;
 struct watch;
 
@@ -18,9 +19,10 @@ struct api {
     struct server *server;
     struct catalog *catalog;
     struct text_gate *gate;
-    struct http_static *page; /* NULL: there is none */
-    struct watch *watch;      /* tells /v1/events what the parts say */
-    json_t *processor;        /* what cannot change, read once */
+    struct http_static *page;    /* NULL: there is none */
+    struct watch *watch;         /* tells /v1/events what the parts say */
+    struct job_feeds *job_feeds; /* the events of jobs that are followed */
+    json_t *processor;           /* what cannot change, read once */
 };
 
 /* arg: what stood at the pattern's {...} or *, decoded; "" when it has none. */
@@ -47,7 +49,7 @@ handler_fn text_chat, text_completions, text_tokenize, text_detokenize, text_emb
 /* images.c */
 handler_fn images_generate, images_edit, images_upscale, jobs_add;
 /* jobs.c */
-handler_fn jobs_list, jobs_show, jobs_cancel, jobs_follow, queue_show;
+handler_fn jobs_list, jobs_show, jobs_cancel, queue_show;
 json_t *queue_json(struct api *api);
 struct job_progress;
 void jobs_respond_accepted(struct api *api, struct http_exchange *x,
@@ -55,6 +57,13 @@ void jobs_respond_accepted(struct api *api, struct http_exchange *x,
 /* The job as it is on disk, now or a moment later. */
 void jobs_respond_one(struct api *api, struct http_exchange *x, const char *id,
                       int status);
+void jobs_respond_unknown(struct http_exchange *x, const char *id);
+/* a row of the database as docs/openapi.yaml calls it a Job */
+json_t *jobs_row_json(struct api *api, const json_t *row);
+/* job_events.c */
+handler_fn jobs_follow;
+struct job_feeds *job_feeds_new(struct api *api);
+void job_feeds_free(struct job_feeds *all);
 /* memory.c */
 handler_fn memory_show, memory_plan, memory_leave;
 json_t *move_json(struct api *api, const struct supervisor_move *m);

@@ -1,16 +1,8 @@
 /* Jobs as clients see them: what was accepted, where it is, what came out. A job that runs is shown from the queue's memory
  * where that knows more (position, step, time left), everything else from the database, so that an answer is the same
  * after a restart.
- *
- * GET /v1/jobs/{id}/events begins with the state as it is and ends after the last event of the job. The events:
- *
- *   queue_status  {status: waiting|acquired, message, run_id, wait_time_ms, position, eta_ms}    (the predecessors' fields)
- *   progress      {state, label, image, images, step, steps, eta_ms, time_ms}
- *   picture       {index, file, url, seed, width, height}
- *   done | failed | cancelled                                                     the job
- */
+ * GET /v1/jobs/{id}/events is in job_events.c. */
 #include "server/store/jobs.h"
-#include "base/base64.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "server/api/body.h"
@@ -45,7 +37,7 @@ static void add_urls(json_t *job, const char *id)
 }
 
 /* The database's row, made what docs/openapi.yaml calls a Job; with the queue's newer knowledge where it runs. */
-static json_t *job_json(struct api *api, const json_t *row)
+json_t *jobs_row_json(struct api *api, const json_t *row)
 {
     const char *id = json_string_value(json_object_get(row, "id"));
     struct job *live = job_queue_find(api->server->queue, id);
@@ -100,7 +92,7 @@ void jobs_respond_accepted(struct api *api, struct http_exchange *x,
     free(self);
 }
 
-static void respond_unknown(struct http_exchange *x, const char *id)
+void jobs_respond_unknown(struct http_exchange *x, const char *id)
 {
     http_respond_error(x, ERR_NOT_FOUND, NULL,
                        "there is no job '%.60s': it is forgotten, or never was", id);
@@ -117,9 +109,9 @@ static void on_one(void *user, const struct err *err, json_t *row)
     if (x && err)
         http_respond_err(x, err);
     else if (x && !json_is_object(row))
-        respond_unknown(x, id);
+        jobs_respond_unknown(x, id);
     else if (x)
-        http_respond_json(x, status, job_json(api, row));
+        http_respond_json(x, status, jobs_row_json(api, row));
     free(id);
 }
 
@@ -151,7 +143,7 @@ static void on_list(void *user, const struct err *err, json_t *rows)
     } else if (x) {
         json_array_foreach(rows, i, row)
         {
-            json_array_append_new(data, job_json(api, row));
+            json_array_append_new(data, jobs_row_json(api, row));
         }
         http_respond_json(x, 200,
                           json_pack("{s:s, s:O}", "object", "list", "data", data));
@@ -203,7 +195,7 @@ static void on_not_running(void *user, const struct err *err, json_t *row)
     if (x && err)
         http_respond_err(x, err);
     else if (x && !json_is_object(row))
-        respond_unknown(x, id);
+        jobs_respond_unknown(x, id);
     else if (x)
         http_respond_error(x, ERR_CONFLICT, NULL, "%s has ended already: %s", id,
                            json_string_value(json_object_get(row, "state")));
@@ -223,164 +215,6 @@ void jobs_cancel(struct api *api, struct http_exchange *x, const char *arg)
         later_note(l, 0, arg);
         job_store_get(api->server->db, arg, NULL, on_not_running, l);
     }
-}
-
-/* ---- events of one job ---- */
-
-struct follower {
-    struct api *api;
-    struct http_exchange *x;
-    struct job_watch *watch; /* NULL: it has ended */
-    char *id;
-    bool is_acquired; /* that was told */
-};
-
-static void follower_free(struct follower *f)
-{
-    free(f->id);
-    free(f);
-}
-
-static void tell(struct follower *f, const char *name, json_t *data)
-{
-    http_sse_json(f->x, name, data);
-}
-
-static void tell_queue(struct follower *f, const struct job_progress *now, bool waits)
-{
-    char message[80] = "It is being worked on";
-
-    if (waits)
-        snprintf(message, sizeof(message),
-                 "Waiting for its turn, %d before it (%llu s)", now->position,
-                 (unsigned long long)now->wait_ms / 1000);
-    tell(f, "queue_status",
-         json_pack("{s:s, s:s, s:s, s:I, s:i, s:o}", "status",
-                   waits ? "waiting" : "acquired", "message", message, "run_id",
-                   now->id, "wait_time_ms", (json_int_t)now->wait_ms, "position",
-                   now->position, "eta_ms",
-                   waits ? number_or_null(now->eta_ms) : json_integer(0)));
-}
-
-static void on_follow_change(void *user, const struct job_progress *now)
-{
-    struct follower *f = user;
-
-    if (now->step == JOB_WAITING) {
-        if (now->position > 0)
-            tell_queue(f, now, true);
-        return;
-    }
-    if (!f->is_acquired && now->step < JOB_DONE)
-        tell_queue(f, now, false);
-    f->is_acquired = true;
-    tell(f, "progress",
-         json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:o, s:I}", "state",
-                   job_step_word(now->step), "label", job_step_label(now->step),
-                   "image", now->image, "images", now->images, "step", now->sample_step,
-                   "steps", now->sample_steps, "eta_ms", number_or_null(now->eta_ms),
-                   "time_ms", (json_int_t)now->time_ms));
-}
-
-static void on_follow_picture(void *user, const struct job_picture *p)
-{
-    struct follower *f = user;
-    char *url = p->file ? mem_printf("/outputs/%s", p->file) : NULL;
-
-    tell(f, "picture",
-         json_pack("{s:i, s:s?, s:s?, s:I, s:i, s:i, s:O*}", "index", p->index, "file",
-                   p->file, "url", url, "seed", (json_int_t)p->seed, "width", p->width,
-                   "height", p->height, "loras", p->loras));
-    free(url);
-}
-
-static void on_follow_preview(void *user, const struct job_preview *p)
-{
-    struct follower *f = user;
-    struct buf text = {0};
-
-    base64_append(&text, p->png, p->size);
-    tell(f, "preview",
-         json_pack("{s:i, s:i, s:i, s:i, s:i, s:s%}", "image", p->image, "step",
-                   p->step, "steps", p->steps, "width", p->width, "height", p->height,
-                   "b64_json", buf_str(&text), text.len));
-    buf_release(&text);
-}
-
-static void on_follow_gone(struct http_exchange *x, void *user,
-                           enum http_outcome outcome)
-{
-    struct follower *f = user;
-
-    (void)x;
-    (void)outcome;
-    if (f->watch) {
-        job_leave(f->watch);
-        follower_free(f);
-    } else {
-        f->x = NULL; /* the database's answer frees */
-    }
-}
-
-/* The last event: the job as it is on disk. */
-static void on_follow_row(void *user, const struct err *err, json_t *row)
-{
-    struct follower *f = user;
-    struct http_exchange *x = f->x;
-
-    if (x) {
-        http_set_user(x, NULL, NULL);
-        if (err && http_started(x))
-            http_respond_err(x, err);
-        else if (err)
-            http_respond_err(x, err);
-        else if (!json_is_object(row) && !http_started(x))
-            respond_unknown(x, f->id);
-        else {
-            if (!http_sse_started(x))
-                http_sse_start(x);
-            if (json_is_object(row))
-                http_sse_json(x, json_string_value(json_object_get(row, "state")),
-                              job_json(f->api, row));
-            http_end(x);
-        }
-    }
-    follower_free(f);
-}
-
-static void on_follow_end(void *user, const struct err *err)
-{
-    struct follower *f = user;
-
-    (void)err; /* it is in the row */
-    f->watch = NULL;
-    job_store_get(f->api->server->db, f->id, NULL, on_follow_row, f);
-}
-
-void jobs_follow(struct api *api, struct http_exchange *x, const char *arg)
-{
-    struct job_handlers on = {.on_change = on_follow_change,
-                              .on_picture = on_follow_picture,
-                              .on_end = on_follow_end};
-    const char *previews = http_query_get(x, "previews");
-    struct job *job = job_queue_find(api->server->queue, arg);
-    struct follower *f = mem_zalloc(sizeof(*f));
-    struct job_progress now;
-
-    if (previews && !strcmp(previews, "true"))
-        on.on_preview = on_follow_preview;
-    f->api = api;
-    f->x = x;
-    f->id = mem_strdup(arg);
-    http_set_user(x, f, on_follow_gone);
-    if (!job) {
-        job_store_get(api->server->db, arg, NULL, on_follow_row, f);
-        return;
-    }
-    http_sse_start(x);
-    job_progress_get(job, &now);
-    on_follow_change(f, &now);
-    f->watch = job_watch(job, &on, f);
 }
 
 /* ---- everything that waits, of both kinds ---- */

@@ -266,6 +266,11 @@ struct job *job_watched(const struct job_watch *watch)
     return watch->job;
 }
 
+bool job_is_kept(const struct job *job)
+{
+    return job->kept;
+}
+
 static void watch_remove(struct job_watch *watch)
 {
     struct job_watch **at = &watch->job->watches;

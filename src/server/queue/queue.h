@@ -105,6 +105,7 @@ int64_t job_queue_wait_ms(const struct job_queue *q);
 typedef void job_each_fn(void *user, const struct job_progress *now);
 void job_queue_each(const struct job_queue *q, job_each_fn *each, void *user);
 const char *job_id(const struct job *job);
+bool job_is_kept(const struct job *job); /* it goes on when nobody watches it */
 void job_progress_get(const struct job *job, struct job_progress *ret);
 void job_cancel(struct job *job);
 
