@@ -1,10 +1,11 @@
 // The two commands of the first screen, at the same moment, with the real engines.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import { decodePng } from '../support/decode_png.mjs';
+import { writeTinyUpscaler } from '../support/tiny_painter.mjs';
 import { bin, startReal } from './real.mjs';
 
 function mysti(server, args) {
@@ -47,4 +48,24 @@ test('mysti status, and a picture after unload and load', async (t) => {
   assert.equal((await mysti(server, ['load', id])).code, 0);
   const drawn = await mysti(server, ['draw', 'a green square', '--steps', '2', '-o', join(server.home, 'square.png')]);
   assert.equal(drawn.code, 0, drawn.err);
+});
+
+test('a picture drawn with hires fix, and made larger by a network when no model is loaded', async (t) => {
+  const server = await startReal(t);
+  const at = (name) => join(server.home, name);
+  const size = (name) => (({ width, height }) => [width, height])(decodePng(readFileSync(at(name))));
+  mkdirSync(at('models/upscalers'), { recursive: true });
+  writeTinyUpscaler(at('models/upscalers/tiny-x4.safetensors'));
+  const drawn = await mysti(server, ['draw', 'a red circle', '-o', at('hires.png'), '--seed', '3', '--steps', '4', '--hires', '1.5']);
+  assert.equal(drawn.code, 0, drawn.err);
+  assert.deepEqual(size('hires.png'), [192, 192]);
+  assert.match(readFileSync(at('hires.png'), 'latin1'), /Size: 128x128.*Hires upscale: 1.5, Hires upscaler: Latent/);
+  assert.equal((await mysti(server, ['unload', 'sd'])).code, 0);
+  const larger = await mysti(server, ['upscale', at('hires.png'), at('large.png'), '-u', 'tiny-x4', '--progress']);
+  assert.equal(larger.code, 0, larger.err);
+  assert.match(larger.err, /1\/1 upscaling/);
+  assert.deepEqual(size('large.png'), [768, 768]);
+  assert.match(readFileSync(at('large.png'), 'latin1'), /Postprocess upscale by: 4, Postprocess upscaler: tiny-x4/);
+  assert.equal((await mysti(server, ['upscale', at('large.png'), at('same.png'), '-f', '1'])).code, 0);
+  assert.deepEqual(size('same.png'), [768, 768]);
 });
