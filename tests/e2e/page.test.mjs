@@ -61,6 +61,23 @@ test('the page: load, wand, draw, cancel', async (t) => {
     await page.screenshot({ path: `${shots}/drawn.png` });
   });
 
+  await t.test('a LoRA is chosen from a list, survives the wand, and the picture is another one', async () => {
+    const plain = await see('picture').getAttribute('src');
+    await see('prompt').fill('a red circle on a blue background');
+    await see('lora').click();
+    await page.getByRole('option', { name: 'starter-ink' }).click();
+    assert.equal(await see('prompt').inputValue(), 'a red circle on a blue background <lora:starter-ink:1>');
+    await see('lora').getByText('Add a LoRA').waitFor();
+    await see('draw').click();
+    await until('another picture', async () => (await see('recent').locator('img').count()) === 2);
+    assert.notEqual(await see('picture').getAttribute('src'), plain);
+    await page.screenshot({ path: `${shots}/lora.png` });
+    await see('wand').click();
+    await until('the wand has finished', async () => (await see('undo').count()) === 1, 30000);
+    assert.match(await see('prompt').inputValue(), /circle.* <lora:starter-ink:1>$/s);
+    await see('undo').click();
+  });
+
   await t.test('a long picture shows how it becomes; Cancel stops it at once', async () => {
     await page.getByRole('button', { name: 'More control' }).click();
     await page.getByLabel('Steps').fill('150');
@@ -74,7 +91,7 @@ test('the page: load, wand, draw, cancel', async (t) => {
     await see('cancel').click();
     await see('draw').waitFor();
     await until('the picture worker is idle again', async () => (await server.worker('sd')).state === 'ready');
-    assert.equal(await see('recent').locator('img').count(), 1);
+    assert.equal(await see('recent').locator('img').count(), 2);
     await page.screenshot({ path: `${shots}/cancelled.png` });
   });
 

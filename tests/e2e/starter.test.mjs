@@ -53,3 +53,30 @@ test('the negative prompt and the guidance scale work', async (t) => {
   assert.ok(difference(plain, await draw({ cfg_scale: 1 })) > 1, 'the guidance scale changed nothing');
   assert.equal(difference(plain, await draw({})), 0);
 });
+
+test('the ink LoRA draws outlines on pale colours, and is gone without a trace', async (t) => {
+  const server = await startReal(t, { ready: ['sd'] });
+  const prompts = read('training/painter/heldout.json')
+    .filter((p) => p.count === 1 && p.size === 'large' && p.style === 'flat' && ![p.color, p.background].includes('black')).slice(0, 8);
+  const draw = async (prompt, seed) => {
+    const res = await server.post('/v1/images/generations', { prompt, seed });
+    const { data: [picture] } = await res.json();
+    return { loras: picture.loras, ...decodePng(Buffer.from(picture.b64_json, 'base64')) };
+  };
+  const share = (rgb, holds) => {
+    let count = 0;
+    for (let i = 0; i < rgb.length; i += 3) count += holds(rgb[i], rgb[i + 1], rgb[i + 2]);
+    return count / (rgb.length / 3);
+  };
+  const dark = ({ rgb }) => share(rgb, (r, g, b) => Math.max(r, g, b) < 130);
+  const strong = ({ rgb }) => share(rgb, (r, g, b) => Math.max(r, g, b) - Math.min(r, g, b) > 150);
+  for (const { prompt, seed } of prompts) {
+    const plain = await draw(prompt, seed);
+    const inked = await draw(`${prompt} <lora:starter-ink:1>`, seed);
+    assert.deepEqual(inked.loras, [{ name: 'starter-ink', text: 1, unet: 1, matched: 276, unmatched: 0 }]);
+    assert.ok(dark(inked) > dark(plain) + 0.01, `${prompt}: dark ${dark(plain)} -> ${dark(inked)}`);
+    assert.ok(strong(inked) < strong(plain) / 2, `${prompt}: strong colours ${strong(plain)} -> ${strong(inked)}`);
+    assert.deepEqual(Buffer.from((await draw(prompt, seed)).rgb), Buffer.from(plain.rgb));
+  }
+  assert.equal(prompts.length, 8);
+});

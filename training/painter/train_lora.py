@@ -1,6 +1,6 @@
 """Trains the starter LoRA, a drawing style: pen and ink with a pale wash. Writes FILE as kohya's scripts would.
 
-    train_lora.py FILE [STEPS]       default 1,500 steps of 32 pictures; resumes from out/lora.pt
+    train_lora.py FILE [STEPS]       default 4,000 steps of 32 pictures; resumes from out/lora.pt
     train_lora.py --look OUT.png     pictures it is trained on
 
 The painter itself is the finished file in models/starter; nothing of its own training is needed. Only flat pictures
@@ -193,4 +193,4 @@ if __name__ == "__main__":
         look(sys.argv[2])
     else:
         SAVED.parent.mkdir(exist_ok=True)
-        train(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1500)
+        train(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 4000)
