@@ -84,7 +84,7 @@ static struct graph *step_graph(const struct checkpoint *c,
 {
     struct graph *g = picture_graph("step", size);
     struct build b = {g, c->file, used};
-    struct unet_size unet_size = {.batch = size->batch,
+    struct unet_size unet_size = {.batch = size->apart ? 1 : size->batch,
                                   .high = size->height / c->vae.scale,
                                   .wide = size->width / c->vae.scale,
                                   .tokens = size->chunks * TOKENIZER_CONTEXT};
@@ -93,9 +93,23 @@ static struct graph *step_graph(const struct checkpoint *c,
     return g;
 }
 
-static struct graph *decode_graph(const struct checkpoint *c,
-                                  const struct picture_size *size, bool *used)
+struct picture_size checkpoint_tile_size(const struct checkpoint *c,
+                                         const struct picture_size *size)
 {
+    struct picture_size tile = *size;
+    int side = size->tile * c->vae.scale;
+
+    if (side && tile.width > side)
+        tile.width = side;
+    if (side && tile.height > side)
+        tile.height = side;
+    return tile;
+}
+
+static struct graph *decode_graph(const struct checkpoint *c,
+                                  const struct picture_size *whole, bool *used)
+{
+    struct picture_size tile = checkpoint_tile_size(c, whole), *size = &tile;
     struct graph *g = picture_graph("decode", size);
     struct build b = {g, c->file, used};
 
@@ -105,8 +119,9 @@ static struct graph *decode_graph(const struct checkpoint *c,
 }
 
 static struct graph *start_graph(const struct checkpoint *c,
-                                 const struct picture_size *size, bool *used)
+                                 const struct picture_size *whole, bool *used)
 {
+    struct picture_size tile = checkpoint_tile_size(c, whole), *size = &tile;
     struct graph *g = picture_graph("start", size);
     struct build b = {g, c->file, used};
 

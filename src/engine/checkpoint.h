@@ -49,9 +49,15 @@ struct picture_size {
     int chunks;   /* of each prompt, at least 1 */
     int vectors;  /* rows behind the text encoders' token tables, see inversions.h */
     int seamless; /* ENGINE_SEAMLESS_... */
+    int apart;    /* 1: the U-Net has the rows of the batch one after the other */
+    int tile;     /* latent pixels of a tile of the VAE; 0: it has the picture whole */
     int skipped; /* layers at the text encoders' ends that are left out, where it is more
                     than the family's own */
 };
+
+/* What the VAE has at once. */
+struct picture_size checkpoint_tile_size(const struct checkpoint *c,
+                                         const struct picture_size *size);
 
 /* "ids" [batch chunks, positions] i32, per text encoder; then, if there are vectors, "rows"
  * [vectors, width] f32, per text encoder -> "hidden" [batch chunks,

@@ -163,6 +163,9 @@ struct engine_job {
     double r;       /* dpmpp_sde: where the second look is, above 0 to 1 */
     int64_t ensd;   /* added to the seed for the noise of the steps */
     int clip_skip; /* the text encoder ends with its last layer but clip_skip - 1; 0 is 1 */
+    uint64_t
+        budget_bytes; /* what it may take beyond what is resident; it is then drawn in the first way that keeps
+                              to it, see engine_estimate; 0: no limit */
     int seamless; /* of ENGINE_SEAMLESS_X and _Y: the picture goes on at the other side; 0: it does not */
     const char *prediction; /* "eps", "v"; NULL: as the file says */
     int sizes
@@ -187,6 +190,9 @@ struct engine_estimate {
     uint64_t resident_bytes; /* packed weights, now */
     uint64_t peak_bytes;     /* resident, what this job still packs, and everything it
                                 allocates while it runs */
+    const char *
+        way; /* that keeps to the budget: "whole", "apart", "released": the same picture, but for rounding;
+                        "tiles", "small_tiles": nearly the same. Static. */
 };
 
 int engine_estimate(struct engine_model *model, const struct engine_job *job,

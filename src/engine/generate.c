@@ -1,6 +1,7 @@
 /* generate: one job from prompt to PNG.
  *
  * loras.c: the LoRAs that the prompts ask for, laid over the weights.
+ * memory.c: in which way, when memory is short. pixels.c: through the VAE, whole or in tiles.
  * encode.c: what the prompts say, through the text encoder, and the U-Net's keys and values. Then per picture: noise,
  * the sampler's walk along the sigmas (each step one U-Net run over the batch of the prompt's parts and the negative
  * prompt), decode, PNG.
@@ -24,6 +25,7 @@
 #include "engine/loras.h"
 #include "engine/run.h"
 #include "engine/start.h"
+#include "engine/text/tokenizer.h"
 
 #include <math.h>
 #include <string.h>
@@ -78,7 +80,7 @@ static int encode_pixels(struct run *run, float *pixels, float *ret, size_t pitc
     size_t channels = (size_t)c->vae.latent_channels;
     float *moments = run_at(run, run->memory.moments);
 
-    if (run_stage(run, STAGE_START, (void *[]){pixels}, (void *[]){moments}, err))
+    if (run_to_moments(run, pixels, moments, err))
         return -1;
     for (size_t i = 0; i < run->latent_count; i++) {
         size_t pixel = i / channels, channel = i % channels;
@@ -204,6 +206,42 @@ static void fill_latents(struct run *run, const float *x, double scale)
     }
 }
 
+/* The U-Net on the rows from `row` on: one, or all. */
+static int predict(struct run *run, size_t row, float *ret, struct err *err)
+{
+    const struct checkpoint *c = run->model->checkpoint;
+    const struct job_memory *m = &run->memory;
+    size_t tokens = (size_t)run->plan.size.chunks * TOKENIZER_CONTEXT;
+    size_t act = run->model->engine->backend->act_bytes;
+    void **inputs = mem_alloc((size_t)(m->context_count + 3) * sizeof(*inputs));
+    int result;
+
+    inputs[0] = run_at(run, m->latents); /* all rows are alike */
+    inputs[1] = run_at(run, m->t);
+    for (int i = 0; i < m->context_count; i++)
+        inputs[2 + i] =
+            run_at(run, m->contexts[i] + row * tokens * act *
+                                             (size_t)unet_context_channels(c->unet, i));
+    inputs[2 + m->context_count] = run_at(
+        run, m->label + row * sizeof(float) * (size_t)unet_label_channels(c->unet));
+    result = run_stage(run, STAGE_STEP, inputs, (void *[]){ret}, err);
+    free(inputs);
+    return result;
+}
+
+static int predict_apart(struct run *run, float *prediction, struct err *err)
+{
+    size_t count = run->latent_count;
+    float *one = run_at(run, run->memory.row);
+
+    for (size_t row = 0; row < (size_t)run->plan.size.batch; row++) {
+        if (predict(run, row, one, err))
+            return -1;
+        memcpy(prediction + row * count, one, count * sizeof(*one));
+    }
+    return 0;
+}
+
 /* x [H, W, C] at noise level sigma -> denoised */
 static int denoise(void *user, const float *x, double sigma,
                    const struct sampler_denoised *ret, struct err *err)
@@ -214,8 +252,6 @@ static int denoise(void *user, const float *x, double sigma,
     float *prediction = run_at(run, m->prediction);
     size_t count = run->latent_count;
     const float *uncond = prediction + (size_t)run->plan.parts * count;
-    void **inputs;
-    int result;
 
     if (run_say(run, run->call++, err))
         return -1;
@@ -224,15 +260,8 @@ static int denoise(void *user, const float *x, double sigma,
         (float)(run->plan.dialect == DIALECT_COMFY
                     ? schedule_nearest_t(&run->schedule, sigma)
                     : schedule_t(&run->schedule, sigma));
-    inputs = mem_alloc((size_t)(m->context_count + 3) * sizeof(*inputs));
-    inputs[0] = run_at(run, m->latents);
-    inputs[1] = run_at(run, m->t);
-    for (int i = 0; i < m->context_count; i++)
-        inputs[2 + i] = run_at(run, m->contexts[i]);
-    inputs[2 + m->context_count] = run_at(run, m->label);
-    result = run_stage(run, STAGE_STEP, inputs, (void *[]){prediction}, err);
-    free(inputs);
-    if (result)
+    if (run->plan.size.apart ? predict_apart(run, prediction, err)
+                             : predict(run, 0, prediction, err))
         return -1;
     if (ret->uncond)
         apply(run, x, sigma, uncond, ret->uncond);
@@ -401,7 +430,7 @@ static int decode(struct run *run, struct err *err)
     tell_phase(run, ENGINE_PHASE_DECODE);
     for (size_t i = 0; i < run->latent_count; i++)
         x[i] = (float)((double)x[i] / run->model->checkpoint->family->latent_scale);
-    if (run_stage(run, STAGE_DECODE, (void *[]){x}, (void *[]){picture}, err))
+    if (run_to_pixels(run, x, picture, err))
         return -1;
     if (to_bytes(picture, run_at(run, run->memory.rgb),
                  (size_t)size->width * (size_t)size->height * 3))
@@ -550,7 +579,12 @@ static int draw_images(struct run *run, struct err *err)
     int64_t variation =
         job->variation_seed >= 0 ? job->variation_seed : run_draw_seed();
 
-    if (run_encode(run, err) || encode_start(run, err))
+    if (run_encode(run, err))
+        return -1;
+    if (run->plan.releases)
+        run->model->engine->backend->ops->unload(
+            run->model->stages->programs[STAGE_ENCODE]);
+    if (encode_start(run, err))
         return -1;
     for (run->image = 0; run->image < job->count; run->image++) {
         bool varies = job->variation_strength > 0;
@@ -565,12 +599,18 @@ static int draw_images(struct run *run, struct err *err)
     return 0;
 }
 
-static int take_loras(struct run *run, struct err *err)
+/* Everything that the job needs of the model: its stages, its weights. */
+static int take_model(struct run *run, struct err *err)
 {
     struct loras *loras;
+    uint64_t growth;
 
     if (loras_open(&loras, run->model, run->job, err))
         return -1;
+    if (model_fit(run->model, run->job, &run->plan, loras, &growth, err)) {
+        loras_close(loras);
+        return -1;
+    }
     loras_tell(loras, run->events);
     tell_phase(run, ENGINE_PHASE_ENCODE);
     return model_lay(run->model, loras, run->events, err);
@@ -608,8 +648,7 @@ int engine_generate(struct engine_model *model, const struct engine_job *job,
     run->model = model;
     run->job = job;
     run->events = events ? events : &nothing;
-    if (job_understand(model, job, &run->plan, err) ||
-        model_compile(model, &run->plan.size, err) || take_loras(run, err))
+    if (job_understand(model, job, &run->plan, err) || take_model(run, err))
         goto out;
     job_memory_lay_out(&run->memory, model, &run->plan);
     run->latent_count = (size_t)(job->width / model->checkpoint->vae.scale) *

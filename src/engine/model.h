@@ -79,10 +79,12 @@ struct plan_of_job {
     enum prompt_syntax syntax;
     double guidance; /* the scale, as the sampler wants it */
     int parts; /* of the prompt: the first rows of the batch; then the negative one */
-    int kept_texts; /* different ones that the prompts say; 0: they never change */
-    int levels;     /* steps of the whole schedule */
-    int walked;     /* of them the last so many are walked */
-    bool begins;    /* with a latent: a picture's, or the first pass's */
+    int kept_texts;  /* different ones that the prompts say; 0: they never change */
+    int levels;      /* steps of the whole schedule */
+    int walked;      /* of them the last so many are walked */
+    bool begins;     /* with a latent: a picture's, or the first pass's */
+    bool releases;   /* the text encoder leaves memory once the prompts are read */
+    const char *way; /* see memory.c; static */
 };
 
 int job_understand(const struct engine_model *model, const struct engine_job *job,
@@ -111,16 +113,27 @@ struct job_memory {
         latents; /* [batch, H, W, C] f32: what the U-Net reads; C is 9 for inpainting */
     size_t shown;      /* [H, W, 1 + C] f32: the mask and the latent that it is shown */
     size_t prediction; /* [batch, H, W, C] f32 */
+    size_t row;        /* [H, W, C] f32: one of prediction, where rows are apart */
     size_t x;          /* [H, W, C] f32 */
     size_t t;          /* [1] f32 */
     size_t picture;    /* [height, width, 3] f32 */
     size_t rgb;        /* [height, width, 3] bytes */
     size_t first;      /* [H, W, C] f32: the picture to start from, as a latent */
     size_t moments;    /* [H, W, 2C] f32: what the encoder says */
+    size_t tile_in, tile_out; /* of the VAE, where it works in tiles */
+    size_t strip;             /* a row of tiles, put together */
     size_t total;
     size_t beside; /* what the sampler and the PNG encoder allocate for themselves, at
                       most */
 };
+
+struct loras;
+
+/* Chooses the first way to draw that keeps to the job's budget, and compiles for it. ret_growth: bytes beyond what is
+ * resident. ERR_NO_MEMORY: none does. */
+int model_fit(struct engine_model *model, const struct engine_job *job,
+              struct plan_of_job *plan, const struct loras *loras, uint64_t *ret_growth,
+              struct err *err) MUST_CHECK;
 
 void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model *model,
                         const struct plan_of_job *plan);

@@ -148,6 +148,7 @@ static int take_fields(struct request *r, const json_t *o, struct err *err)
         take_seeds(o, r, err) ||
         take_integer(o, "variation_seed", -1, INT64_MAX, &r->variation_seed, err) ||
         take_scale(o, "variation_strength", &r->variation_strength, err) ||
+        take_integer(o, "budget_bytes", 0, INT64_MAX, &r->budget_bytes, err) ||
         take_integer(o, "preview_ms", -1, INT_MAX, &r->preview_ms, err))
         return -1;
     return 0;
@@ -257,6 +258,7 @@ int request_parse(struct request *ret, enum request_kind kind, const char *json,
                             .ensd = -1,
                             .hires = {.strength = -1},
                             .sizes = {-1, -1, -1, -1, -1, -1},
+                            .budget_bytes = -1,
                             .preview_ms = -1};
     if (!object)
         return err_set(err, ERR_INVALID, "the job is not JSON: line %d, column %d: %s",
@@ -312,6 +314,7 @@ void request_job(const struct request *r, const struct engine_model *model,
     job.prompt = r->prompt ? r->prompt : "";
     job.seed = r->seed;
     job.seeds = r->seeds;
+    job.budget_bytes = r->budget_bytes > 0 ? (uint64_t)r->budget_bytes : 0;
     job.variation_seed = r->variation_seed;
     take_over(&job.variation_strength, r->variation_strength);
     if (r->negative_prompt)

@@ -30,7 +30,8 @@ struct request {
     double factor;
     struct engine_hires hires; /* .upscaler is the request's; strength -1: left out */
     char *hires_upscaler;
-    int64_t preview_ms; /* at most one preview in so long a time; -1: none */
+    int64_t budget_bytes; /* -1: none */
+    int64_t preview_ms;   /* at most one preview in so long a time; -1: none */
 };
 
 /* The body of /internal/generate and /internal/estimate; the prompt is optional for an estimate. Fails with

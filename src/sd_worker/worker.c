@@ -121,10 +121,12 @@ static void answer(struct worker *w, struct http_exchange *x, struct task *task)
     else if (task->kind == TASK_LOAD)
         http_respond_json(x, 200, json_loads(w->facts, 0, NULL));
     else if (task->kind == TASK_ESTIMATE)
-        http_respond_json(
-            x, 200,
-            json_pack("{s:I, s:I}", "peak_bytes", (json_int_t)task->estimate.peak_bytes,
-                      "resident_bytes", (json_int_t)task->estimate.resident_bytes));
+        http_respond_json(x, 200,
+                          json_pack("{s:s, s:I, s:I}", "way",
+                                    task->estimate.way ? task->estimate.way : "whole",
+                                    "peak_bytes", (json_int_t)task->estimate.peak_bytes,
+                                    "resident_bytes",
+                                    (json_int_t)task->estimate.resident_bytes));
     else
         http_respond_json(x, 200, json_object());
 }

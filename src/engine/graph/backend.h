@@ -99,6 +99,8 @@ struct backend_ops {
     /* Packs the weights the store lacks, and those that an edit put out of date. Again: nothing to do. ERR_NO_MEMORY
      * adds nothing to the store. */
     int (*load)(struct program *program, struct err *err);
+    /* Gives back the weights that were packed for this program alone; it must be loaded again before it runs. */
+    void (*unload)(struct program *program);
     int (*run)(struct program *program, const struct program_run *run, struct err *err);
     void (*program_free)(struct program *program);
 

@@ -238,6 +238,14 @@ static int load(struct program *program, struct err *err)
     return 0;
 }
 
+static void unload(struct program *program)
+{
+    struct dnnl_program *p = (struct dnnl_program *)program;
+
+    store_unpack(p->store, p->weights, p->weight_count);
+    count_weights(p);
+}
+
 static int run(struct program *program, const struct program_run *run, struct err *err)
 {
     struct dnnl_program *p = (struct dnnl_program *)program;
@@ -280,6 +288,7 @@ const struct backend_ops backend_dnnl = {
     .edit_bytes = store_edit_bytes,
     .compile = compile,
     .load = load,
+    .unload = unload,
     .run = run,
     .program_free = program_free,
     .multiply = multiply,

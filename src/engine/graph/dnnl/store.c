@@ -573,6 +573,44 @@ int store_pack(struct weight_store *s, struct packed *const *items, int count,
     return result;
 }
 
+static bool is_in(const struct block *b, const struct packed *p)
+{
+    const char *begin = b->data, *at = p->data;
+
+    return at && at >= begin && at < begin + b->bytes;
+}
+
+static bool has_only(const struct weight_store *s, const struct block *b,
+                     struct packed *const *items, int count)
+{
+    int there = 0, ours = 0;
+
+    for (int i = 0; i < s->count; i++)
+        there += is_in(b, s->items[i]);
+    for (int i = 0; i < count; i++)
+        ours += is_in(b, items[i]);
+    return there == ours;
+}
+
+void store_unpack(struct weight_store *s, struct packed *const *items, int count)
+{
+    int kept = 0;
+
+    for (int k = 0; k < s->block_count; k++) {
+        struct block block = s->blocks[k];
+
+        if (!has_only(s, &block, items, count)) {
+            s->blocks[kept++] = block;
+            continue;
+        }
+        for (int i = 0; i < count; i++)
+            if (is_in(&block, items[i]))
+                unpack(items[i]);
+        pages_free(block.data, block.bytes);
+    }
+    s->block_count = kept;
+}
+
 /* ---- edits ---- */
 
 /* Does it have to be packed again, if this edit comes next? */

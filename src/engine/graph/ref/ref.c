@@ -271,6 +271,27 @@ static int ref_load(struct program *program, struct err *err)
     return 0;
 }
 
+/* Each program's weights are entries of their own. */
+static void ref_unload(struct program *program)
+{
+    struct ref_program *r = (struct ref_program *)program;
+
+    for (int i = 0; i < program->plan->node_count; i++) {
+        const struct node *n = &program->plan->nodes[i];
+        const struct entry *found;
+        size_t biases;
+
+        if (!ref_packed_floats(n, &biases) || !(found = find(r->store, n)))
+            continue;
+        struct entry *e = &r->store->entries[found - r->store->entries];
+
+        r->store->bytes -= e->bytes;
+        entry_release(e);
+        *e = r->store->entries[--r->store->count];
+    }
+    count_weights(r);
+}
+
 static void ref_program_free(struct program *program)
 {
     if (!program)
@@ -360,6 +381,7 @@ const struct backend_ops backend_ref = {
     .edit_bytes = ref_edit_bytes,
     .compile = ref_compile,
     .load = ref_load,
+    .unload = ref_unload,
     .run = ref_run,
     .program_free = ref_program_free,
 };

@@ -1,0 +1,226 @@
+/* The ways to draw when memory is short: each takes less than the one before, none more than it said, the exact ones draw
+ * the same picture and those in tiles nearly the same; and nothing of it is left over in the next job. */
+#include "engine/engine.h"
+
+#include "base/mem.h"
+
+#include "small_engine.h"
+#include "unit.h"
+
+#include <math.h>
+#include <string.h>
+
+#define STARTER "models/starter/starter-painter.safetensors"
+
+static int width, height, count; /* of the pictures; numbers in one */
+
+/* ---- what a job takes ---- */
+
+static long anonymous_bytes(void)
+{
+    FILE *f = fopen("/proc/self/smaps_rollup", "r");
+    char line[128];
+    long kib = -1;
+
+    while (f && fgets(line, sizeof(line), f))
+        if (sscanf(line, "Anonymous: %ld kB", &kib) == 1)
+            break;
+    if (f)
+        fclose(f);
+    return kib * 1024;
+}
+
+struct drawn {
+    uint8_t *rgb; /* [count] */
+    long before, most;
+    int encoded; /* how often prompts were read */
+};
+
+static bool watch(void *user)
+{
+    struct drawn *d = user;
+    long now = anonymous_bytes();
+
+    d->most = now > d->most ? now : d->most;
+    return false;
+}
+
+static bool on_image(void *user, const struct engine_image *image, struct err *err)
+{
+    struct drawn *d = user;
+
+    (void)err;
+    assert_int_equal(image->width * image->height * 3, count);
+    memcpy(d->rgb, image->rgb, (size_t)count);
+    return true;
+}
+
+static struct engine_job a_job(uint64_t budget)
+{
+    struct engine_job job;
+
+    engine_job_defaults(model, &job);
+    job.prompt = "a boat";
+    job.width = width;
+    job.height = height;
+    job.steps = 1;
+    job.seed = 3;
+    job.budget_bytes = budget;
+    return job;
+}
+
+static struct drawn draw(uint64_t budget)
+{
+    struct engine_job job = a_job(budget);
+    struct drawn d = {.rgb = mem_alloc((size_t)count)};
+    struct err err = {0};
+
+    d.before = d.most = anonymous_bytes();
+    check(engine_generate(model, &job,
+                          &(struct engine_events){
+                              .on_image = on_image, .is_cancelled = watch, .user = &d},
+                          &err),
+          &err);
+    return d;
+}
+
+static uint64_t growth(const struct engine_estimate *e)
+{
+    return e->peak_bytes - e->resident_bytes;
+}
+
+/* the largest and the mean difference, of 255 */
+static void differ(const struct drawn *a, const struct drawn *b, int *ret_most,
+                   double *ret_mean)
+{
+    *ret_most = 0;
+    *ret_mean = 0;
+    for (int i = 0; i < count; i++) {
+        int d = abs(a->rgb[i] - b->rgb[i]);
+
+        *ret_most = d > *ret_most ? d : *ret_most;
+        *ret_mean += (double)d / count;
+    }
+}
+
+/* ---- the ways ---- */
+
+static void expect_like(const char *way, const struct drawn *whole,
+                        const struct drawn *d, bool is_ref)
+{
+    bool is_tiled = strstr(way, "tiles") != NULL;
+    double mean;
+    int most;
+
+    differ(whole, d, &most, &mean);
+    if (is_ref && !is_tiled && most != 0)
+        fail_msg("%s differs by %d", way, most);
+    if (is_tiled ? mean > 12 : most > 24)
+        fail_msg("%s differs by %d, %.2f on average", way, most, mean);
+    if (is_tiled && most == 0)
+        fail_msg("%s: there were no tiles", way);
+}
+
+/* Sanitizers have memory of their own. */
+static void expect_kept(const char *way, const struct drawn *d, uint64_t promised)
+{
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    /* what the allocator keeps between the engine's own blocks */
+    if (d->most - d->before > (long)promised + (2 << 20))
+        fail_msg("%s: %ld bytes, %llu were promised", way, d->most - d->before,
+                 (unsigned long long)promised);
+#else
+    (void)way;
+    (void)d;
+    (void)promised;
+#endif
+}
+
+static void expect_ways(bool is_ref)
+{
+    struct engine_job job = a_job(0);
+    struct engine_estimate e;
+    struct drawn whole = draw(0), again;
+    struct err err = {0};
+    uint64_t before = UINT64_MAX;
+    bool was_exact = false, was_tiled = false;
+    int most;
+    double mean;
+
+    while (engine_estimate(model, &job, &e, &err) == 0) {
+        struct drawn d;
+
+        was_exact |= strcmp(e.way, "released") == 0 || strcmp(e.way, "apart") == 0;
+        was_tiled |= strcmp(e.way, "small_tiles") == 0;
+        assert_true(was_exact || !was_tiled); /* the exact ones come first */
+        assert_true(growth(&e) < before);
+        before =
+            growth(&e); /* a text encoder that is out counts as what is still packed */
+        d = draw(before);
+        expect_like(e.way, &whole, &d, is_ref);
+        expect_kept(e.way, &d, before);
+        free(d.rgb);
+        job.budget_bytes = before / 100 * 98;
+    }
+    assert_true(was_tiled);
+    assert_int_equal(err.code, ERR_NO_MEMORY);
+    assert_non_null(strstr(err.message, "in small pieces"));
+    again = draw(0);
+    differ(&whole, &again, &most, &mean);
+    assert_int_equal(most, 0);
+    free(whole.rgb);
+    free(again.rgb);
+}
+
+static void test_ways(void **state)
+{
+    static const char *const names[] = {"ref", "dnnl"};
+    static const int sizes[] = {288, 512}; /* tiles are of 256 pixels */
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct engine_options options = {.backend = names[i], .threads = 2};
+        struct err err = {0};
+
+        if (!strstr(engine_backend_names(), names[i]))
+            continue;
+        width = height = sizes[i];
+        count = width * height * 3;
+        check(engine_open(&engine, &options, &err), &err);
+        check(engine_model_load(&model, engine, STARTER, NULL, &err), &err);
+        expect_ways(i == 0);
+        engine_model_free(model);
+        engine_close(engine);
+    }
+}
+
+static void test_not_seamless_in_tiles(void **state)
+{
+    struct engine_job job;
+    struct err err = {0};
+    struct engine_estimate e;
+
+    (void)state;
+    width = height = 512;
+    small_engine_open();
+    check(engine_model_load(&model, engine, STARTER, NULL, &err), &err);
+    job = a_job(1);
+    job.seamless = ENGINE_SEAMLESS_X;
+    assert_int_equal(engine_estimate(model, &job, &e, &err), -1);
+    assert_int_equal(err.code, ERR_NO_MEMORY);
+    job.budget_bytes = 0;
+    check(engine_estimate(model, &job, &e, &err), &err);
+    assert_string_equal(e.way, "whole");
+    engine_model_free(model);
+    engine_close(engine);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ways),
+        cmocka_unit_test(test_not_seamless_in_tiles),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
