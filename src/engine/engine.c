@@ -445,7 +445,7 @@ static int understand_second(const struct engine_model *model,
                              "%s can only enlarge latents: its file has no encoder",
                              model->checkpoint->name);
     plan->begins = true;
-    plan->size.starts = job->pass->rgb != NULL;
+    plan->size.starts |= job->pass->rgb != NULL;
     plan->levels = (int)fmin(job->steps / fmax(strength, 1e-9), SCHEDULE_MAX_LEVELS);
     return 0;
 }

@@ -92,37 +92,37 @@ static int encode_pixels(struct run *run, float *pixels, float *ret, size_t pitc
     return 0;
 }
 
-/* For each latent pixel the mask, then the latent. Where there is no picture, grey is shown and everything is masked. */
+/* For each latent pixel the mask, then the latent. Without a mask, grey is shown and everything is masked. */
 static int encode_shown(struct run *run, struct err *err)
 {
     size_t channels = (size_t)run->model->checkpoint->vae.latent_channels;
     size_t count = run->latent_count / channels;
+    bool has_mask = run->start && run->start->mask;
     size_t pixels = (size_t)run->job->width * (size_t)run->job->height;
     float *picture = run_at(run, run->memory.picture); /* free until it is decoded */
     float *shown = run_at(run, run->memory.shown);
     float *mask = run_at(run, run->memory.latents); /* free until the first step */
 
-    if (run->start && start_show(run->start, picture, mask, err))
+    if (has_mask && start_show(run->start, picture, mask, err))
         return -1;
-    for (size_t i = 0; !run->start && i < 3 * pixels; i++)
+    for (size_t i = 0; !has_mask && i < 3 * pixels; i++)
         picture[i] = 0;
     for (size_t i = 0; i < count; i++)
-        shown[i * (1 + channels)] = run->start ? mask[i] : 1;
+        shown[i * (1 + channels)] = has_mask ? mask[i] : 1;
     return encode_pixels(run, picture, shown + 1, 1 + channels, err);
 }
 
 static int encode_start(struct run *run, struct err *err)
 {
     const struct checkpoint *c = run->model->checkpoint;
+    const float *drawn = run->job->pass ? run->job->pass->latent : NULL;
 
-    if (run->start && run->job->pass && run->job->pass->latent) {
-        memcpy(run_at(run, run->memory.first), run->job->pass->latent,
+    if (run->start && drawn)
+        memcpy(run_at(run, run->memory.first), drawn,
                run->latent_count * sizeof(float));
-        return 0;
-    }
-    if (run->start &&
-        encode_pixels(run, run->start->pixels, run_at(run, run->memory.first),
-                      (size_t)c->vae.latent_channels, err))
+    else if (run->start &&
+             encode_pixels(run, run->start->pixels, run_at(run, run->memory.first),
+                           (size_t)c->vae.latent_channels, err))
         return -1;
     return c->is_inpainting ? encode_shown(run, err) : 0;
 }

@@ -101,7 +101,7 @@ static int understand(struct hires *h, struct err *err)
     static const uint8_t some_rgb[1]; /* that there will be one */
     const char *label;
 
-    if (h->job->start.image.data || h->checkpoint->is_inpainting)
+    if (h->job->start.image.data)
         return err_set_param(err, ERR_INVALID, "hires",
                              "hires is for pictures that begin with noise");
     if (!(o->strength >= 0 && o->strength <= 1) || o->steps < 0 ||

@@ -370,12 +370,12 @@ int start_show(const struct start *s, float *ret_pixels, float *ret_mask,
     size_t wide = (size_t)s->width, high = (size_t)s->height, scale = (size_t)s->scale;
     struct image mask = {0};
 
-    if (s->mask && cut_mask(s, s->width, s->height, &mask, err))
+    if (cut_mask(s, s->width, s->height, &mask, err))
         return -1;
     for (size_t y = 0; y < high; y++)
         for (size_t x = 0; x < wide; x++) {
             size_t at = y * wide + x;
-            bool is_drawn = !s->mask || mask.rgba[4 * at] >= 128;
+            bool is_drawn = mask.rgba[4 * at] >= 128;
 
             for (size_t c = 0; c < 3; c++)
                 ret_pixels[3 * at + c] = is_drawn ? 0 : s->pixels[3 * at + c];

@@ -36,7 +36,7 @@ int start_from_rgb(struct start **ret, const uint8_t *rgb, const struct engine_j
 uint64_t start_rgb_bytes(const struct engine_job *job); /* that it holds */
 void start_free(struct start *s);
 /* What a U-Net for inpainting is shown: pixels [height, width, 3], -1..1, with grey where the picture is drawn anew, and
- * ret_mask [height / scale, width / scale], 1 there and 0 elsewhere. Without a mask, all of it is drawn anew. */
+ * ret_mask [height / scale, width / scale], 1 there and 0 elsewhere. Only where there is a mask. */
 int start_show(const struct start *s, float *ret_pixels, float *ret_mask,
                struct err *err) MUST_CHECK;
 /* The drawn picture rgb [height, width, 3], put back where it belongs: ret is new, of the original's size. */

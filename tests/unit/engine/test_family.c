@@ -24,6 +24,41 @@ static int tear_down(void **state)
     return 0;
 }
 
+static bool on_image(void *user, const struct engine_image *image, struct err *err)
+{
+    uint32_t *sum = user;
+
+    (void)err;
+    *sum = 2166136261U;
+    for (int i = 0; i < image->width * image->height * 3; i++)
+        *sum = (*sum ^ image->rgb[i]) * 16777619U;
+    return true;
+}
+
+static struct engine_job a_job(const char *dialect)
+{
+    struct engine_job job;
+
+    engine_job_defaults(model, &job);
+    job.prompt = "a boat";
+    job.negative_prompt = "blue";
+    job.width = job.height = 32;
+    job.steps = 4;
+    job.seed = 1;
+    job.dialect = dialect;
+    return job;
+}
+
+static uint32_t sum_of(const struct engine_job *job)
+{
+    uint32_t sum = 0;
+    struct engine_events events = {.on_image = on_image, .user = &sum};
+    struct err err = {0};
+
+    check(engine_generate(model, job, &events, &err), &err);
+    return sum;
+}
+
 static void expect_info(const struct small_model *what, const char *family,
                         const char *prediction, int side)
 {
@@ -63,6 +98,13 @@ static void test_inpainting(void **state)
     job.width = job.height = 256;
     job.steps = 1;
     expect_growth(&job);
+    /* drawn once more, larger: from the latent, and from the picture */
+    job = a_job("a1111");
+    job.hires.scale = 1.5;
+    for (int i = 0; i < 2; i++) {
+        job.hires.upscaler = i ? "lanczos" : "latent";
+        assert_int_not_equal(sum_of(&job), 0);
+    }
     engine_model_free(model);
     model = NULL;
 }
@@ -169,41 +211,6 @@ static void test_refuses(void **state)
 }
 
 /* ---- clip skip ---- */
-
-static bool on_image(void *user, const struct engine_image *image, struct err *err)
-{
-    uint32_t *sum = user;
-
-    (void)err;
-    *sum = 2166136261U;
-    for (int i = 0; i < image->width * image->height * 3; i++)
-        *sum = (*sum ^ image->rgb[i]) * 16777619U;
-    return true;
-}
-
-static struct engine_job a_job(const char *dialect)
-{
-    struct engine_job job;
-
-    engine_job_defaults(model, &job);
-    job.prompt = "a boat";
-    job.negative_prompt = "blue";
-    job.width = job.height = 32;
-    job.steps = 4;
-    job.seed = 1;
-    job.dialect = dialect;
-    return job;
-}
-
-static uint32_t sum_of(const struct engine_job *job)
-{
-    uint32_t sum = 0;
-    struct engine_events events = {.on_image = on_image, .user = &sum};
-    struct err err = {0};
-
-    check(engine_generate(model, job, &events, &err), &err);
-    return sum;
-}
 
 static uint32_t sum_with(int clip_skip, const char *dialect)
 {
