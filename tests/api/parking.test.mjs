@@ -8,6 +8,7 @@ import { startServer, until } from '../support/server.mjs';
 
 const messages = [{ role: 'user', content: 'hello' }];
 const files = (server) => readdirSync(join(server.home, 'kv'));
+const record = (server) => JSON.parse(readFileSync(join(server.home, 'contexts.json'), 'utf8')).contexts;
 const slots = (server, action) => server.requests('llm').filter((r) => r.url.endsWith(`action=${action}`)).map((r) => r.url);
 
 async function park(server, name = 'llm') {
@@ -88,14 +89,13 @@ test('saved contexts are bounded, the oldest go; strays that an earlier server l
   const { json } = await server.getJson('/v1/workers');
   assert.equal(json['llm-2'].saved_context.tokens, 0);
   assert.equal(json.llm.saved_context.tokens, 40);
+  await until('it is recorded', () => existsSync(join(server.home, 'contexts.json')) && record(server).flatMap((c) => c.saved).length === 1);
   writeFileSync(join(server.home, 'kv', 'left'), 'x');
   server.child.kill('SIGKILL');
   await server.startAgain();
   assert.ok(!existsSync(join(server.home, 'kv', 'left')));
   assert.equal(files(server).length, 1);
 });
-
-const record = (server) => JSON.parse(readFileSync(join(server.home, 'contexts.json'), 'utf8')).contexts;
 
 for (const signal of ['SIGTERM', 'SIGKILL'])
   test(`what is parked stays so when the server ends by ${signal}, and comes back with its context`, async (t) => {

@@ -66,7 +66,8 @@ struct listener {
     struct feed *feed; /* NULL: the job is asked of the database */
     struct http_exchange *x;
     char *id;
-    char *after;                /* Last-Event-ID that could not be followed; or NULL */
+    char *after; /* Last-Event-ID, while the database is asked; or NULL */
+    bool wants_previews;
     struct job_watch *previews; /* NULL: none are wanted */
     uint64_t at;                /* the event that comes next */
     struct listener *next;
@@ -431,8 +432,7 @@ static bool resume(struct listener *l, const char *after)
     return true;
 }
 
-static void hear(struct listener *l, struct feed *f, const char *after,
-                 bool wants_previews)
+static void hear(struct listener *l, struct feed *f, const char *after)
 {
     const struct job_handlers previews = {.on_preview = on_preview,
                                           .on_end = on_preview_end};
@@ -454,36 +454,56 @@ static void hear(struct listener *l, struct feed *f, const char *after,
         send_gap(l->x);
     if (!goes_on)
         send_all(l);
-    if (wants_previews && f->watch)
+    if (l->wants_previews && f->watch)
         l->previews = job_watch(job_watched(f->watch), &previews, l);
     pump(l);
 }
 
-/* A job that ended before anybody followed it, or long ago: its last event is what there is. */
-static void on_ended_row(void *user, const struct err *err, json_t *row)
+/* The feed of a job, if it is there or the job is in the queue. */
+static struct feed *feed_of(struct api *api, const char *id)
+{
+    struct job *job = job_queue_find(api->server->queue, id);
+    struct feed *f = find(api->job_feeds, id);
+
+    if (!f && job)
+        f = feed_new(api->job_feeds, job);
+    return f && !is_spent(f) ? f : NULL;
+}
+
+static void respond_end(struct listener *l, const char *word, const json_t *row)
+{
+    json_t *job = jobs_row_json(l->api, row);
+    char *text = json_dumps(job, JSON_COMPACT);
+
+    http_sse_start(l->x);
+    if (l->after)
+        send_gap(l->x);
+    http_sse_event_with_id(l->x, END_ID, word, text);
+    http_end(l->x);
+    free(text);
+    json_decref(job);
+}
+
+/* A job that ended before anybody followed it, or long ago: its last event is what there is. One that has not ended was being
+ * taken up again when the server had just been started, and is there by now. */
+static void on_row_alone(void *user, const struct err *err, json_t *row)
 {
     struct listener *l = user;
-    struct http_exchange *x = l->x;
     const char *word = err ? NULL : end_word(row);
+    struct feed *f = !l->x || err || word ? NULL : feed_of(l->api, l->id);
 
-    if (x) {
-        http_set_user(x, NULL, NULL);
-        if (err) {
-            http_respond_err(x, err);
-        } else if (!word) {
-            jobs_respond_unknown(x, l->id);
-        } else {
-            json_t *job = jobs_row_json(l->api, row);
-            char *text = json_dumps(job, JSON_COMPACT);
-
-            http_sse_start(x);
-            if (l->after)
-                send_gap(x);
-            http_sse_event_with_id(x, END_ID, word, text);
-            http_end(x);
-            free(text);
-            json_decref(job);
-        }
+    if (f) {
+        hear(l, f, l->after);
+        return;
+    }
+    if (l->x) {
+        http_set_user(l->x, NULL, NULL);
+        if (err)
+            http_respond_err(l->x, err);
+        else if (word)
+            respond_end(l, word, row);
+        else
+            jobs_respond_unknown(l->x, l->id);
     }
     listener_free(l);
 }
@@ -493,27 +513,25 @@ void jobs_follow(struct api *api, struct http_exchange *x, const char *arg)
     const char *header = http_header(x, "last-event-id");
     const char *after = header && *header ? header : http_query_get(x, "last_event_id");
     const char *previews = http_query_get(x, "previews");
-    struct job *job = job_queue_find(api->server->queue, arg);
-    struct feed *f = find(api->job_feeds, arg);
+    struct feed *f = feed_of(api, arg);
     struct listener *l;
 
-    if (!job && !f && after && !strcmp(after, END_ID)) {
+    if (!f && after && !strcmp(after, END_ID)) {
         http_respond(x, 204, NULL, "", 0);
         return;
     }
     l = mem_zalloc(sizeof(*l));
-    l->api = api;
-    l->x = x;
-    l->id = mem_strdup(arg);
+    *l = (struct listener){.api = api,
+                           .x = x,
+                           .id = mem_strdup(arg),
+                           .wants_previews = previews && !strcmp(previews, "true")};
     http_set_user(x, l, on_gone);
-    if (!f && job)
-        f = feed_new(api->job_feeds, job);
-    if (f && !is_spent(f)) {
-        hear(l, f, after, previews && !strcmp(previews, "true"));
+    if (f) {
+        hear(l, f, after);
         return;
     }
     l->after = after ? mem_strdup(after) : NULL;
-    job_store_get(api->server->db, arg, NULL, on_ended_row, l);
+    job_store_get(api->server->db, arg, NULL, on_row_alone, l);
 }
 
 /* ---- their life ---- */
