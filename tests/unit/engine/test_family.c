@@ -352,6 +352,40 @@ static void test_weights_and_lengths(void **state)
     assert_int_equal(sum_with(2, "comfy"), plain);
 }
 
+/* Every way to draw when memory is short; the exact ones draw the same picture. */
+static void expect_ways(const char *listing, int side)
+{
+    struct engine_job job;
+    struct engine_estimate e;
+    struct err err = {0};
+    uint32_t whole;
+    int ways = 0;
+
+    model = small_engine_load(&(struct small_model){.listing = listing});
+    job = a_job("a1111");
+    job.width = job.height = side;
+    job.steps = 1;
+    whole = sum_of(&job);
+    for (; engine_estimate(model, &job, &e, &err) == 0; ways++) {
+        job.budget_bytes = e.peak_bytes - e.resident_bytes;
+        if (strstr(e.way, "tiles"))
+            assert_int_not_equal(sum_of(&job), whole);
+        else
+            assert_int_equal(sum_of(&job), whole);
+        job.budget_bytes = job.budget_bytes / 100 * 98;
+    }
+    assert_in_range(ways, 2, 5);
+    engine_model_free(model);
+    model = NULL;
+}
+
+static void test_ways(void **state)
+{
+    (void)state;
+    expect_ways(SMALL_SDXL_TENSORS, 288);
+    expect_ways(SMALL_INPAINT_TENSORS, 288);
+}
+
 static void test_memory(void **state)
 {
     struct engine_job job = a_job("a1111");
@@ -374,6 +408,7 @@ int main(void)
         cmocka_unit_test(test_refuses),
         cmocka_unit_test(test_ends_in_noise),
         cmocka_unit_test(test_clip_skip),
+        cmocka_unit_test(test_ways),
         cmocka_unit_test_setup_teardown(test_changing_prompts, load_sdxl, unload),
         cmocka_unit_test_setup_teardown(test_silence, load_sdxl, unload),
         cmocka_unit_test_setup_teardown(test_sizes, load_sdxl, unload),
