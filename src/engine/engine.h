@@ -186,6 +186,7 @@ int engine_fill_parse(const char *name, enum engine_fill *ret,
 int engine_job_check(const struct engine_model *model, const struct engine_job *job,
                      struct err *err) MUST_CHECK;
 
+/* Where nothing keeps to the job's budget, this is of the way that takes least: its peak says so. */
 struct engine_estimate {
     uint64_t resident_bytes; /* packed weights, now */
     uint64_t peak_bytes;     /* resident, what this job still packs, and everything it

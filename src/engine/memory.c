@@ -176,7 +176,7 @@ int model_fit(struct engine_model *model, const struct engine_job *job,
               struct plan_of_job *plan, const struct loras *loras, uint64_t *ret_growth,
               struct err *err)
 {
-    uint64_t start = 0, least = UINT64_MAX;
+    uint64_t start = 0;
 
     if (job->pass && job->pass->rgb)
         start = start_rgb_bytes(job);
@@ -191,13 +191,13 @@ int model_fit(struct engine_model *model, const struct engine_job *job,
         *ret_growth = growth(model, plan, loras, start);
         if (!job->budget_bytes || *ret_growth <= job->budget_bytes)
             return 0;
-        least = *ret_growth < least ? *ret_growth : least;
     }
     return err_set(
         err, ERR_NO_MEMORY,
         "a picture of %dx%d takes at least %.0f MB beside the model, in small "
         "pieces, and %.0f MB are free for it: choose a smaller one",
-        job->width, job->height, (double)least / 1e6, (double)job->budget_bytes / 1e6);
+        job->width, job->height, (double)*ret_growth / 1e6,
+        (double)job->budget_bytes / 1e6);
 }
 
 int engine_estimate(struct engine_model *model, const struct engine_job *job,
@@ -206,16 +206,20 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
     struct plan_of_job plan;
     struct loras *loras;
     uint64_t bytes;
+    struct err why = {0};
     int result;
 
     if (hires_is_wanted(job))
         return hires_estimate(model, job, ret_estimate, err);
     if (job_understand(model, job, &plan, err) || loras_open(&loras, model, job, err))
         return -1;
-    result = model_fit(model, job, &plan, loras, &bytes, err);
+    result = model_fit(model, job, &plan, loras, &bytes, &why);
     loras_close(loras);
-    if (result)
+    if (result && why.code != ERR_NO_MEMORY) {
+        if (err)
+            *err = why;
         return -1;
+    }
     ret_estimate->resident_bytes =
         model->engine->backend->ops->store_bytes(model->store);
     ret_estimate->peak_bytes = ret_estimate->resident_bytes + bytes;

@@ -187,6 +187,33 @@ test('a picture that never fits fails with the numbers', async (t) => {
   assert.match(json.error.message, /the picture needs 9.00 GiB on ram; 2.9\d of 3.00 GiB are free/);
 });
 
+const drawnBy = (server) => JSON.parse(server.requests('sd', '/internal/generate')[0].body);
+
+test('a picture that does not fit at once is drawn in pieces, in the room that there is, after others gave way', async (t) => {
+  const server = await start(t, '4G', { sd: { needs_bytes: 9 * GIB, low_bytes: 2 * GIB } });
+  await load(server, 'a.gguf');
+  const { status } = await draw(server);
+  assert.equal(status, 200);
+  const drawn = drawnBy(server);
+  assert.ok(drawn.budget_bytes > 2 * GIB && drawn.budget_bytes < 4 * GIB, `${drawn.budget_bytes}`);
+  const { moves } = await memory(server);
+  checkSchema('Memory', await memory(server));
+  assert.deepEqual(moves.map((m) => m.move), ['park', 'low'], JSON.stringify(moves));
+  assert.match(moves.at(-1).reason, /the picture is drawn in pieces: it would take 9.00 GiB on ram at once, and [23].\d\d GiB are free for it/);
+  await server.logged(/\[Memory\] the picture is drawn in pieces/);
+});
+
+test('a picture that fits is drawn at once, and nobody speaks of pieces; one that fits in no pieces is refused', async (t) => {
+  const server = await start(t, '4G', { sd: { needs_bytes: 2 * GIB, low_bytes: GIB } });
+  assert.equal((await draw(server)).status, 200);
+  assert.equal(drawnBy(server).budget_bytes, undefined);
+  assert.deepEqual((await memory(server)).moves, []);
+  const small = await start(t, '1G', { sd: { needs_bytes: 9 * GIB, low_bytes: 2 * GIB } });
+  const { status, json } = await draw(small);
+  assert.equal(status, 503);
+  assert.match(json.error.message, /the picture needs 9.00 GiB on ram, at least 2.00 GiB in pieces; 0.9\d of 1.00 GiB are free/);
+});
+
 const layered = (server) => {
   for (const name of ['a.gguf', 'b.gguf'])
     writeGguf(join(server.models, name), { bytes: 2 * GIB, numbers: { 'llama.block_count': 8 },

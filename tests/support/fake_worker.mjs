@@ -14,7 +14,7 @@
 //   load      ok | crash | hang | out_of_memory | bad_file             load_ms
 //   generate  ok | crash | crash_mid (killed from outside) | fault | fault_mid (SIGSEGV) | crash_second (in the second picture) | crash_end (after the last) | stall | garbage | out_of_memory | error_mid | truncate | unauthorized
 //             think (computes for think_ms without a word)
-//             step_ms, picture_bytes (extra bytes in the picture), resident_bytes (of the model), needs_bytes (of a picture)
+//             step_ms, picture_bytes (extra bytes in the picture), resident_bytes (of the model), needs_bytes, low_bytes (of a picture, at once and at least)
 //   save, restore (of a slot's context)  ok | anything else fails; slot_tokens: how many each slot holds
 //             (fault: by SIGSEGV; crash: killed from outside)
 //   chat      ok | fault | no_memory | crash | crash_head (after the head of a stream) | crash_mid | stall | garbage | error | slow  tokens, token_ms, first_ms
@@ -218,8 +218,11 @@ async function sdRoute(req, res, body) {
       if (sd.state === 'busy') return sendError(res, 409, 'busy', 'a job is running', 'conflict_error');
       Object.assign(sd, { state: 'empty', model: null });
       return sendJson(res, 200, {});
-    case 'POST /internal/estimate':
-      return sendJson(res, 200, { peak_bytes: plan('resident_bytes', 4096) + plan('needs_bytes', 1 << 20), resident_bytes: plan('resident_bytes', 4096) });
+    case 'POST /internal/estimate': {
+      const needs = plan('needs_bytes', 1 << 20);
+      const takes = Math.max(Math.min(needs, job().budget_bytes ?? needs), plan('low_bytes', needs));
+      return sendJson(res, 200, { peak_bytes: plan('resident_bytes', 4096) + takes, resident_bytes: plan('resident_bytes', 4096) });
+    }
     case 'POST /internal/cancel': {
       const running = sd.state === 'busy';
       sd.cancelled = running;

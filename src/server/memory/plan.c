@@ -322,12 +322,18 @@ static void refuse(const struct plan_ledger *l, const struct plan_want *w, int d
     const struct plan_move m = {
         .kind = PLAN_REFUSE, .resident = -1, .device = device, .bytes = bytes};
 
+    char least[64] = "";
+
+    if (w->low_bytes)
+        snprintf(least, sizeof(least), ", at least %.2f GiB in pieces",
+                 GIB(w->low_bytes));
     ret->count = 0;
     add_move(ret, &m,
-             "%s needs %.2f GiB on %s; %.2f of %.2f GiB are free and %.2f GiB stay "
+             "%s needs %.2f GiB on %s%s; %.2f of %.2f GiB are free and %.2f GiB stay "
              "reserved: %s",
-             w->name, GIB(bytes), l->devices[device].name, GIB(l->devices[device].free),
-             GIB(l->devices[device].total), GIB(l->margin_bytes), way_out);
+             w->name, GIB(bytes), l->devices[device].name, least,
+             GIB(l->devices[device].free), GIB(l->devices[device].total),
+             GIB(l->margin_bytes), way_out);
 }
 
 void plan_make(const struct plan_ledger *l, const struct plan_want *w, struct plan *ret)

@@ -633,6 +633,9 @@ char *run_job_body(const struct job *job)
         json_object_set_new(body, "steps", json_integer(r->steps));
     if (r->cfg_scale >= 0)
         json_object_set_new(body, "cfg_scale", json_real(r->cfg_scale));
+    if (job->budget_bytes)
+        json_object_set_new(body, "budget_bytes",
+                            json_integer((json_int_t)job->budget_bytes));
     if (wants_previews(job))
         json_object_set_new(body, "preview_ms", json_integer(PREVIEW_MS));
     image_request_put_sampling(body, r);

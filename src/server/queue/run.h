@@ -51,6 +51,8 @@ struct job {
     int64_t eta_ms;
     uint64_t begun_ms;
     uint64_t told_ms; /* when its client last heard of it */
+    uint64_t
+        budget_bytes; /* of memory, for the worker: it draws in pieces where that is less than it needs; 0: none */
     json_t *loras; /* that the worker drew it with, as job_picture has them; or NULL */
     char detail[160];
     struct job_slot *slots; /* [request.count] */
@@ -82,6 +84,8 @@ struct run {
     struct job *job;
     struct supervisor_wait *wait;
     struct http_fetch *question; /* RUN_ASKING */
+    uint64_t
+        needed; /* bytes that the picture takes at once, beside its model; 0: not known */
     struct http_call *call;
     char *body;
     char authorization[192];

@@ -108,6 +108,23 @@ static void grant_in_part(struct supervisor *s, const struct room_ask *ask,
     room_watch(s);
 }
 
+/* A picture in pieces: as much as is free, for the fewer pieces the better. */
+static void grant_low(struct supervisor *s, struct room_ask *ask,
+                      const struct plan_ledger *l)
+{
+    uint64_t kept = l->margin_bytes, room = l->devices[ask->device].free;
+    struct plan_move m = {.kind = PLAN_LOW, .resident = -1, .device = ask->device};
+
+    m.bytes = room > kept + ask->low_bytes ? room - kept : ask->low_bytes;
+    snprintf(
+        m.reason, sizeof(m.reason),
+        "%s is drawn in pieces: it would take %.2f GiB on %s at once, and %.2f GiB "
+        "are free for it",
+        ask->name, GIB(ask->bytes), l->devices[ask->device].name, GIB(m.bytes));
+    ask->bytes = m.bytes;
+    tell(s, l, &m, ask->name);
+}
+
 /* Refused, and let through all the same? */
 static bool grant_all_the_same(struct supervisor *s, const struct room_ask *ask,
                                const struct plan_ledger *l, const struct plan *plan)
@@ -267,6 +284,8 @@ static bool look_at(struct supervisor *s, struct room_ask *ask)
         answer(s, ask, NULL);
         return true;
     case FITS:
+        if (plan.count && plan.moves[0].kind == PLAN_LOW)
+            grant_low(s, ask, &ledger);
         answer(s, ask, NULL);
         return true;
     case MOVES: /* those that were asked before may not have ended their work in time */
@@ -518,14 +537,31 @@ int room_would_admit(struct supervisor *s, const struct room_ask *ask, struct er
 
 /* ---- pictures ---- */
 
-void supervisor_picture_room(struct supervisor *s, uint64_t bytes,
+void supervisor_picture_room(struct supervisor *s, uint64_t bytes, uint64_t low_bytes,
                              supervisor_done_fn *done, void *data)
 {
-    struct room_ask ask = {
-        .is_picture = true, .bytes = bytes, .done = done, .data = data};
+    struct room_ask ask = {.is_picture = true,
+                           .bytes = bytes,
+                           .low_bytes = low_bytes < bytes ? low_bytes : 0,
+                           .done = done,
+                           .data = data};
 
     snprintf(ask.name, sizeof(ask.name), "the picture");
     put_in(s, &ask); /* answered from the loop, in any case */
+}
+
+uint64_t supervisor_picture_bytes(const struct supervisor *s)
+{
+    return s->room.picture_bytes;
+}
+
+bool supervisor_picture_fits(const struct supervisor *s, uint64_t bytes)
+{
+    struct plan_ledger ledger;
+    struct plan plan;
+
+    supervisor_would_draw(s, bytes, &ledger, &plan);
+    return !ledger.device_count || (plan.admits && plan.count == 1);
 }
 
 void supervisor_picture_over(struct supervisor *s)

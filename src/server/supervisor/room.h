@@ -25,6 +25,8 @@ struct room_ask {
     uint64_t bytes;
     uint64_t ram_bytes; /* on a card: beside these, in RAM */
     uint64_t
+        low_bytes; /* of a picture: what it takes at least, drawn in pieces; 0: not less */
+    uint64_t
         firm_bytes; /* of these, without pages of files, which the kernel can read again */
     int layers;     /* on a card: of a text model; 0: it is not split */
     uint64_t layer_bytes;

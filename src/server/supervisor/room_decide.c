@@ -12,7 +12,8 @@ struct plan_want room_want_of(const struct room_ask *ask)
                                       : ask->worker   ? ask->worker->id
                                                       : -1,
                               .bytes = ask->bytes,
-                              .ram_bytes = ask->ram_bytes};
+                              .ram_bytes = ask->ram_bytes,
+                              .low_bytes = ask->low_bytes};
 }
 
 int room_on_device(const struct plan_ledger *l, int device, int but)
@@ -104,6 +105,9 @@ enum verdict room_decide(const struct supervisor *s, const struct room_ask *ask,
         return FITS;
     }
     plan_make(ledger, &want, plan);
+    if (plan->admits && plan->moves[plan->count - 1].kind == PLAN_LOW &&
+        ledger_is_passing(s, ask))
+        return PASSING; /* others are asked first, and these cannot give way just now */
     if (plan->admits)
         return verdict_of(ask, plan);
     return ledger_is_passing(s, ask) ? PASSING : decide_in_part(ask, ledger, plan);

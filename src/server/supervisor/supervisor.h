@@ -256,10 +256,15 @@ int supervisor_would_load(const struct supervisor *s, const char *path,
 void supervisor_would_draw(const struct supervisor *s, uint64_t bytes,
                            struct plan_ledger *ret_ledger, struct plan *ret);
 
-/* Room for what a picture needs beside its model, one at a time. `done` comes once: NULL, and the room is kept until it is
+/* Room for what a picture needs beside its model, one at a time; low_bytes: what it takes at least, where the engine can draw
+ * it in pieces, else 0. `done` comes once: NULL, and the room is kept until it is
  * given back; ERR_NO_MEMORY with the numbers when others would not be enough if they gave way. */
-void supervisor_picture_room(struct supervisor *s, uint64_t bytes,
+void supervisor_picture_room(struct supervisor *s, uint64_t bytes, uint64_t low_bytes,
                              supervisor_done_fn *done, void *data);
+/* The room that was given: between low_bytes and bytes. */
+uint64_t supervisor_picture_bytes(const struct supervisor *s);
+/* Would it be given without anybody giving way? */
+bool supervisor_picture_fits(const struct supervisor *s, uint64_t bytes);
 /* Also takes the question back. */
 void supervisor_picture_over(struct supervisor *s);
 
