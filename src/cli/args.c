@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_OPTIONS = 48, FIRST_CODE = 256, HELP_COLUMN = 22 };
+enum { MAX_OPTIONS = 80, FIRST_CODE = 256, HELP_COLUMN = 22, HELP_WIDTH = 100 };
 
 static int count_options(const struct args_command *c)
 {
@@ -26,6 +26,24 @@ static int count_options(const struct args_command *c)
         n++;
     assert(n <= MAX_OPTIONS);
     return n;
+}
+
+/* The rest of a line, and as many as it takes, between the two columns. */
+static void print_wrapped(const char *text)
+{
+    size_t room = HELP_WIDTH - HELP_COLUMN - 8;
+
+    while (strlen(text) > room) {
+        size_t end = room;
+
+        while (end > 0 && text[end] != ' ')
+            end--;
+        if (end == 0)
+            break; /* one long word */
+        printf("%.*s\n%*s", (int)end, text, HELP_COLUMN + 8, "");
+        text += end + 1;
+    }
+    printf("%s\n", text);
 }
 
 static void print_help(const struct args_command *c)
@@ -39,11 +57,14 @@ static void print_help(const struct args_command *c)
         char letter[8] = "    ";
         char left[48];
 
+        if (o->heading)
+            printf("\n%s:\n", o->heading);
         if (o->letter)
             snprintf(letter, sizeof(letter), "-%c, ", o->letter);
         snprintf(left, sizeof(left), "%s--%s%s%s", letter, o->name, o->value ? " " : "",
                  o->value ? o->value : "");
-        printf("  %-*s  %s\n", HELP_COLUMN + 4, left, o->help);
+        printf("  %-*s  ", HELP_COLUMN + 4, left);
+        print_wrapped(o->help);
     }
     printf("  %-*s  %s\n", HELP_COLUMN + 4, "-h, --help", "this text");
 }

@@ -29,6 +29,7 @@ struct args_option {
     int64_t min;
     int64_t max;
     const char *help;
+    const char *heading; /* stands above it in the help; NULL: none */
 };
 
 enum args_operand { ARGS_NONE, ARGS_ONE, ARGS_TWO, ARGS_WORDS };

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { writeGguf } from '../support/models.mjs';
+import { openapi } from '../support/openapi.mjs';
 import { makePng } from '../support/png.mjs';
 import { binFolder, freePort, startServer, until } from '../support/server.mjs';
 
@@ -153,6 +154,46 @@ test('draw writes the picture, with what was asked for', async (t) => {
   assert.deepEqual([job.width, job.height, job.steps, job.seed, job.cfg_scale], [128, 64, 3, 7, 2.5]);
   assert.deepEqual([job.sampler, job.scheduler], ['euler_a', 'karras']);
   assert.deepEqual(job.hires, { scale: 2, upscaler: 'x4', steps: 5, strength: 0.5 });
+});
+
+// Of the API's fields, those that are the command's own business.
+const elsewhere = ['prompt', 'n', 'stream', 'response_format', 'output_format', 'partial_images', 'width', 'height', 'size', 'model', 'hires'];
+
+test('draw reaches every option of a picture, and of one that it begins with', async (t) => {
+  const server = await startServer(t);
+  const image = writePicture('first.png');
+  const options = { size: '128x64', negative: 'blue', seed: 7, variation: 0.25, 'variation-seed': 9, steps: 3, cfg: 2.5, sampler: 'Euler a',
+    scheduler: 'karras', dialect: 'comfy', 'clip-skip': 2, prediction: 'v', eta: 0.5, 's-churn': 3, 's-tmin': 0.1, 's-tmax': 9, 's-noise': 1.003,
+    'sde-r': 0.4, ensd: 31337, rng: 'cpu', seamless: 'x', 'original-height': 1, 'original-width': 2, 'crop-top': 3, 'crop-left': 4,
+    'target-height': 5, 'target-width': 6 };
+  const start = { image, mask: image, strength: 0.5, 'mask-blur': 2, fill: 'fill', padding: 8 };
+  const given = (o) => Object.entries(o).flatMap(([k, v]) => [`--${k}`, String(v)]);
+  const help = (await mysti(['draw', '--help'])).out;
+  const offered = [...help.matchAll(/--([a-z-]+)/g)].map((m) => m[1]);
+  const asked = [...Object.keys(options), ...Object.keys(start), 'only-masked', 'stretch'];
+  assert.deepEqual(offered.filter((o) => !asked.includes(o) && !o.startsWith('hires')).sort(),
+    ['count', 'help', 'model', 'out', 'progress', 'quiet', 'server'], 'each option of the help is tried here');
+  const run = await mysti(['draw', 'a boat', '-o', join(folder, 'all.png'), ...given(options), ...given(start), '--only-masked', '--stretch'], { server });
+  assert.equal(run.code, 0, run.err);
+  const { prompt, count, start: sent, width, height, ...job } = JSON.parse(server.requests('sd', '/internal/generate')[0].body);
+  assert.deepEqual({ prompt, count, width, height }, { prompt: 'a boat', count: 1, width: 128, height: 64 });
+  assert.deepEqual(job, { negative_prompt: 'blue', seed: 7, variation_strength: 0.25, variation_seed: 9, steps: 3, cfg_scale: 2.5, sampler: 'euler_a',
+    scheduler: 'karras', dialect: 'comfy', clip_skip: 2, prediction: 'v', eta: 0.5, s_churn: 3, s_tmin: 0.1, s_tmax: 9, s_noise: 1.003, r: 0.4,
+    ensd: 31337, rng: 'cpu', seamless: 'x', original_height: 1, original_width: 2, crop_top: 3, crop_left: 4, target_height: 5, target_width: 6 });
+  assert.deepEqual({ ...sent, image: !!sent.image, mask: !!sent.mask },
+    { image: true, mask: true, strength: 0.5, mask_blur: 2, fill: 'fill', padding: 8, only_masked: true, crop: false });
+  const fields = Object.keys(openapi.components.schemas.ImageRequest.properties).filter((f) => !elsewhere.includes(f));
+  assert.deepEqual(fields.filter((f) => !(f in job)), [], 'what the API takes has an option');
+});
+
+test('draw: what is about a first picture needs one, and it has to be there', async (t) => {
+  const server = await startServer(t);
+  for (const [args, sentence] of [[['--strength', '0.5'], /--strength is for a picture that is changed: --image says which/],
+    [['--mask', 'm.png'], /--mask is for/], [['--image', '/nowhere/p.png'], /nowhere/]]) {
+    const run = await mysti(['draw', 'x', ...args, '-o', join(folder, 'never.png')], { server });
+    assert.equal(run.code, 2);
+    assert.match(run.err, sentence);
+  }
 });
 
 test('draw --count numbers the files; -o - is standard output; --quiet is silent', async (t) => {
