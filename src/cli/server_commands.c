@@ -261,7 +261,7 @@ static int leave(const struct question *q)
     struct err err = {0};
     int rc;
 
-    if (read_leave(q->operand, &yes, &id, &err))
+    if (read_leave(q->operand ? q->operand : "", &yes, &id, &err))
         return client_complain("leave", CLI_USAGE, &err);
     which = id;
     rc = id ? CLI_OK : only_question(server, &which, &err);

@@ -423,7 +423,7 @@ static bool resume(struct listener *l, const char *after)
     char *end;
     unsigned long long number;
 
-    if (strncmp(after, f->name, len) || after[len] != '-')
+    if (strncmp(after, f->name, len) != 0 || after[len] != '-')
         return false;
     number = strtoull(after + len + 1, &end, 10);
     if (*end || end == after + len + 1 || number >= f->next || number + 1 < f->oldest)

@@ -126,7 +126,7 @@ static void look_at_memory(struct watch *w)
         return;
     memory = memory_for_event(w->api, &now);
     foreseen = foreseen_of(memory);
-    if (foreseen && (!w->foreseen || strcmp(foreseen, w->foreseen))) {
+    if (foreseen && (!w->foreseen || strcmp(foreseen, w->foreseen) != 0)) {
         free(w->foreseen);
         w->foreseen = foreseen;
         w->available = now.available;

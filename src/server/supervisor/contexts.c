@@ -294,7 +294,9 @@ void kv_begin(struct supervisor *s)
 
     if (dir) {
         json_array_foreach(json_object_get(root, "contexts"), i, entry)
+        {
             take(s, dirfd(dir), entry);
+        }
         remove_strays(s, dir);
         closedir(dir);
     }
