@@ -55,6 +55,25 @@ test('JSON: base64, data URLs, OpenAI\'s list', async (t) => {
   await gone(server);
 });
 
+test('variations: OpenAI\'s form, no prompt, half the way; with more fields they are edits', async (t) => {
+  const server = await startServer(t);
+  const vary = (fields) => fetch(`${server.base}/v1/images/variations`, { method: 'POST', body: form(fields) });
+  const plain = await vary([['image', picture], ['n', '2'], ['size', '128x128'], ['user', 'me']]);
+  assert.equal(plain.status, 200);
+  assert.equal((await plain.json()).data.length, 2);
+  assert.deepEqual([sent(server)[0].prompt, sent(server)[0].count, sent(server)[0].start.strength], ['', 2, 0.5]);
+  const more = await server.postJson('/v1/images/variations', { image: picture.toString('base64'), prompt: 'in winter', strength: 0.75, variation_strength: 0.1 });
+  assert.equal(more.status, 200, JSON.stringify(more.json));
+  assert.deepEqual([sent(server)[1].prompt, sent(server)[1].start.strength], ['in winter', 0.75]);
+  for (const [fields, param] of [[[['n', '1']], 'image'], [[['image', picture], ['prompt', '  ']], 'prompt']]) {
+    const res = await vary(fields);
+    assert.equal(res.status, 400);
+    assert.equal((await res.json()).error.param, param);
+  }
+  assert.equal((await edit(server, [['image', picture]])).json.error.param, 'prompt', 'an edit needs one');
+  await gone(server);
+});
+
 test('a stream has the events of an edit', async (t) => {
   const server = await startServer(t);
   const res = await fetch(`${server.base}/v1/images/edits`, { method: 'POST', body: form([['image', picture], ['prompt', 'p'], ['stream', 'true'], ['n', '2']]) });

@@ -64,6 +64,8 @@ test('the official client talks, streams and draws', async (t) => {
     const edited = (await client.images.edit({ ...ask, image, prompt: 'a blue circle', strength: 0.9 })).data[0].b64_json;
     assert.match(readPng(Buffer.from(edited, 'base64')).texts.parameters, /^a blue circle[^]*Denoising strength: 0.9/);
     assert.notEqual(edited, base64);
+    const varied = await client.images.createVariation({ image: await toFile(Buffer.from(base64, 'base64'), 'circle.png', { type: 'image/png' }), n: 2, size: '256x256', response_format: 'b64_json' });
+    assert.deepEqual(varied.data.map((p) => readPng(Buffer.from(p.b64_json, 'base64')).width), [256, 256]);
     const { url } = (await client.images.generate({ ...ask, response_format: 'url' })).data[0];
     assert.ok(Buffer.from(await (await fetch(url)).arrayBuffer()).equals(Buffer.from(base64, 'base64')));
     for await (const event of await client.images.generate({ ...ask, stream: true }))

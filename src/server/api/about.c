@@ -117,8 +117,8 @@ void about_system(struct api *api, struct http_exchange *x, const char *arg)
                                 "version", MYSTI_VERSION, "processor", api->processor,
                                 "memory", "total", (json_int_t)now.total, "available",
                                 (json_int_t)now.available, "limit", limit, "used_by",
-                                used_json(api->server), "gpus", devices_gpus_json(api->server->devices, ""),
-                                "sharing",
+                                used_json(api->server), "gpus",
+                                devices_gpus_json(api->server->devices, ""), "sharing",
                                 sharing_word(sharing_watch_get(api->server->sharing))));
 }
 

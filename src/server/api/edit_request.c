@@ -13,6 +13,8 @@
 
 #include <string.h>
 
+#define VARIATION_STRENGTH 0.5
+
 static int put_picture(struct buf *ret, const char *key, const void *data, size_t len,
                        struct err *err)
 {
@@ -209,6 +211,8 @@ int edit_ask_parse(const char *content_type, const char *data, size_t len,
         image_ask_release(ret);
         goto fail;
     }
+    if (limits->needs_no_prompt && ret->request.start.strength < 0)
+        ret->request.start.strength = VARIATION_STRENGTH;
     json_decref(body);
     *ret_files = files;
     return 0;

@@ -16,7 +16,8 @@ struct edit_files {
 json_t *edit_body_read(const char *content_type, const char *data, size_t len,
                        struct edit_files *ret_files, struct err *err);
 
-/* content_type: the request's, NULL is JSON. The request's start is filled in but for the paths. */
+/* limits->needs_no_prompt: a variation, which changes less when nothing says how much. content_type: the request's, NULL is
+ * JSON. The request's start is filled in but for the paths. */
 int edit_ask_parse(const char *content_type, const char *data, size_t len,
                    const struct image_limits *limits, struct image_ask *ret,
                    struct edit_files *ret_files, struct err *err) MUST_CHECK;

@@ -47,7 +47,7 @@ handler_fn config_show, config_set;
 handler_fn text_chat, text_completions, text_tokenize, text_detokenize, text_embeddings,
     text_rerank;
 /* images.c */
-handler_fn images_generate, images_edit, images_upscale, jobs_add;
+handler_fn images_generate, images_edit, images_vary, images_upscale, jobs_add;
 /* jobs.c */
 handler_fn jobs_list, jobs_show, jobs_cancel, queue_show;
 json_t *queue_json(struct api *api);

@@ -24,14 +24,17 @@
 
 /* ---- prompts ---- */
 
-static int take_prompts(const json_t *body, struct image_request *r, struct err *err)
+static int take_prompts(const json_t *body, const struct image_limits *limits,
+                        struct image_request *r, struct err *err)
 {
     const char *prompt = NULL, *negative = NULL;
 
     if (body_text(body, "prompt", IMAGE_PROMPT_MAX, &prompt, err) ||
         body_text(body, "negative_prompt", IMAGE_PROMPT_MAX, &negative, err))
         return -1;
-    if (!prompt || !prompt[strspn(prompt, " \t\r\n")])
+    if (!prompt && limits->needs_no_prompt)
+        prompt = "";
+    else if (!prompt || !prompt[strspn(prompt, " \t\r\n")])
         return err_set_param(err, ERR_INVALID, "prompt",
                              "prompt is missing: say what is to be drawn");
     r->prompt = mem_strdup(prompt);
@@ -363,7 +366,7 @@ int image_ask_from_body(const json_t *body, const struct image_limits *limits,
     struct image_ask ask = {.request = IMAGE_REQUEST_DEFAULT};
     const char *model = NULL;
 
-    if (take_prompts(body, &ask.request, err) ||
+    if (take_prompts(body, limits, &ask.request, err) ||
         take_size(body, limits, &ask.request, err) ||
         take_sampler(body, &ask.request, err) ||
         take_sampling(body, &ask.request, err) ||

@@ -15,6 +15,7 @@ struct image_limits {
     int max_side;  /* pixels */
     int max_count; /* pictures of one request */
     int max_steps;
+    bool needs_no_prompt; /* a picture says what is wanted */
 };
 
 enum image_delivery { IMAGE_AS_BASE64, IMAGE_AS_URL };

@@ -1,4 +1,4 @@
-/* POST /v1/images/generations, POST /v1/images/edits and POST /v1/images/upscale, which begin with a picture
+/* POST /v1/images/generations, POST /v1/images/edits, /variations and /upscale, which begin with a picture
  * (edit_request.c, upscale_request.c; kept as a file, inputs.h), and POST /v1/jobs, which is the first without waiting. The request becomes a job
  * (image_request.c), its model's name a path (catalog), and from then on the queue calls: accepted, where the job is, each
  * picture, the end.
@@ -36,7 +36,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum how { DRAW, DRAW_LATER, EDIT, UPSCALE };
+enum how { DRAW, DRAW_LATER, EDIT, VARY, UPSCALE };
 
 struct drawing {
     struct api *api;
@@ -160,6 +160,12 @@ static json_t *picture_url(const struct drawing *d, const char *file)
     return text;
 }
 
+/* A variation is an edit to those who listen: OpenAI streams none. */
+static bool is_edit(const struct drawing *d)
+{
+    return d->how == EDIT || d->how == VARY;
+}
+
 static json_t *picture_json(const struct drawing *d, const struct job_picture *p)
 {
     json_t *picture = json_pack("{s:I, s:s?, s:O*}", "seed", (json_int_t)p->seed,
@@ -186,7 +192,7 @@ static void stream_picture(struct drawing *d, const struct job_picture *p,
 
     snprintf(size, sizeof(size), "%dx%d", p->width, p->height);
     const char *event = d->how == UPSCALE ? "image_upscale.completed"
-                        : d->how == EDIT  ? "image_edit.completed"
+                        : is_edit(d)      ? "image_edit.completed"
                                           : "image_generation.completed";
 
     json_object_set_new(picture, "type", json_string(event));
@@ -219,7 +225,7 @@ static void on_preview(void *user, const struct job_preview *p)
     base64_append(&text, p->png, p->size);
     snprintf(size, sizeof(size), "%dx%d", p->width, p->height);
     const char *event =
-        d->how == EDIT ? "image_edit.partial_image" : "image_generation.partial_image";
+        is_edit(d) ? "image_edit.partial_image" : "image_generation.partial_image";
     json_t *partial = json_pack(
         "{s:s, s:s%, s:i, s:I, s:s, s:s, s:s, s:s, s:i}", "type", event, "b64_json",
         buf_str(&text), text.len, "partial_image_index", d->previewed++, "created_at",
@@ -559,7 +565,7 @@ static int parse(struct drawing *d, const char *data, size_t len,
 {
     const char *type = http_header(d->x, "Content-Type");
 
-    if (d->how == EDIT)
+    if (is_edit(d))
         return edit_ask_parse(type, data, len, limits, &d->ask, files, err);
     if (d->how != UPSCALE)
         return image_ask_parse(data, len, limits, &d->ask, err);
@@ -577,6 +583,7 @@ static void on_body(struct http_exchange *x, void *user, const char *data, size_
         .max_side = (int)config->max_image_side,
         .max_count = (int)config->max_image_count,
         .max_steps = (int)config->max_steps,
+        .needs_no_prompt = d->how == VARY,
     };
     struct edit_files files = {0};
     struct err err = {0};
@@ -623,6 +630,12 @@ void images_edit(struct api *api, struct http_exchange *x, const char *arg)
 {
     (void)arg;
     begin(api, x, EDIT);
+}
+
+void images_vary(struct api *api, struct http_exchange *x, const char *arg)
+{
+    (void)arg;
+    begin(api, x, VARY);
 }
 
 void images_upscale(struct api *api, struct http_exchange *x, const char *arg)

@@ -60,6 +60,8 @@ const struct route routes[] = {
     {"POST", "/v1/images/generations", SCOPE_INFER, images_generate, "draw pictures"},
     {"POST", "/v1/images/edits", SCOPE_INFER, images_edit,
      "change a picture, or the masked part of it"},
+    {"POST", "/v1/images/variations", SCOPE_INFER, images_vary,
+     "draw pictures like this one"},
     {"POST", "/v1/images/upscale", SCOPE_INFER, images_upscale,
      "make a picture larger"},
     {"POST", "/v1/jobs", SCOPE_INFER, jobs_add,
