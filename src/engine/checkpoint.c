@@ -205,6 +205,12 @@ static int read_defaults(struct checkpoint *c, struct err *err)
                                       .cfg_scale = 7,
                                       .sampler = SAMPLER_EULER,
                                       .scheduler = SCHEDULER_NORMAL};
+    if (unet_guide_width(c->unet)) {
+        d->steps = 4;
+        d->cfg_scale = 8;
+        d->sampler = SAMPLER_LCM;
+        d->scheduler = sampler_scheduler(SAMPLER_LCM);
+    }
     if (meta_int(f, "mysti.default_width", 8, ENGINE_MAX_SIZE, &d->width, err) ||
         meta_int(f, "mysti.default_height", 8, ENGINE_MAX_SIZE, &d->height, err) ||
         meta_int(f, "mysti.default_steps", 1, ENGINE_MAX_STEPS, &d->steps, err) ||
@@ -390,7 +396,7 @@ static int open_networks(struct checkpoint *c, struct err *err)
 
     if (family_find(&c->family, c->file, err) ||
         family_prediction(&c->prediction, c->family, c->file, err) ||
-        read_defaults(c, err) || open_texts(c, err) || open_unet(c, err) ||
+        open_texts(c, err) || open_unet(c, err) || read_defaults(c, err) ||
         vae_open(&c->vae, c->file, err))
         return -1;
     c->ends_in_noise = weights_file_find(c->file, "ztsnr") != NULL;

@@ -422,6 +422,21 @@ static int take_inversions(struct run *run, struct err *err)
     return 0;
 }
 
+/* For models with guidance built in: the scale as diffusers tells it, sines first. */
+static void tell_guide(struct run *run)
+{
+    int half = (int)unet_guide_width(run->model->checkpoint->unet) / 2;
+    float *guide = run_at(run, run->memory.guide);
+
+    for (int i = 0; i < half; i++) {
+        double angle =
+            1000 * (run->job->cfg_scale - 1) * exp(-log(10000) * i / fmax(1, half - 1));
+
+        guide[i] = (float)sin(angle);
+        guide[half + i] = (float)cos(angle);
+    }
+}
+
 int run_encode(struct run *run, struct err *err)
 {
     if (write_script(run->job, &run->plan, &run->script, err) ||
@@ -429,6 +444,7 @@ int run_encode(struct run *run, struct err *err)
         return -1;
     if (run->model->checkpoint->summary)
         tell_sizes(run);
+    tell_guide(run);
     for (int b = 0; b < run->plan.size.batch; b++)
         run->said[b] = run->plan.kept_texts ? -1 : script_text(&run->script, b, 0);
     if (run->plan.kept_texts)

@@ -525,6 +525,8 @@ int job_understand(const struct engine_model *model, const struct engine_job *jo
         return -1;
     if (understand_sampling(job, &plan, err))
         return -1;
+    if (unet_guide_width(model->checkpoint->unet))
+        plan.guidance = 1; /* the U-Net does that itself */
     plan.size = (struct picture_size){.width = job->width,
                                       .height = job->height,
                                       .seamless = job->seamless,

@@ -213,17 +213,19 @@ static int predict(struct run *run, size_t row, float *ret, struct err *err)
     const struct job_memory *m = &run->memory;
     size_t tokens = (size_t)run->plan.size.chunks * TOKENIZER_CONTEXT;
     size_t act = run->model->engine->backend->act_bytes;
-    void **inputs = mem_alloc((size_t)(m->context_count + 3) * sizeof(*inputs));
-    int result;
+    void **inputs = mem_alloc((size_t)(m->context_count + 4) * sizeof(*inputs));
+    int count = 2, result;
 
     inputs[0] = run_at(run, m->latents); /* all rows are alike */
     inputs[1] = run_at(run, m->t);
     for (int i = 0; i < m->context_count; i++)
-        inputs[2 + i] =
+        inputs[count++] =
             run_at(run, m->contexts[i] + row * tokens * act *
                                              (size_t)unet_context_channels(c->unet, i));
-    inputs[2 + m->context_count] = run_at(
-        run, m->label + row * sizeof(float) * (size_t)unet_label_channels(c->unet));
+    if (c->summary)
+        inputs[count++] = run_at(
+            run, m->label + row * sizeof(float) * (size_t)unet_label_channels(c->unet));
+    inputs[count] = run_at(run, m->guide);
     result = run_stage(run, STAGE_STEP, inputs, (void *[]){ret}, err);
     free(inputs);
     return result;

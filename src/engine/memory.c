@@ -90,6 +90,7 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
         m.label = take(&m.total,
                        batch * (size_t)unet_label_channels(c->unet) * sizeof(float));
     }
+    m.guide = take(&m.total, (size_t)unet_guide_width(c->unet) * sizeof(float));
     m.latents = take(&m.total, batch * latent / (size_t)c->vae.latent_channels *
                                    (size_t)unet_latent_channels(c->unet));
     if (c->is_inpainting)

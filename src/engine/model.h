@@ -107,6 +107,7 @@ struct job_memory {
     size_t labels;    /* [batch, label width] f32 */
     size_t summaries; /* [kept_texts, summary's width] f32 */
     size_t label;     /* [batch, label channels] f32: what the U-Net makes of labels */
+    size_t guide;     /* [guide width] f32 */
     size_t *contexts; /* per cross-attention, activation type; context_count of them */
     int context_count;
     size_t

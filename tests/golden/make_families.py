@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tiny_small, inpaint_small, sd2_small and sdxl_small (.tensors, .safetensors): what small models of other shapes should compute.
+"""Makes tiny_small, inpaint_small, lcm_small, sd2_small and sdxl_small (.tensors, .safetensors): what small models of other shapes should compute.
 
     make_families.py [FOLDER]      needs what make_golden.py needs; with python3-transformers OpenCLIP's encoder is compared
                                    with its CLIPTextModelWithProjection
@@ -9,7 +9,8 @@ encoder with q, k and v in one matrix, hidden states from the last layer but one
 around the transformers, depths that differ by level, the vector of pooled text and sizes.
 
 Tiny: SD 1.x distilled as in "tiny-sd": one block per level and no middle, numbered as if two blocks were there, so that
-numbers are missing and the way up is a block of its own. Inpaint: SD 1.x's U-Net for inpainting. SD 2.x: four levels of two blocks as in the real one, because what it predicts is told by the spread of
+numbers are missing and the way up is a block of its own. Inpaint: SD 1.x's U-Net for inpainting. LCM: guidance
+built in. SD 2.x: four levels of two blocks as in the real one, because what it predicts is told by the spread of
 output_blocks.11.1.transformer_blocks.0.norm1.bias: 0.2 / sqrt(3) here, so v. SDXL: three levels, depths 0, 1, 2.
 """
 import math
@@ -134,16 +135,18 @@ def compare_with_transformers(encoder, ids):
 class Net:
     """mult, depths: channels and depth of the transformers by level; middle: depth there, None for no middle; heads: 0 for
     heads of 64 channels; numbers: how many block numbers a level takes, where blocks were left out; label: width of the
-    vector, 0 for none; reads: channels, 9 for inpainting"""
+    vector, 0 for none; reads: channels, 9 for inpainting; guide: width of the sinusoids that tell the guidance scale, 0 for none"""
 
     def __init__(self, width, mult, depths, middle, blocks, context, label=0, heads=0, numbers=0, is_linear=True,
-                 reads=4):
-        self.reads, self.width, self.context, self.label = reads, width, context, label
+                 reads=4, guide=0):
+        self.guide, self.reads, self.width, self.context, self.label = guide, reads, width, context, label
         self.heads, self.project = heads, matrix if is_linear else lambda name, o, i: kernel(name, o, i, 1)
         g.WIDTH = width
         self.plan(width, mult, depths, middle, blocks, numbers or blocks + 1)
         matrix(UNET + "time_embed.0", 4 * width, width)
         matrix(UNET + "time_embed.2", 4 * width, 4 * width)
+        if guide:
+            matrix(UNET + "time_embed.cond_proj", width, guide, bias=False)
         if label:
             matrix(UNET + "label_emb.0.0", 4 * width, label)
             matrix(UNET + "label_emb.0.2", 4 * width, 4 * width)
@@ -225,8 +228,16 @@ class Net:
             h = h + linear(value * F.gelu(gate), block + ".ff.net.2")
         return x + linear(h, name + ".proj_out").transpose(1, 2).reshape(n, c, high, wide)
 
-    def __call__(self, x, t, context, label=None):
-        times, kept = g.time_embedding(t), []
+    def times(self, t, guide):
+        if guide is None:
+            return g.time_embedding(t)
+        f = torch.exp(-math.log(10000) * torch.arange(self.width // 2, dtype=torch.float64) / (self.width // 2))
+        angles = t.double()[:, None] * f
+        x = torch.cat([angles.cos(), angles.sin()], 1).float() + linear(guide, UNET + "time_embed.cond_proj")
+        return linear(F.silu(linear(x, UNET + "time_embed.0")), UNET + "time_embed.2")
+
+    def __call__(self, x, t, context, label=None, guide=None):
+        times, kept = self.times(t, guide), []
         if self.label:
             times = times + linear(F.silu(linear(label, UNET + "label_emb.0.0")), UNET + "label_emb.0.2")
 
@@ -317,6 +328,28 @@ def make_inpaint(folder):
     finish(folder, "inpaint_small", out)
 
 
+def make_lcm(folder):
+    """Guidance built in: one row, the scale told as LCM's pipelines tell it."""
+    begin()
+    text = Clip("cond_stage_model.transformer.text_model.", 64, 2)
+    net = Net(32, (1, 2), (1, 1), 1, 1, context=64, heads=8, is_linear=False, guide=256)
+    g.make_vae()
+    ids = torch.tensor([padded(PROMPT, 49407), padded(NEGATIVE, 49407)])
+    context = g.encode_text(ids)
+
+    def told(scale):
+        f = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float64) / 127)
+        angles = 1000 * (scale - 1) * f
+        return torch.cat([angles.sin(), angles.cos()])[None].float()
+
+    x, t = torch.randn(2, 4, 10, 7), torch.tensor([700.25])
+    out = {"text.ids": ids.float()[None], "text.out": context, "unet.x": last(x), "unet.t": t, "unet.guide": told(3.5),
+           "unet.out": last(net(x, t, context, guide=told(3.5)))}
+    only = lambda x, t, context: net(x[:1], t, context[:1], guide=told(5)).repeat(2, 1, 1, 1)
+    out["picture"] = last(g.picture(context, "eps", 5, 4, 42, net=only))
+    finish(folder, "lcm_small", out)
+
+
 def make_sd2(folder):
     begin()
     text = OpenClip("cond_stage_model.model.", 128, 3)
@@ -359,5 +392,6 @@ if __name__ == "__main__":
     where = sys.argv[1] if len(sys.argv) > 1 else __file__.rsplit("/", 1)[0]
     make_tiny(where)
     make_inpaint(where)
+    make_lcm(where)
     make_sd2(where)
     make_sdxl(where)

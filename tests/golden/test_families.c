@@ -162,7 +162,7 @@ static void test_unet(void **state)
     struct graph *step;
     size_t unused;
 
-    assert_in_range(count, 1, INPUTS_MAX - 2);
+    assert_in_range(count, 1, INPUTS_MAX - 3);
     inputs[0] = vector(s, "unet.x", &unused);
     inputs[1] = vector(s, "unet.t", &unused);
     text[0] = vector(s, "text.out", &unused);
@@ -171,11 +171,13 @@ static void test_unet(void **state)
     for (int i = 0; i < count; i++)
         inputs[2 + i] = output_of(context, i);
     run(s, context, text, inputs + 2);
+    if (unet_guide_width(s->checkpoint->unet))
+        inputs[2 + count] = vector(s, "unet.guide", &unused);
     step = checkpoint_step_graph(s->checkpoint, &size);
     got = output_of(step, 0);
     run(s, step, inputs, &got);
     compare(s, "unet.out", got);
-    for (int i = 0; i < 2 + count; i++)
+    for (int i = 0; i < 3 + count; i++)
         free(inputs[i]);
     free(text[0]);
     free(text[1]);
@@ -242,6 +244,8 @@ static void draw(const struct setup *s, const char *name, const char *negative,
     job.cfg_scale = 5;
     job.seed = 42;
     job.rng = "cpu";
+    job.sampler = "euler";
+    job.scheduler = "normal";
     if (start)
         job.start = *start;
     check(engine_generate(model, &job, &events, &err), &err);
@@ -346,6 +350,7 @@ int main(void)
     static const char *const models[][2] = {
         {SMALL_TINY_TENSORS, "tests/golden/tiny_small.safetensors"},
         {SMALL_INPAINT_TENSORS, "tests/golden/inpaint_small.safetensors"},
+        {SMALL_LCM_TENSORS, "tests/golden/lcm_small.safetensors"},
         {SMALL_SD2_TENSORS, "tests/golden/sd2_small.safetensors"},
         {SMALL_SDXL_TENSORS, "tests/golden/sdxl_small.safetensors"},
     };

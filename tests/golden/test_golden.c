@@ -209,7 +209,7 @@ static void test_res(void **state)
 
     step.x = graph_input(b.graph, "x", TENSOR_F32, vector_shape(s, "res.x"));
     step.times =
-        build_times(&one, &b, graph_input(b.graph, "t", TENSOR_F32, shape1(1)), -1);
+        build_times(&one, &b, graph_input(b.graph, "t", TENSOR_F32, shape1(1)), -1, -1);
     add_layer(&step, &layer);
     graph_output(b.graph, "out", TENSOR_F32, step.x);
     got = run_graph(s, b.graph, (void *[]){x, t}, (size_t)shape_elements(&shape));

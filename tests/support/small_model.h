@@ -8,6 +8,7 @@
 
 #define SMALL_TINY_TENSORS "tests/golden/tiny_small.tensors"
 #define SMALL_INPAINT_TENSORS "tests/golden/inpaint_small.tensors"
+#define SMALL_LCM_TENSORS "tests/golden/lcm_small.tensors"
 #define SMALL_SD2_TENSORS "tests/golden/sd2_small.tensors"
 #define SMALL_SDXL_TENSORS "tests/golden/sdxl_small.tensors"
 

@@ -61,6 +61,7 @@ struct unet {
     int64_t latent_channels;
     int64_t context_width;
     int64_t label_width, label_channels;
+    int64_t guide_width;
     int kept; /* depth of the stack while the list is made */
 };
 
@@ -180,6 +181,8 @@ int unet_open(struct unet **ret_unet, const struct weights_file *file,
         weights_file_find(file, PREFIX "input_blocks.0.0.weight");
     const struct weight *time = weights_file_find(file, PREFIX "time_embed.0.weight");
     const struct weight *label = weights_file_find(file, PREFIX "label_emb.0.0.weight");
+    const struct weight *guide =
+        weights_file_find(file, PREFIX "time_embed.cond_proj.weight");
     struct unet *u;
 
     if (!first || !time)
@@ -193,6 +196,8 @@ int unet_open(struct unet **ret_unet, const struct weights_file *file,
     u->heads = heads;
     u->latent_channels = first->dim[1];
     u->time_channels = time->dim[1];
+    if (guide && guide->rank == 2)
+        u->guide_width = guide->dim[1];
     if (label && label->rank == 2) {
         u->label_width = label->dim[1];
         u->label_channels = time->dim[0];
@@ -242,6 +247,11 @@ int64_t unet_label_width(const struct unet *unet)
 int64_t unet_label_channels(const struct unet *unet)
 {
     return unet->label_channels;
+}
+
+int64_t unet_guide_width(const struct unet *unet)
+{
+    return unet->guide_width;
 }
 
 /* ---- the context graph ---- */
@@ -470,9 +480,10 @@ static int add_label(struct graph *g, int times, int label)
     return graph_reshape(g, graph_add(g, label, times), rows);
 }
 
-/* t -> sinusoids -> two linears (-> plus label) -> silu -> the projections of all
+/* t -> sinusoids (-> plus a linear of guide) -> two linears (-> plus label) -> silu -> the projections of all
  * residual blocks as one product */
-static int build_times(const struct unet *u, struct build *b, int t, int label)
+static int build_times(const struct unet *u, struct build *b, int t, int label,
+                       int guide)
 {
     struct name *names = mem_alloc((size_t)u->layer_count * sizeof(*names));
     const char **list = mem_alloc((size_t)u->layer_count * sizeof(*list));
@@ -486,6 +497,12 @@ static int build_times(const struct unet *u, struct build *b, int t, int label)
         count++;
     }
     x = graph_timestep(b->graph, t, u->time_channels);
+    if (guide >= 0) {
+        guide =
+            graph_linear(b->graph, guide, PREFIX "time_embed.cond_proj",
+                         build_find(b, PREFIX "time_embed.cond_proj", ".weight"), NULL);
+        x = graph_add(b->graph, x, guide);
+    }
     x = build_linear(b, x, PREFIX "time_embed.0");
     x = build_linear(b, graph_activate(b->graph, x, ACT_SILU), PREFIX "time_embed.2");
     if (label >= 0)
@@ -502,7 +519,7 @@ void unet_build_step(const struct unet *unet, struct build *b,
                      const struct unet_size *size)
 {
     struct step s = {.unet = unet, .build = b, .graph = b->graph};
-    int t, label = -1;
+    int t, label = -1, guide = -1;
 
     s.contexts = mem_alloc((size_t)(unet->cross_count + 1) * sizeof(*s.contexts));
     s.kept = mem_alloc((size_t)(unet->layer_count + 1) * sizeof(*s.kept));
@@ -517,7 +534,10 @@ void unet_build_step(const struct unet *unet, struct build *b,
     if (unet->label_width)
         label = graph_input(b->graph, "label", TENSOR_F32,
                             shape2(size->batch, unet->label_channels));
-    s.times = build_times(unet, b, t, label);
+    if (unet->guide_width)
+        guide =
+            graph_input(b->graph, "guide", TENSOR_F32, shape2(1, unet->guide_width));
+    s.times = build_times(unet, b, t, label, guide);
     for (int i = 0; i < unet->layer_count; i++)
         add_layer(&s, &unet->layers[i]);
     s.x = build_group_norm(b, s.x, PREFIX "out.0", RES_EPS);

@@ -35,6 +35,10 @@ int64_t unet_context_channels(const struct unet *unet, int i);
 int64_t unet_label_width(const struct unet *unet);
 int64_t unet_label_channels(const struct unet *unet);
 
+/* Distilled with guidance built in (LCM): it is told the scale, as so many sinusoids,
+ * 256. 0: it is not */
+int64_t unet_guide_width(const struct unet *unet);
+
 /* context [N, T, context_width] -> one output per cross-attention, [N, T,
  * context_channels(i)], in the graph's outputs from its next free one on; then, of label
  * [N, label_width], one more, [N, label_channels] f32. label -1: there is none */
@@ -48,7 +52,7 @@ struct unet_size {
 };
 
 /* Inputs, in this order: "latent" [N, H, W, 4] f32, "t" [1] f32, then the outputs of
- * the context graph. Output 0: what the model predicts, [N, H, W, 4] f32. */
+ * the context graph, then "guide" [1, guide_width] f32 if there is one. Output 0: what the model predicts, [N, H, W, 4] f32. */
 void unet_build_step(const struct unet *unet, struct build *b,
                      const struct unet_size *size);
 

@@ -109,6 +109,29 @@ static void test_inpainting(void **state)
     model = NULL;
 }
 
+/* Guidance is built in: few steps by default, and the negative prompt plays no part, the scale does. */
+static void test_lcm(void **state)
+{
+    struct engine_model_info info;
+    struct engine_job job;
+    uint32_t usual;
+
+    (void)state;
+    model = small_engine_load(&(struct small_model){.listing = SMALL_LCM_TENSORS});
+    engine_model_info(model, &info);
+    assert_string_equal(info.family, "sd1");
+    assert_int_equal(info.default_steps, 4);
+    assert_string_equal(info.default_sampler, "lcm");
+    job = a_job("a1111");
+    usual = sum_of(&job);
+    job.negative_prompt = "a house";
+    assert_int_equal(sum_of(&job), usual);
+    job.cfg_scale = 3;
+    assert_int_not_equal(sum_of(&job), usual);
+    engine_model_free(model);
+    model = NULL;
+}
+
 static void test_sd2(void **state)
 {
     static const char *const said[][2] = {
@@ -409,6 +432,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sd1),
         cmocka_unit_test(test_inpainting),
+        cmocka_unit_test(test_lcm),
         cmocka_unit_test(test_sd2),
         cmocka_unit_test(test_sdxl),
         cmocka_unit_test(test_refuses),
