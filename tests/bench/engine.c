@@ -15,9 +15,8 @@
 #include "engine/graph/backend.h"
 #include "engine/vae/vae.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "rss.h"
+
 #include <sys/mman.h>
 #include <time.h>
 
@@ -53,20 +52,6 @@ static void die(const struct err *err)
 {
     fprintf(stderr, "bench_engine: %s\n", err->message);
     exit(1);
-}
-
-static size_t status_bytes(const char *key)
-{
-    FILE *f = fopen("/proc/self/status", "r");
-    char line[256];
-    size_t kib = 0;
-
-    while (f && fgets(line, sizeof(line), f))
-        if (!strncmp(line, key, strlen(key)))
-            kib = strtoul(line + strlen(key) + 1, NULL, 10);
-    if (f)
-        fclose(f);
-    return kib * 1024;
 }
 
 static void *pages(struct bench *b, size_t bytes)
@@ -285,8 +270,7 @@ static size_t larger(size_t a, size_t b)
 static void measure(struct bench *b)
 {
     struct model *all[] = {&b->context, &b->step, &b->decoder};
-    size_t before = status_bytes("RssAnon"), predicted, arena = 0, other = 0,
-           weights = 0;
+    size_t before = rss_bytes("RssAnon:"), predicted, arena = 0, other = 0, weights = 0;
     struct err err = {0};
     struct times step, decode;
     uint64_t from = clock_ns(), compiled, loaded;
@@ -322,7 +306,7 @@ static void measure(struct bench *b)
     decode = measure_runs(b, &b->decoder, b->settings.decodes);
     if (b->settings.profile)
         print_costs(b, &b->decoder);
-    size_t growth = status_bytes("RssAnon") - before;
+    size_t growth = rss_bytes("RssAnon:") - before;
 
     printf("{\"backend\":\"%s\",\"act_bytes\":%zu,\"size\":%lld,\"batch\":%lld,"
            "\"compile_s\":%.3f,"
@@ -341,7 +325,7 @@ static void measure(struct bench *b)
            (double)arena / 1048576, (double)other / 1048576,
            (double)b->bound_bytes / 1048576, (double)predicted / 1048576,
            (double)growth / 1048576, (double)growth / (double)predicted,
-           (double)status_bytes("VmHWM") / 1048576);
+           (double)rss_bytes("VmHWM:") / 1048576);
 }
 
 static void parse(struct settings *s, int argc, char **argv)

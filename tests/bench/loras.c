@@ -10,9 +10,7 @@
 #include "base/clock.h"
 #include "engine/engine.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "rss.h"
 
 enum { MAX_ROUNDS = 20 };
 
@@ -28,24 +26,10 @@ static void die(const char *sentence)
     exit(1);
 }
 
-static size_t anonymous_bytes(void)
-{
-    FILE *f = fopen("/proc/self/status", "r");
-    char line[256];
-    size_t kib = 0;
-
-    while (f && fgets(line, sizeof(line), f))
-        if (!strncmp(line, "RssAnon:", 8))
-            kib = strtoul(line + 8, NULL, 10);
-    if (f)
-        fclose(f);
-    return kib * 1024;
-}
-
 static bool look(void *user)
 {
     struct bench *b = user;
-    size_t now = anonymous_bytes();
+    size_t now = rss_bytes("RssAnon:");
 
     b->most = now > b->most ? now : b->most;
     return false;
@@ -82,7 +66,7 @@ static struct result draw(struct bench *b, const char *prompt)
     job.seed = 1;
     if (engine_estimate(b->model, &job, &estimate, &err))
         die(err.message);
-    b->most = before = anonymous_bytes();
+    b->most = before = rss_bytes("RssAnon:");
     began = clock_ns();
     /* random weights draw pictures that are no numbers: all the work is done then, too */
     if (engine_generate(b->model, &job, &events, &err) && err.code != ERR_INTERNAL)
