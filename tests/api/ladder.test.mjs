@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import test from 'node:test';
 import { checkSchema } from '../support/openapi.mjs';
 import { writeGguf, writeSafetensors } from '../support/models.mjs';
+import { makePng } from '../support/png.mjs';
 import { sseEvents, startServer, until } from '../support/server.mjs';
 
 const GIB = 1024 ** 3;
@@ -212,6 +213,60 @@ test('a picture that fits is drawn at once, and nobody speaks of pieces; one tha
   const { status, json } = await draw(small);
   assert.equal(status, 503);
   assert.match(json.error.message, /the picture needs 9.00 GiB on ram, at least 2.00 GiB in pieces; 0.9\d of 1.00 GiB are free/);
+});
+
+test('the worker is busy, killed, or fails by itself at either question about memory: the picture is drawn all the same', async (t) => {
+  for (const estimate of [['busy', 'ok'], ['ok', 'busy', 'ok'], ['ok', 'crash', 'ok'], ['ok', 'fault', 'ok']]) {
+    const server = await start(t, '4G', { sd: { needs_bytes: 9 * GIB, low_bytes: 2 * GIB, estimate } });
+    const { status, json } = await draw(server);
+    assert.equal(status, 200, `${estimate}: ${JSON.stringify(json)}`);
+    assert.ok(drawnBy(server).budget_bytes > 2 * GIB, `${estimate}`);
+    assert.deepEqual((await memory(server)).moves.map((m) => m.move), ['low'], `${estimate}`);
+  }
+});
+
+test('a client that leaves during either question leaves nothing behind', async (t) => {
+  for (const before of [[], ['ok']]) {
+    const server = await start(t, '4G', { sd: { needs_bytes: 9 * GIB, low_bytes: 2 * GIB, estimate: [...before, 'slow', 'ok'] } });
+    const leaving = new AbortController();
+    const left = server.post('/v1/images/generations', { prompt: 'a boat' }, { signal: leaving.signal });
+    await until('it is asked', () => server.requests('sd', '/internal/estimate').length === before.length + 1);
+    leaving.abort();
+    await assert.rejects(left);
+    assert.equal((await draw(server)).status, 200);
+    assert.deepEqual((await server.getJson('/v1/jobs')).json.data.map((j) => j.state), ['done', 'cancelled']);
+    assert.equal(server.requests('sd', '/internal/generate').length, 1);
+  }
+});
+
+test('a picture that waits for leave: cancelled, its question is gone; refused, it is drawn in pieces if that takes from nobody', async (t) => {
+  const server = await start(t, '4G', { args: ['--memory-policy', 'ask'], sd: { needs_bytes: 3 * GIB, low_bytes: GIB } });
+  await load(server, 'a.gguf');
+  const question = () => until('it asks', async () => (await memory(server)).questions[0]);
+  const { json: job } = await server.postJson('/v1/jobs', { prompt: 'a boat' });
+  const { id } = await question();
+  assert.equal((await server.getJson(`/v1/jobs/${job.id}`, { method: 'DELETE' })).status, 200);
+  assert.deepEqual((await memory(server)).questions, []);
+  assert.equal((await server.postJson('/v1/memory/leave', { id })).status, 404);
+
+  const picture = draw(server);
+  assert.equal((await server.postJson('/v1/memory/leave', { id: (await question()).id, leave: false })).status, 200);
+  assert.equal((await picture).status, 200);
+  assert.ok(drawnBy(server).budget_bytes < 3 * GIB);
+  assert.deepEqual((await memory(server)).moves.map((m) => m.move).at(-1), 'low');
+  assert.equal((await states(server)).a, 'ready');
+});
+
+test('a picture that is made larger asks for room, too: text gives way, and what never fits is refused with the numbers', async (t) => {
+  const server = await start(t, '3G', { sd: { needs_bytes: 2 * GIB } });
+  await load(server, 'a.gguf');
+  const image = makePng({ width: 64, height: 64 }).toString('base64');
+  assert.equal((await server.postJson('/v1/images/upscale', { image })).status, 200);
+  assert.deepEqual((await memory(server)).moves.map((m) => m.move), ['park']);
+  server.plan('sd', { needs_bytes: 9 * GIB });
+  const { status, json } = await server.postJson('/v1/images/upscale', { image });
+  assert.equal(status, 503);
+  assert.match(json.error.message, /the picture needs 9.00 GiB on ram; 2.9\d of 3.00 GiB are free/);
 });
 
 const layered = (server) => {

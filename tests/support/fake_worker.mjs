@@ -12,6 +12,7 @@
 //   start     ok | crash | hang (never listens) | slow (start_ms)      exit_code
 //   health    ok | hang | garbage
 //   load      ok | crash | hang | out_of_memory | bad_file             load_ms
+//   estimate  ok | busy | crash | fault (SIGSEGV) | slow (estimate_ms)
 //   generate  ok | crash | crash_mid (killed from outside) | fault | fault_mid (SIGSEGV) | crash_second (in the second picture) | crash_end (after the last) | stall | garbage | out_of_memory | error_mid | truncate | unauthorized
 //             think (computes for think_ms without a word)
 //             step_ms, picture_bytes (extra bytes in the picture), resident_bytes (of the model), needs_bytes, low_bytes (of a picture, at once and at least)
@@ -219,6 +220,11 @@ async function sdRoute(req, res, body) {
       Object.assign(sd, { state: 'empty', model: null });
       return sendJson(res, 200, {});
     case 'POST /internal/estimate': {
+      const how = decide('estimate');
+      if (how === 'busy') return sendError(res, 409, 'busy', 'a job is running', 'conflict_error');
+      if (how === 'crash') return void die();
+      if (how === 'fault') return void die('SIGSEGV');
+      if (how === 'slow') await sleep(plan('estimate_ms', 60000));
       const needs = plan('needs_bytes', 1 << 20);
       const takes = Math.max(Math.min(needs, job().budget_bytes ?? needs), plan('low_bytes', needs));
       return sendJson(res, 200, { peak_bytes: plan('resident_bytes', 4096) + takes, resident_bytes: plan('resident_bytes', 4096) });

@@ -50,6 +50,20 @@ static uint64_t growth_of(const struct err *err, int status, const char *body,
     return peak > resident ? (uint64_t)(peak - resident) : 0;
 }
 
+/* The answer to a question. False: there is none in it, and the job goes its way without. */
+static bool take_growth(struct job_queue *q, const struct err *err, int status,
+                        const char *body, size_t len, uint64_t *ret)
+{
+    q->run.question = NULL;
+    q->run.job->budget_bytes = 0;
+    *ret = growth_of(err, status, body, len);
+    if (status == 409)
+        run_ask_again(q);
+    else if (!*ret)
+        run_send(q);
+    return status != 409 && *ret;
+}
+
 static void ask_for_room(struct job_queue *q, uint64_t least)
 {
     q->run.stage = RUN_ROOM;
@@ -60,10 +74,10 @@ static void on_least(void *user, const struct err *err, int status, const char *
                      size_t len)
 {
     struct job_queue *q = user;
+    uint64_t least;
 
-    q->run.question = NULL;
-    q->run.job->budget_bytes = 0;
-    ask_for_room(q, growth_of(err, status, body, len));
+    if (take_growth(q, err, status, body, len, &least))
+        ask_for_room(q, least);
 }
 
 static void ask(struct job_queue *q, http_on_fetched_fn *on_answer)
@@ -91,13 +105,9 @@ static void on_needs(void *user, const struct err *err, int status, const char *
 {
     struct job_queue *q = user;
 
-    q->run.question = NULL;
-    q->run.needed = growth_of(err, status, body, len);
-    if (status == 409) {
-        run_ask_again(q);
-    } else if (!q->run.needed) {
-        run_send(q);
-    } else if (supervisor_picture_fits(q->o.supervisor, q->run.needed)) {
+    if (!take_growth(q, err, status, body, len, &q->run.needed))
+        return;
+    if (supervisor_picture_fits(q->o.supervisor, q->run.needed)) {
         ask_for_room(q, 0);
     } else { /* no budget at all: the answer is what the last way of all takes */
         q->run.job->budget_bytes = 1;

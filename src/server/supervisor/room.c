@@ -560,6 +560,8 @@ bool supervisor_picture_fits(const struct supervisor *s, uint64_t bytes)
     struct plan_ledger ledger;
     struct plan plan;
 
+    if (s->room.asks || s->room.moving) /* who comes first may take it */
+        return false;
     supervisor_would_draw(s, bytes, &ledger, &plan);
     return !ledger.device_count || (plan.admits && plan.count == 1);
 }
@@ -645,6 +647,7 @@ int supervisor_questions(const struct supervisor *s, struct supervisor_question 
 int supervisor_give_leave(struct supervisor *s, int id, bool leave, struct err *err)
 {
     struct room_ask *ask = s->room.asks;
+    struct plan_ledger ledger;
     struct err no = {0};
 
     while (ask && (ask->id != id || !ask->waits_for_leave))
@@ -659,6 +662,12 @@ int supervisor_give_leave(struct supervisor *s, int id, bool leave, struct err *
     if (leave) {
         ask->since_ms = clock_ms(); /* people think for as long as they like */
         supervisor_wake(s);
+        return 0;
+    }
+    ledger_fill(s, ask, &ledger);
+    if (room_fits_low(ask, &ledger)) {
+        grant_low(s, ask, &ledger);
+        answer(s, ask, NULL);
         return 0;
     }
     err_set(&no, ERR_NO_MEMORY, "leave was refused: %.600s", ask->plan.moves[0].reason);

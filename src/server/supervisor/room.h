@@ -76,6 +76,8 @@ struct plan_want room_want_of(const struct room_ask *ask);
 int room_on_device(const struct plan_ledger *l, int device, int but);
 /* refused by the plan, and to be let through all the same? */
 bool room_may_try(const struct room_ask *ask, const struct plan_ledger *l);
+/* a picture that takes nothing from anybody when it is drawn in pieces */
+bool room_fits_low(const struct room_ask *ask, const struct plan_ledger *l);
 /* as many of its layers as the card has room for, when all are too many; true: that is a way */
 bool room_fewer_layers(const struct room_ask *ask, const struct plan_ledger *l,
                        int *ret_layers);

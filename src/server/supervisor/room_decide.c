@@ -39,6 +39,12 @@ bool room_may_try(const struct room_ask *ask, const struct plan_ledger *l)
            !room_on_device(l, PLAN_RAM, ask->worker->id);
 }
 
+bool room_fits_low(const struct room_ask *ask, const struct plan_ledger *l)
+{
+    return ask->low_bytes &&
+           ask->low_bytes + l->margin_bytes <= l->devices[ask->device].free;
+}
+
 /* As many of its layers as the card has room for, when all are too many; true: that is a way. */
 bool room_fewer_layers(const struct room_ask *ask, const struct plan_ledger *l,
                        int *ret_layers)
