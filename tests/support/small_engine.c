@@ -66,8 +66,7 @@ void expect_job_refused(const struct engine_job *job, const char *param,
 
 /* ---- memory ---- */
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-static long anonymous_bytes(void)
+long anonymous_bytes(void)
 {
     FILE *f = fopen("/proc/self/smaps_rollup", "r");
     char line[128];
@@ -81,6 +80,7 @@ static long anonymous_bytes(void)
     return kib * 1024;
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 struct growth {
     long before, most;
 };

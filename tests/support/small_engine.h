@@ -23,6 +23,9 @@ int small_engine_tear_down(void **state);
 void expect_job_refused(const struct engine_job *job, const char *param,
                         const char *sentence);
 
+/* Memory of this process that is no file's; -1: not known */
+long anonymous_bytes(void);
+
 /* Draws it, and memory grows by what the estimate says, at most 5 % more and at least 85 % of it. The block is mapped whole
  * but touched only as far as it is used, so what is measured between operations is at most the estimate; the largest stage
  * touches nearly all of it. Sanitizers have memory of their own: nothing is measured with them. */

@@ -16,24 +16,9 @@ static int width, height, count; /* of the pictures; numbers in one */
 
 /* ---- what a job takes ---- */
 
-static long anonymous_bytes(void)
-{
-    FILE *f = fopen("/proc/self/smaps_rollup", "r");
-    char line[128];
-    long kib = -1;
-
-    while (f && fgets(line, sizeof(line), f))
-        if (sscanf(line, "Anonymous: %ld kB", &kib) == 1)
-            break;
-    if (f)
-        fclose(f);
-    return kib * 1024;
-}
-
 struct drawn {
     uint8_t *rgb; /* [count] */
     long before, most;
-    int encoded; /* how often prompts were read */
 };
 
 static bool watch(void *user)
