@@ -72,6 +72,21 @@ test('a key of each scope, in every way that clients send one', async (t) => {
   assert.equal((await server.get('/v1/system', bearer(admin))).status, 200);
 });
 
+test('what makes pictures and lists what can be asked for takes any key, a local name, and no foreign page', async (t) => {
+  const server = await withKeys(t);
+  const routes = [['GET', '/v1/loras'], ['GET', '/v1/upscalers'], ['POST', '/v1/images/upscale'], ['POST', '/v1/images/variations'], ['POST', '/v1/images/edits']];
+  for (const [method, path] of routes) {
+    const ask = async (headers, host) => (await raw(server, { method, path, headers, host })).status;
+    assert.equal(await ask({}), 401, path);
+    assert.equal(await ask({ Cookie: `mysti_key=${infer}` }), method === 'GET' ? 200 : 401, path);
+    for (const key of [infer, admin]) assert.equal(await ask(bearer(key).headers), method === 'GET' ? 200 : 400, path);
+    assert.equal(await ask(bearer(admin).headers, 'evil.example'), 403, path);
+    assert.equal(await ask({ ...bearer(admin).headers, Origin: 'https://evil.example' }), 403, path);
+  }
+  for (const [method, path] of [['GET', '/v1/memory'], ['POST', '/v1/memory/leave'], ['POST', '/v1/memory/plan'], ['GET', '/v1/events']])
+    assert.equal((await raw(server, { method, path, headers: bearer(infer).headers })).status, 403, path);
+});
+
 test('the command line takes its key from the environment', async (t) => {
   const server = await withKeys(t);
   const models = (env) => spawnSync(join(binFolder, 'mysti'), ['models', '--server', server.base], { encoding: 'utf8', env: { ...process.env, ...env } });

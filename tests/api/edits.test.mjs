@@ -74,6 +74,29 @@ test('variations: OpenAI\'s form, no prompt, half the way; with more fields they
   await gone(server);
 });
 
+test('variations with an Idempotency-Key are one job, running and ended; anything else in the request is another one', async (t) => {
+  const server = await startServer(t, { sd: { step_ms: 50, default_steps: 20 } });
+  const vary = async (more = []) => {
+    const res = await fetch(`${server.base}/v1/images/variations`, { method: 'POST', body: form([['image', picture], ['n', '2'], ...more]),
+      headers: { 'Idempotency-Key': 'v' } });
+    return { status: res.status, job: res.headers.get('x-mysti-job'), json: await res.json() };
+  };
+  const [first, second] = await Promise.all([vary(), vary()]);
+  assert.equal(first.status, 200, JSON.stringify(first.json));
+  const ended = await vary();
+  assert.deepEqual([second.job, ended.job], [first.job, first.job]);
+  assert.deepEqual(ended.json.data.map((p) => p.b64_json), first.json.data.map((p) => p.b64_json));
+  const stream = await fetch(`${server.base}/v1/images/variations`, { method: 'POST', body: form([['image', picture], ['n', '2'], ['stream', 'true']]),
+    headers: { 'Idempotency-Key': 'v' } });
+  const told = [];
+  for await (const e of sseEvents(stream)) if (e.data) told.push(JSON.parse(e.data));
+  assert.deepEqual(told.map((e) => [e.type, e.index, e.b64_json]), first.json.data.map((p, i) => ['image_edit.completed', i, p.b64_json]));
+  for (const more of [['strength', '0.4'], ['variation_strength', '0.1'], ['model', 'starter-painter'], ['prompt', 'p']])
+    assert.equal((await vary([more])).status, 409, more[0]);
+  assert.equal(sent(server).length, 1);
+  await gone(server);
+});
+
 test('a stream has the events of an edit', async (t) => {
   const server = await startServer(t);
   const res = await fetch(`${server.base}/v1/images/edits`, { method: 'POST', body: form([['image', picture], ['prompt', 'p'], ['stream', 'true'], ['n', '2']]) });

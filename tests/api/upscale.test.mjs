@@ -91,6 +91,8 @@ test('a kept one survives the server; the same again is the same job', async (t)
   assert.equal(status, 200, JSON.stringify(json));
   const [first, second] = sent(server).slice(-2);
   assert.deepEqual(first, second);
+  const again = await upscale(server, fields, key);
+  assert.deepEqual([again.status, again.json.model, again.json.size], [200, 'x', json.size], 'the answer of the one that has ended');
   assert.equal((await upscale(server, [...fields.slice(0, 2), ['factor', '3']], key)).status, 409);
   await gone(server);
 });

@@ -325,6 +325,26 @@ static void on_accepted(void *user)
     job_leave(watch); /* it is kept */
 }
 
+static void deliver_ended(struct drawing *d, int index, const json_t *p)
+{
+    const char *file = json_string_value(json_object_get(p, "file"));
+    const struct job_picture kept = {
+        .index = index,
+        .width = (int)json_integer_value(json_object_get(p, "width")),
+        .height = (int)json_integer_value(json_object_get(p, "height"))};
+    json_t *picture = json_pack(
+        "{s:O, s:s, s:o*, s:O*}", "seed", json_object_get(p, "seed"), "file", file,
+        "url", d->ask.delivery == IMAGE_AS_URL ? picture_url(d, file) : NULL,
+        "b64_json", json_object_get(p, "b64_json"));
+
+    d->width = kept.width;
+    d->height = kept.height;
+    if (d->ask.stream)
+        stream_picture(d, &kept, picture);
+    else
+        json_array_append_new(d->data, picture);
+}
+
 /* A job that had ended before it was asked for again. */
 static void on_ended_found(void *user, const struct err *err, json_t *job)
 {
@@ -346,16 +366,7 @@ static void on_ended_found(void *user, const struct err *err, json_t *job)
     }
     json_array_foreach(json_object_get(job, "pictures"), i, p)
     {
-        const char *file = json_string_value(json_object_get(p, "file"));
-
-        d->width = (int)json_integer_value(json_object_get(p, "width"));
-        d->height = (int)json_integer_value(json_object_get(p, "height"));
-        json_array_append_new(
-            d->data,
-            json_pack("{s:O, s:s, s:o*, s:O*}", "seed", json_object_get(p, "seed"),
-                      "file", file, "url",
-                      d->ask.delivery == IMAGE_AS_URL ? picture_url(d, file) : NULL,
-                      "b64_json", json_object_get(p, "b64_json")));
+        deliver_ended(d, (int)i, p);
     }
     if (json_is_object(json_object_get(job, "error"))) {
         struct err why = {0};
@@ -368,10 +379,15 @@ static void on_ended_found(void *user, const struct err *err, json_t *job)
         respond_failure(drawing_over(d), &why);
         return;
     }
+    if (d->ask.stream && http_sse_started(x)) {
+        http_end(drawing_over(d));
+        return;
+    }
     const char *model =
         json_string_value(json_object_get(json_object_get(job, "request"), "model"));
 
-    d->model = mem_strdup(model ? catalog_id(d->api->catalog, model) : "");
+    if (!d->model) /* else it is the upscaler */
+        d->model = mem_strdup(model ? catalog_id(d->api->catalog, model) : "");
     json_t *answer = whole_answer(d);
 
     http_respond_json(drawing_over(d), 200, answer);
@@ -527,8 +543,9 @@ static uint64_t hash(uint64_t so_far, const void *data, size_t len)
 }
 
 /* Of what a form says, not of the form: a library that sends it again draws another boundary. */
-static uint64_t hash_edit(const struct image_request *r, const struct edit_files *files)
+static uint64_t hash_edit(const struct image_ask *ask, const struct edit_files *files)
 {
+    const struct image_request *r = &ask->request;
     json_t *request = image_request_json(r);
     char *text = json_dumps(request, JSON_COMPACT | JSON_SORT_KEYS);
     const struct image_start *s = &r->start;
@@ -539,6 +556,8 @@ static uint64_t hash_edit(const struct image_request *r, const struct edit_files
     sum = hash(sum, numbers, sizeof(numbers));
     sum = hash(sum, files->image.data, files->image.len);
     sum = hash(sum, files->mask.data, files->mask.len);
+    if (ask->model) /* the request has its path, and not yet */
+        sum = hash(sum, ask->model, strlen(ask->model));
     free(text);
     json_decref(request);
     return s->fill ? hash(sum, s->fill, strlen(s->fill)) : sum;
@@ -592,7 +611,7 @@ static void on_body(struct http_exchange *x, void *user, const char *data, size_
     if (parse(d, data, len, &limits, &files, &err)) {
         http_respond_err(drawing_over(d), &err);
     } else if (files.image.len) {
-        d->body = hash_edit(&d->ask.request, &files);
+        d->body = hash_edit(&d->ask, &files);
         d->is_keeping = true;
         inputs_keep(d->api->server->loop, config->home, files.image, files.mask,
                     on_kept, d);
