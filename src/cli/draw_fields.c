@@ -79,6 +79,8 @@ static const struct field {
           "end the text encoder N - 1 layers early; models of drawings often want 2"),
     TEXT("prediction", 0, "prediction", "WORD",
          "what the model predicts, where its file is wrong: eps or v"),
+    TEXT("vae", 0, "vae", "NAME",
+         "a file in the server's VAE folder, in place of the model's own VAE"),
 
     HEAD("A picture to begin with"),
     TEXT("image", 'i', NULL, "FILE", "PNG, JPEG or WebP, which is changed"),

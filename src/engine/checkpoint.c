@@ -111,7 +111,7 @@ static struct graph *decode_graph(const struct checkpoint *c,
 {
     struct picture_size tile = checkpoint_tile_size(c, whole), *size = &tile;
     struct graph *g = picture_graph("decode", size);
-    struct build b = {g, c->file, used};
+    struct build b = {g, c->vae.file, used};
 
     vae_build_decoder(&c->vae, &b, 1, size->height / c->vae.scale,
                       size->width / c->vae.scale);
@@ -123,7 +123,7 @@ static struct graph *start_graph(const struct checkpoint *c,
 {
     struct picture_size tile = checkpoint_tile_size(c, whole), *size = &tile;
     struct graph *g = picture_graph("start", size);
-    struct build b = {g, c->file, used};
+    struct build b = {g, c->vae.file, used};
 
     vae_build_encoder(&c->vae, &b, 1, size->height, size->width);
     return g;
@@ -250,17 +250,22 @@ static bool is_idle_text(const struct checkpoint *c, const char *name)
     return false;
 }
 
-static int refuse_unused(const struct checkpoint *c, const bool *used, struct err *err)
+/* file: the checkpoint's, or another VAE's, of which only that part counts */
+static int refuse_unused(const struct checkpoint *c, const struct weights_file *file,
+                         const bool *used, struct err *err)
 {
-    struct name networks[3 + FAMILY_TEXTS_MAX] = {{"model.diffusion_model."},
-                                                  {"first_stage_model.decoder."},
-                                                  {"first_stage_model.encoder."}};
-    int count = 3;
+    struct name networks[3 + FAMILY_TEXTS_MAX] = {{"first_stage_model.decoder."},
+                                                  {"first_stage_model.encoder."},
+                                                  {"model.diffusion_model."}};
+    int count = 2;
 
-    for (int i = 0; i < c->family->text_count; i++)
-        networks[count++] = clip_layers(&c->clips[i]);
-    for (size_t i = 0; i < weights_file_count(c->file); i++) {
-        const struct weight *w = weights_file_at(c->file, i);
+    if (file == c->file) {
+        count++;
+        for (int i = 0; i < c->family->text_count; i++)
+            networks[count++] = clip_layers(&c->clips[i]);
+    }
+    for (size_t i = 0; i < weights_file_count(file); i++) {
+        const struct weight *w = weights_file_at(file, i);
 
         for (int n = 0; n < count; n++)
             if (!used[i] && str_has_prefix(w->name, networks[n].text) &&
@@ -338,7 +343,7 @@ static int check_networks(struct checkpoint *c, bool *used, struct err *err)
             c->parameters += weight_count(weights_file_at(c->file, i));
     if (c->vae.has_encoder && check_graph(start_graph(c, &size, used), err))
         return -1;
-    return refuse_unused(c, used, err);
+    return refuse_unused(c, c->file, used, err);
 }
 
 /* ---- opening ---- */
@@ -397,8 +402,9 @@ static int open_networks(struct checkpoint *c, struct err *err)
     if (family_find(&c->family, c->file, err) ||
         family_prediction(&c->prediction, c->family, c->file, err) ||
         open_texts(c, err) || open_unet(c, err) || read_defaults(c, err) ||
-        vae_open(&c->vae, c->file, err))
+        vae_open(&c->own_vae, c->file, err))
         return -1;
+    c->vae = c->own_vae;
     c->ends_in_noise = weights_file_find(c->file, "ztsnr") != NULL;
     used = mem_zalloc(weights_file_count(c->file) * sizeof(*used));
     result = check_networks(c, used, err);
@@ -423,6 +429,49 @@ int checkpoint_open(struct checkpoint **ret_checkpoint, const char *path,
         return err_wrap(err, "%s", path);
     }
     *ret_checkpoint = c;
+    return 0;
+}
+
+/* ---- another VAE ---- */
+
+/* `with` is the checkpoint with that VAE. */
+static int check_vae(const struct checkpoint *with, const struct vae *own,
+                     struct err *err)
+{
+    const struct vae *vae = &with->vae;
+    struct picture_size size = {.width = with->defaults.width,
+                                .height = with->defaults.height};
+    bool *used;
+    int result;
+
+    if (vae->latent_channels != own->latent_channels || vae->scale != own->scale)
+        return err_set(err, ERR_BAD_FILE,
+                       "reads latents of %lld channels and %d pixels a side, those of "
+                       "%s have %lld and %d",
+                       (long long)vae->latent_channels, vae->scale, with->name,
+                       (long long)own->latent_channels, own->scale);
+    if (with->is_inpainting && !vae->has_encoder)
+        return err_set(err, ERR_BAD_FILE, "has no encoder, which %s needs to inpaint",
+                       with->name);
+    used = mem_zalloc(weights_file_count(vae->file) * sizeof(*used));
+    result = check_graph(decode_graph(with, &size, used), err);
+    if (!result && vae->has_encoder)
+        result = check_graph(start_graph(with, &size, used), err);
+    if (!result)
+        result = refuse_unused(with, vae->file, used, err);
+    free(used);
+    return result;
+}
+
+int checkpoint_use_vae(struct checkpoint *c, const struct weights_file *file,
+                       struct err *err)
+{
+    struct checkpoint with = *c;
+
+    with.vae = c->own_vae;
+    if (file && (vae_open(&with.vae, file, err) || check_vae(&with, &c->own_vae, err)))
+        return -1;
+    c->vae = with.vae;
     return 0;
 }
 

@@ -25,7 +25,8 @@ struct checkpoint {
     const struct clip
         *summary; /* the one of clips whose summary the U-Net is told; NULL */
     struct unet *unet;
-    struct vae vae;
+    struct vae own_vae;
+    struct vae vae; /* in use: its own, or another file's */
     /* the U-Net is shown, beside the latent, a mask and the latent of what it keeps (SD's and SDXL's models for inpainting) */
     bool is_inpainting;
     enum prediction prediction;
@@ -37,6 +38,11 @@ struct checkpoint {
 int checkpoint_open(struct checkpoint **ret_checkpoint, const char *path,
                     struct err *err) MUST_CHECK;
 void checkpoint_close(struct checkpoint *c);
+
+/* The VAE of this file from now on, which must live as long; NULL: its own again. One that does not fit the model, by its
+ * tensors, is ERR_BAD_FILE, and the one before stays. */
+int checkpoint_use_vae(struct checkpoint *c, const struct weights_file *file,
+                       struct err *err) MUST_CHECK;
 
 /* of each of the ENGINE_SIZES sizes */
 enum { CHECKPOINT_SINUSOIDS = 256 };

@@ -1,13 +1,13 @@
 /* engine: opening, loading, checking and estimating. Drawing itself is generate.c.
  *
  * A loaded model is a checkpoint (the mapped file and what was read from its names), a
- * store of packed weights, and the stages (encode, context, step, decode) compiled for the size
- * that was asked for last. Loading compiles for the model's default size and packs
+ * store of packed weights (the VAE's in one of its own), and the stages (encode, context, step, decode) compiled for the
+ * size that was asked for last. Loading compiles for the model's default size and packs
  * everything, so that the first picture does not pay for it and a file that cannot be
  * packed is refused at once; the mapped pages are given back afterwards. Another size
  * compiles the graphs again and finds its weights in the store.
  *
- * Memory: resident is the store. A job adds one block (job_memory: the arena of the
+ * Memory: resident are the stores. A job adds one block (job_memory: the arena of the
  * largest stage and the buffers between the stages), mapped when the job starts and
  * gone when it ends, and little else, so that engine_estimate() is a sum of numbers
  * that are known. Keeping the block between jobs was rejected: it would have to appear
@@ -22,6 +22,7 @@
 #include "engine/model.h"
 #include "engine/start.h"
 #include "engine/text/tokenizer.h"
+#include "engine/vaes.h"
 
 #include <math.h>
 #include <string.h>
@@ -64,6 +65,8 @@ int engine_open(struct engine **ret_engine, const struct engine_options *options
         engine->upscaler_folders[0] = mem_strdup(options->upscaler_folder);
     if (options->embedding_folder)
         engine->embedding_folders[0] = mem_strdup(options->embedding_folder);
+    if (options->vae_folder)
+        engine->vae_folders[0] = mem_strdup(options->vae_folder);
     *ret_engine = engine;
     return 0;
 }
@@ -77,6 +80,7 @@ void engine_close(struct engine *engine)
         free(engine->lora_folders[i]);
     free(engine->upscaler_folders[0]);
     free(engine->embedding_folders[0]);
+    free(engine->vae_folders[0]);
     free(engine);
 }
 
@@ -111,6 +115,26 @@ static void stages_free(struct engine_model *model, struct stages *stages)
     free(stages);
 }
 
+void model_forget_stages(struct engine_model *model)
+{
+    stages_free(model, model->stages);
+    model->stages = NULL;
+}
+
+/* The VAE's stages have a store of their own, see vaes.h. */
+static struct weight_store *store_of(const struct engine_model *model, int stage)
+{
+    return stage == STAGE_DECODE || stage == STAGE_START ? model->vae_store
+                                                         : model->store;
+}
+
+uint64_t model_resident_bytes(const struct engine_model *model)
+{
+    const struct backend_ops *ops = model->engine->backend->ops;
+
+    return ops->store_bytes(model->store) + ops->store_bytes(model->vae_store);
+}
+
 int model_compile(struct engine_model *model, const struct picture_size *size,
                   struct err *err)
 {
@@ -129,7 +153,7 @@ int model_compile(struct engine_model *model, const struct picture_size *size,
         stages->graphs[STAGE_START] = checkpoint_start_graph(model->checkpoint, size);
     for (int i = 0; i < STAGE_COUNT; i++) {
         if (stages->graphs[i] &&
-            backend->ops->compile(backend, stages->graphs[i], model->store,
+            backend->ops->compile(backend, stages->graphs[i], store_of(model, i),
                                   &stages->programs[i], err)) {
             stages_free(model, stages);
             return -1;
@@ -161,6 +185,7 @@ int model_pack(struct engine_model *model, const struct engine_load_events *even
         done += (double)missing;
     }
     weights_file_forget(model->checkpoint->file);
+    weights_file_forget(model->checkpoint->vae.file);
     return 0;
 }
 
@@ -177,6 +202,7 @@ int engine_model_load(struct engine_model **ret_model, struct engine *engine,
     if (checkpoint_open(&model->checkpoint, path, err))
         goto fail;
     model->store = engine->backend->ops->store_new(engine->backend);
+    model->vae_store = engine->backend->ops->store_new(engine->backend);
     size = (struct picture_size){.width = model->checkpoint->defaults.width,
                                  .height = model->checkpoint->defaults.height,
                                  .batch = 2,
@@ -203,7 +229,10 @@ void engine_model_free(struct engine_model *model)
     stages_free(model, model->stages);
     if (model->store)
         model->engine->backend->ops->store_free(model->store);
+    if (model->vae_store)
+        model->engine->backend->ops->store_free(model->vae_store);
     loras_close(model->loras);
+    other_vae_close(model->other_vae);
     checkpoint_close(model->checkpoint);
     free(model);
 }
@@ -212,7 +241,6 @@ void engine_model_info(const struct engine_model *model,
                        struct engine_model_info *ret_info)
 {
     const struct checkpoint *c = model->checkpoint;
-    const struct backend_ops *ops = model->engine->backend->ops;
 
     *ret_info = (struct engine_model_info){
         .path = weights_file_path(c->file),
@@ -220,7 +248,7 @@ void engine_model_info(const struct engine_model *model,
         .family = c->family->name,
         .prediction = c->prediction == PREDICTION_V ? "v" : "eps",
         .parameters = c->parameters,
-        .resident_bytes = ops->store_bytes(model->store),
+        .resident_bytes = model_resident_bytes(model),
         .default_width = c->defaults.width,
         .default_height = c->defaults.height,
         .default_steps = c->defaults.steps,
@@ -539,11 +567,14 @@ int job_understand(const struct engine_model *model, const struct engine_job *jo
     return 0;
 }
 
-int engine_job_check(const struct engine_model *model, const struct engine_job *job,
+int engine_job_check(struct engine_model *model, const struct engine_job *job,
                      struct err *err)
 {
     struct plan_of_job plan;
 
-    return job_understand(model, job, &plan, err) || hires_check(model, job, err) ? -1
-                                                                                  : 0;
+    return model_take_vae(model, job->vae, err) ||
+                   job_understand(model, job, &plan, err) ||
+                   hires_check(model, job, err)
+               ? -1
+               : 0;
 }

@@ -35,6 +35,7 @@ struct engine_options {
     const char *lora_folders[ENGINE_LORA_FOLDERS];
     const char *upscaler_folder;  /* where upscalers are; NULL: nowhere. Copied. */
     const char *embedding_folder; /* of the textual inversions of prompts, likewise */
+    const char *vae_folder;       /* of the VAEs that jobs name, likewise */
 };
 
 int engine_open(struct engine **ret_engine, const struct engine_options *options,
@@ -168,6 +169,8 @@ struct engine_job {
                               to it, see engine_estimate; 0: no limit */
     int seamless; /* of ENGINE_SEAMLESS_X and _Y: the picture goes on at the other side; 0: it does not */
     const char *prediction; /* "eps", "v"; NULL: as the file says */
+    const char *
+        vae; /* the name of a file in the VAE folder; NULL, "automatic": the model's own */
     int sizes
         [ENGINE_SIZES]; /* -1: the picture's own, not cropped; SDXL alone reads them */
     struct engine_start start;
@@ -182,8 +185,8 @@ void engine_job_defaults(const struct engine_model *model, struct engine_job *re
  * original, noise, nothing */
 int engine_fill_parse(const char *name, enum engine_fill *ret,
                       struct err *err) MUST_CHECK;
-/* Everything that can be said about a job without running it. */
-int engine_job_check(const struct engine_model *model, const struct engine_job *job,
+/* Everything that can be said about a job without running it, but for its LoRAs. The model has the job's VAE then. */
+int engine_job_check(struct engine_model *model, const struct engine_job *job,
                      struct err *err) MUST_CHECK;
 
 /* Where nothing keeps to the job's budget, this is of the way that takes least: its peak says so. */

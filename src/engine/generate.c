@@ -26,6 +26,7 @@
 #include "engine/run.h"
 #include "engine/start.h"
 #include "engine/text/tokenizer.h"
+#include "engine/vaes.h"
 
 #include <math.h>
 #include <string.h>
@@ -460,6 +461,7 @@ static void describe(const struct run *run, const struct engine_image *image,
                                     .width = (unsigned)job->width,
                                     .height = (unsigned)job->height,
                                     .model = run->model->checkpoint->name,
+                                    .vae = vae_name(run->model),
                                     .clip_skip = job->clip_skip,
                                     .tiling = tilings[job->seamless & 3],
                                     .has_start = run->start && !run->job->pass,
@@ -650,7 +652,8 @@ int engine_generate(struct engine_model *model, const struct engine_job *job,
     run->model = model;
     run->job = job;
     run->events = events ? events : &nothing;
-    if (job_understand(model, job, &run->plan, err) || take_model(run, err))
+    if (model_take_vae(model, job->vae, err) ||
+        job_understand(model, job, &run->plan, err) || take_model(run, err))
         goto out;
     job_memory_lay_out(&run->memory, model, &run->plan);
     run->latent_count = (size_t)(job->width / model->checkpoint->vae.scale) *

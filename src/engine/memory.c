@@ -18,6 +18,7 @@
 #include "engine/model.h"
 #include "engine/start.h"
 #include "engine/text/tokenizer.h"
+#include "engine/vaes.h"
 
 #include "base/mem.h"
 
@@ -212,7 +213,8 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
 
     if (hires_is_wanted(job))
         return hires_estimate(model, job, ret_estimate, err);
-    if (job_understand(model, job, &plan, err) || loras_open(&loras, model, job, err))
+    if (model_take_vae(model, job->vae, err) ||
+        job_understand(model, job, &plan, err) || loras_open(&loras, model, job, err))
         return -1;
     result = model_fit(model, job, &plan, loras, &bytes, &why);
     loras_close(loras);
@@ -221,8 +223,7 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
             *err = why;
         return -1;
     }
-    ret_estimate->resident_bytes =
-        model->engine->backend->ops->store_bytes(model->store);
+    ret_estimate->resident_bytes = model_resident_bytes(model);
     ret_estimate->peak_bytes = ret_estimate->resident_bytes + bytes;
     ret_estimate->way = plan.way;
     return 0;

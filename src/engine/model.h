@@ -14,6 +14,7 @@ struct engine {
     char *lora_folders[ENGINE_LORA_FOLDERS + 1]; /* NULL at the end */
     char *upscaler_folders[2];
     char *embedding_folders[2]; /* of textual inversions */
+    char *vae_folders[2];
 };
 
 enum stage {
@@ -34,20 +35,27 @@ struct stages {
 };
 
 struct loras;
+struct other_vae;
 
 struct engine_model {
     struct engine *engine;
     struct checkpoint *checkpoint;
-    struct weight_store *store;
-    struct stages *stages;  /* of the size that was asked for last */
-    struct preview preview; /* learned with the first one */
-    struct loras *loras;    /* over the weights; NULL before the first job */
-    bool is_laid;           /* the weights are packed with just these */
+    struct weight_store *store;     /* of the text encoder and the U-Net */
+    struct weight_store *vae_store; /* of the VAE that is in use */
+    struct other_vae *other_vae;    /* see vaes.h; NULL: the checkpoint's own is */
+    struct stages *stages;          /* of the size that was asked for last */
+    struct preview preview;         /* learned with the first one */
+    struct loras *loras;            /* over the weights; NULL before the first job */
+    bool is_laid;                   /* the weights are packed with just these */
 };
 
 /* Compiles for `size` unless the model has it; weights are not packed yet. */
 int model_compile(struct engine_model *model, const struct picture_size *size,
                   struct err *err) MUST_CHECK;
+/* What was compiled is not used any more. */
+void model_forget_stages(struct engine_model *model);
+/* Packed weights, now. */
+uint64_t model_resident_bytes(const struct engine_model *model);
 /* Packs what the stages need. */
 int model_pack(struct engine_model *model, const struct engine_load_events *events,
                struct err *err) MUST_CHECK;

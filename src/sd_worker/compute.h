@@ -46,6 +46,7 @@ struct compute_options {
     uv_loop_t *loop;
     const char *backend;                           /* NULL: the best */
     const char *embedding_folder;                  /* NULL: none */
+    const char *vae_folder;                        /* NULL: none */
     const char *lora_folders[ENGINE_LORA_FOLDERS]; /* NULL: no more */
     const char *upscaler_folder;
     int threads;

@@ -24,14 +24,16 @@ static const char usage[] =
     "  --upscaler-dir FOLDER where upscalers are\n"
     "  --embedding-dir FOLDER\n"
     "                        where the textual inversions of prompts are\n"
+    "  --vae-dir FOLDER      where the VAEs that jobs name are\n"
     "  --sharing POLICY      who goes first on the processor and the graphics card:\n"
     "                        text-first (default), equal or image-first\n"
     "  --verbose             log every step\n"
     "  --version, --help\n";
 
 static const char *const long_names[] = {
-    "listen-port",  "model",         "inspect", "threads", "backend", "lora-dir",
-    "upscaler-dir", "embedding-dir", "sharing", "verbose", "version", "help"};
+    "listen-port", "model",        "inspect",       "threads", "backend",
+    "lora-dir",    "upscaler-dir", "embedding-dir", "vae-dir", "sharing",
+    "verbose",     "version",      "help"};
 
 static int mistake(const struct err *err)
 {
@@ -86,6 +88,7 @@ int options_parse(struct options *ret, int argc, char **argv)
         {"lora-dir", required_argument, NULL, 'l'},
         {"upscaler-dir", required_argument, NULL, 'u'},
         {"embedding-dir", required_argument, NULL, 'e'},
+        {"vae-dir", required_argument, NULL, 'a'},
         {"sharing", required_argument, NULL, 's'},
         {"verbose", no_argument, NULL, 'v'},
         {"version", no_argument, NULL, 'V'},
@@ -121,6 +124,9 @@ int options_parse(struct options *ret, int argc, char **argv)
             break;
         case 'e':
             ret->embedding_folder = optarg;
+            break;
+        case 'a':
+            ret->vae_folder = optarg;
             break;
         case 's':
             rc = sharing_parse(optarg, "--sharing", &ret->sharing, &err);

@@ -13,6 +13,7 @@ struct options {
     const char *inspect;          /* say what this file is and end; NULL: be a worker */
     const char *backend;          /* NULL: the best that is built in */
     const char *embedding_folder; /* of textual inversions; NULL: none */
+    const char *vae_folder;       /* NULL: none */
     const char *lora_folders[ENGINE_LORA_FOLDERS]; /* NULL: no more */
     const char *upscaler_folder;                   /* NULL: none */
     int threads;          /* 0: one per physical core that this process may use */

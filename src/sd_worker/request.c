@@ -131,7 +131,8 @@ static int take_fields(struct request *r, const json_t *o, struct err *err)
         take_string(o, "rng", &r->rng, err) ||
         take_string(o, "dialect", &r->dialect, err) ||
         take_string(o, "seamless", &r->seamless, err) ||
-        take_string(o, "prediction", &r->prediction, err) || take_sizes(r, o, err) ||
+        take_string(o, "prediction", &r->prediction, err) ||
+        take_string(o, "vae", &r->vae, err) || take_sizes(r, o, err) ||
         take_scale(o, "eta", &r->eta, err) ||
         take_scale(o, "s_churn", &r->s_churn, err) ||
         take_scale(o, "s_tmin", &r->s_tmin, err) ||
@@ -302,6 +303,7 @@ static void sampling_job(const struct request *r, struct engine_job *job)
         job->ensd = r->ensd;
     job->clip_skip = (int)r->clip_skip;
     job->prediction = r->prediction;
+    job->vae = r->vae;
     memcpy(job->sizes, r->sizes, sizeof(job->sizes));
 }
 
@@ -387,6 +389,7 @@ void request_release(struct request *r)
     free(r->scheduler);
     free(r->rng);
     free(r->prediction);
+    free(r->vae);
     free(r->dialect);
     free(r->seamless);
     free(r->image);

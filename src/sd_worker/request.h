@@ -10,7 +10,7 @@ struct request {
     char *negative_prompt; /* NULL: left out, as everything below that is < 0 or NULL */
     char *sampler;
     char *scheduler;
-    char *rng, *dialect, *seamless, *prediction;
+    char *rng, *dialect, *seamless, *prediction, *vae;
     double eta, s_churn, s_tmin, s_tmax, s_noise, r;
     int64_t ensd, clip_skip;
     int width, height, steps, count;

@@ -163,7 +163,7 @@ test('draw reaches every option of a picture, and of one that it begins with', a
   const server = await startServer(t);
   const image = writePicture('first.png');
   const options = { size: '128x64', negative: 'blue', seed: 7, variation: 0.25, 'variation-seed': 9, steps: 3, cfg: 2.5, sampler: 'Euler a',
-    scheduler: 'karras', dialect: 'comfy', 'clip-skip': 2, prediction: 'v', eta: 0.5, 's-churn': 3, 's-tmin': 0.1, 's-tmax': 9, 's-noise': 1.003,
+    scheduler: 'karras', dialect: 'comfy', 'clip-skip': 2, prediction: 'v', vae: 'ft-mse', eta: 0.5, 's-churn': 3, 's-tmin': 0.1, 's-tmax': 9, 's-noise': 1.003,
     'sde-r': 0.4, ensd: 31337, rng: 'cpu', seamless: 'x', 'original-height': 1, 'original-width': 2, 'crop-top': 3, 'crop-left': 4,
     'target-height': 5, 'target-width': 6 };
   const start = { image, mask: image, strength: 0.5, 'mask-blur': 2, fill: 'fill', padding: 8 };
@@ -178,7 +178,7 @@ test('draw reaches every option of a picture, and of one that it begins with', a
   const { prompt, count, start: sent, width, height, ...job } = JSON.parse(server.requests('sd', '/internal/generate')[0].body);
   assert.deepEqual({ prompt, count, width, height }, { prompt: 'a boat', count: 1, width: 128, height: 64 });
   assert.deepEqual(job, { negative_prompt: 'blue', seed: 7, variation_strength: 0.25, variation_seed: 9, steps: 3, cfg_scale: 2.5, sampler: 'euler_a',
-    scheduler: 'karras', dialect: 'comfy', clip_skip: 2, prediction: 'v', eta: 0.5, s_churn: 3, s_tmin: 0.1, s_tmax: 9, s_noise: 1.003, r: 0.4,
+    scheduler: 'karras', dialect: 'comfy', clip_skip: 2, prediction: 'v', vae: 'ft-mse', eta: 0.5, s_churn: 3, s_tmin: 0.1, s_tmax: 9, s_noise: 1.003, r: 0.4,
     ensd: 31337, rng: 'cpu', seamless: 'x', original_height: 1, original_width: 2, crop_top: 3, crop_left: 4, target_height: 5, target_width: 6 });
   assert.deepEqual({ ...sent, image: !!sent.image, mask: !!sent.mask },
     { image: true, mask: true, strength: 0.5, mask_blur: 2, fill: 'fill', padding: 8, only_masked: true, crop: false });

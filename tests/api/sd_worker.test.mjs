@@ -10,7 +10,7 @@ import { decodePng } from '../support/decode_png.mjs';
 import { startPictureWorker, takeApart, workerProgram } from '../support/picture_worker.mjs';
 import { makePng } from '../support/png.mjs';
 import { freePort, until } from '../support/server.mjs';
-import { writeTinyEmbedding, writeTinyLora, writeTinyPainter, writeTinyUpscaler } from '../support/tiny_painter.mjs';
+import { writeTinyEmbedding, writeTinyLora, writeTinyPainter, writeTinyUpscaler, writeTinyVae } from '../support/tiny_painter.mjs';
 
 let folder;
 let model;
@@ -584,6 +584,29 @@ test('a textual inversion is a word of prompts as long as its file is there', as
     assert.match(body.error.message, sentence);
   }
   rmSync(join(embeddings, 'mine.safetensors'));
+  assert.ok(pixels(await worker.draw(ask)).equals(pixels(plain)));
+});
+
+test('a job may name another VAE; one that is the model\'s own draws the same', async (t) => {
+  const vaes = join(folder, 'vae');
+  mkdirSync(join(vaes, 'bad'), { recursive: true });
+  const worker = await ready(t, { args: ['--vae-dir', vaes] });
+  writeTinyVae(join(vaes, 'other.safetensors'));
+  writeTinyPainter(join(vaes, 'own.safetensors'));
+  writeTinyVae(join(vaes, 'bad', 'wide.safetensors'), (shapes) => { shapes['decoder.conv_in.weight'] = [8, 16, 3, 3]; });
+  const ask = { prompt: 'a', seed: 7 };
+  const plain = await worker.draw(ask);
+  const drawn = await worker.draw({ ...ask, vae: 'other' });
+  assert.equal(drawn.status, 200, JSON.stringify(drawn.body));
+  assert.ok(!pixels(drawn).equals(pixels(plain)));
+  assert.match(drawn.images[0].head.parameters, /, VAE: other\.safetensors,/);
+  for (const vae of ['own', 'automatic', undefined]) assert.ok(pixels(await worker.draw({ ...ask, vae })).equals(pixels(plain)), vae);
+  for (const [vae, sentence] of [['othr', /no VAE 'othr' in the VAE folder, which has 3; perhaps 'other'/], ['wide', /latents of 16 channels/]]) {
+    const { status, body } = await worker.draw({ ...ask, vae });
+    assert.equal(status, 400, vae);
+    assert.equal(body.error.param, 'vae');
+    assert.match(body.error.message, sentence);
+  }
   assert.ok(pixels(await worker.draw(ask)).equals(pixels(plain)));
 });
 

@@ -1,6 +1,6 @@
 /* Model files, all formats (the corpus decides which is met more): whatever opens must
  * have readable values, and must be either understood or refused as a model, down to
- * the graphs made from it. */
+ * the graphs made from it. As a VAE, every tensor of it gets a name. */
 #include "engine/family.h"
 #include "engine/files/reader.h"
 #include "engine/graph/plan.h"
@@ -96,6 +96,14 @@ static void read_model(const struct weights_file *file)
     }
 }
 
+static void name_as_vae(struct weights_file *file)
+{
+    vae_names_complete(file);
+    for (size_t i = 0; i < weights_file_count(file); i++)
+        if (!weights_file_at(file, i)->name[0])
+            abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct weights_file *file;
@@ -108,6 +116,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     read_values(file);
     read_model(file);
+    name_as_vae(file);
     weights_file_close(file);
     return 0;
 }

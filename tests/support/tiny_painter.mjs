@@ -158,6 +158,15 @@ export function writeTinyEmbedding(path, width = CONTEXT) {
   return write(path, { emb_params: [2, width] }, {}, () => random);
 }
 
+// Another VAE for it, alone in its file.
+export function writeTinyVae(path, change = () => {}) {
+  const prefix = 'first_stage_model.';
+  const shapes = Object.fromEntries(Object.entries(tensors()).filter(([name]) => name.startsWith(prefix)).map(([name, shape]) => [name.slice(prefix.length), shape]));
+  const random = numbers();
+  change(shapes);
+  return write(path, shapes, {}, (name, shape) => () => random() * (shape.length === 1 ? 1 : 0.1));
+}
+
 // A LoRA for it, as kohya writes them, and one key that means nothing here.
 export function writeTinyLora(path, change = () => {}) {
   const shapes = {};

@@ -58,6 +58,9 @@ int safetensors_read(struct weights_file *file, struct err *err) MUST_CHECK;
 int gguf_read(struct weights_file *file, struct err *err) MUST_CHECK;
 int torch_read(struct weights_file *file, struct err *err) MUST_CHECK;
 
+/* After which the tensors of a VAE alone have a checkpoint's names; before they are sorted. */
+void vae_names_complete(struct weights_file *file);
+
 /* weights_file_open() of a file: a folder is refused. */
 int weights_single_open(struct weights_file **ret_file, const char *path,
                         struct err *err) MUST_CHECK;

@@ -443,6 +443,19 @@ int weights_file_open(struct weights_file **ret_file, const char *path, struct e
     return open_path(ret_file, path, is_folder(path) ? folder_read : map_and_read, err);
 }
 
+static int read_vae(struct weights_file *file, struct err *err)
+{
+    if (map_and_read(file, err))
+        return -1;
+    vae_names_complete(file);
+    return 0;
+}
+
+int weights_vae_open(struct weights_file **ret_file, const char *path, struct err *err)
+{
+    return open_path(ret_file, path, read_vae, err);
+}
+
 int weights_memory_open(struct weights_file **ret_file, const void *data, size_t size,
                         struct err *err)
 {

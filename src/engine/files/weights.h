@@ -54,6 +54,10 @@ struct weights_file;
 
 int weights_file_open(struct weights_file **ret_file, const char *path,
                       struct err *err) MUST_CHECK;
+/* The same for a file that is to be a VAE: one without the rest of a checkpoint, also under diffusers' names, gets a
+ * checkpoint's ("first_stage_model...."). */
+int weights_vae_open(struct weights_file **ret_file, const char *path,
+                     struct err *err) MUST_CHECK;
 void weights_file_close(struct weights_file *file); /* NULL is fine */
 
 /* NULL when the file has no such tensor */

@@ -29,6 +29,7 @@ void parameters_format(const struct parameters *p, struct buf *ret_text)
                p->cfg_scale, p->seed, p->width, p->height);
     optional_field(ret_text, "Model hash", p->model_hash);
     optional_field(ret_text, "Model", p->model);
+    optional_field(ret_text, "VAE", p->vae);
     if (p->variation_strength > 0)
         buf_printf(ret_text,
                    ", Variation seed: %" PRId64 ", Variation seed strength: %g",

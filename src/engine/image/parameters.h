@@ -29,6 +29,7 @@ struct parameters {
     const char
         *model_hash;    /* first 10 hex digits of the file's SHA-256, NULL: left out */
     const char *model;  /* NULL: left out */
+    const char *vae;    /* another file's name; NULL: left out */
     int clip_skip;      /* 0, 1: left out */
     const char *tiling; /* NULL: left out */
     bool has_start;     /* it began with a picture: */

@@ -193,7 +193,7 @@ static const struct {
     {"down_blocks.", "unet", NULL,
      "the U-Net of a diffusers folder: name the folder, not a file in it"},
     {"decoder.mid_block.", "vae", NULL,
-     "the VAE of a diffusers folder: name the folder, not a file in it"},
+     "the VAE of a diffusers folder; put into the VAE folder it serves other models"},
 };
 
 static bool is_other(const struct report *r, size_t *ret_which)

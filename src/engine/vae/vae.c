@@ -8,7 +8,7 @@
 int vae_open(struct vae *ret_vae, const struct weights_file *file, struct err *err)
 {
     const struct weight *first = weights_file_find(file, DECODER "conv_in.weight");
-    struct vae vae = {.scale = 1};
+    struct vae vae = {.file = file, .scale = 1};
 
     if (!first)
         return err_set(err, ERR_BAD_FILE,

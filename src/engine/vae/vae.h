@@ -7,12 +7,14 @@
 #include "engine/graph/build.h"
 
 struct vae {
+    const struct weights_file *file;
     int levels;              /* 4 */
     int64_t latent_channels; /* 4 */
     int scale;               /* pixels per latent pixel, 2^(levels - 1) = 8 */
     bool has_encoder;
 };
 
+/* Borrows the file. */
 int vae_open(struct vae *ret_vae, const struct weights_file *file,
              struct err *err) MUST_CHECK;
 /* Input 0: the latent divided by its family's scale, [N, H, W, 4] f32. Output 0: [N, H * scale,

@@ -21,6 +21,7 @@
 
 #define HIRES_SCALE_MAX 8
 #define UPSCALER_MAX 200 /* bytes of a name */
+#define VAE_MAX 200
 
 /* ---- prompts ---- */
 
@@ -172,6 +173,23 @@ static int take_seamless(const json_t *body, const char **ret, struct err *err)
     return seamless ? unknown_word("seamless", "none, x, y, both", seamless, err) : 0;
 }
 
+/* "automatic" is the model's own, as NULL is. */
+static int take_vae(const json_t *body, struct image_request *r, struct err *err)
+{
+    const char *name = NULL;
+
+    if (body_text(body, "vae", VAE_MAX, &name, err))
+        return -1;
+    if (!name || !*name || !strcasecmp(name, "automatic") || !strcasecmp(name, "none"))
+        return 0;
+    if (!file_is_confined(name))
+        return err_set_param(err, ERR_INVALID, "vae",
+                             "vae must be automatic or the name of a file in the VAE "
+                             "folder, not a path to somewhere else");
+    r->vae = mem_strdup(name);
+    return 0;
+}
+
 static int take_sizes(const json_t *body, struct image_request *r, struct err *err)
 {
     for (int i = 0; i < IMAGE_SIZES; i++)
@@ -188,7 +206,8 @@ static int take_sampling(const json_t *body, struct image_request *r, struct err
     if (body_text(body, "dialect", 0, &dialect, err) ||
         body_text(body, "rng", 0, &rng, err) ||
         body_text(body, "prediction", 0, &prediction, err) ||
-        take_seamless(body, &seamless, err) || take_sizes(body, r, err))
+        take_seamless(body, &seamless, err) || take_vae(body, r, err) ||
+        take_sizes(body, r, err))
         return -1;
     if (dialect && dialect_parse(dialect, &known, NULL))
         return unknown_word("dialect", "a1111, comfy", dialect, err);

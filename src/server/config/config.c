@@ -330,6 +330,8 @@ static void resolve_folders(struct config *c)
     make_absolute(&c->upscaler_dir);
     set_default(&c->embedding_dir, file_join(c->model_dir, "embeddings"));
     make_absolute(&c->embedding_dir);
+    set_default(&c->vae_dir, file_join(c->model_dir, "vae"));
+    make_absolute(&c->vae_dir);
     set_default(&c->output_dir, file_join(c->home, "outputs"));
     set_default(&c->key_file, file_join(c->home, "keys"));
     make_absolute(&c->key_file);

@@ -69,13 +69,14 @@ struct config {
     /* folders and files; absolute after config_resolve() */
     char *home;      /* state */
     char *model_dir; /* where the user keeps models; starters_dir is searched as well */
-    char *upscaler_dir;    /* ESRGAN files */
-    char *embedding_dir;   /* his textual inversions */
-    char *lora_dir;        /* his LoRAs; those in starters_dir/loras are found as well */
-    char *output_dir;      /* pictures */
-    char *public_dir;      /* the page; "" when there is none */
-    char *starters_dir;    /* models/starter beside the program */
-    char *llm_model;       /* "" : not given, then the stored state, then the starter */
+    char *upscaler_dir;  /* ESRGAN files */
+    char *embedding_dir; /* his textual inversions */
+    char *vae_dir;       /* the VAEs that requests name */
+    char *lora_dir;      /* his LoRAs; those in starters_dir/loras are found as well */
+    char *output_dir;    /* pictures */
+    char *public_dir;    /* the page; "" when there is none */
+    char *starters_dir;  /* models/starter beside the program */
+    char *llm_model;     /* "" : not given, then the stored state, then the starter */
     char *diffusion_model; /* likewise */
     char *model; /* emptied by config_resolve(): moved to one of the two above */
     char *config_file;

@@ -62,6 +62,11 @@ const struct option options[] = {
      "folder with your textual inversions, whose names are words of prompts. Default: "
      "embeddings in --model-dir",
      NULL, OPTION_AT_LOAD},
+    {"vae-dir", NULL, OPTION_PATH, F(vae_dir), 0, 0, "", NULL, "FOLDER",
+     "folder with VAEs that requests may name in place of a model's own. Default: vae "
+     "in "
+     "--model-dir",
+     NULL, OPTION_AT_LOAD},
 
     {"home", NULL, OPTION_PATH, F(home), 0, 0, "", NULL, "FOLDER",
      "state: what is loaded, jobs, gallery. Default: $XDG_STATE_HOME/mysti", "Folders",

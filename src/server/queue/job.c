@@ -36,6 +36,7 @@ void image_request_release(struct image_request *r)
     free(r->dialect);
     free(r->rng);
     free(r->prediction);
+    free(r->vae);
     free(r->seamless);
     free(r->seeds);
     free(r->start.image);
@@ -77,6 +78,7 @@ void image_request_put_sampling(json_t *o, const struct image_request *r)
     put_text(o, "rng", r->rng);
     put_text(o, "seamless", r->seamless);
     put_text(o, "prediction", r->prediction);
+    put_text(o, "vae", r->vae);
     for (size_t i = 0; i < IMAGE_SIZES; i++)
         if (r->sizes[i] >= 0)
             json_object_set_new(o, image_size_names[i], json_integer(r->sizes[i]));
@@ -194,6 +196,7 @@ static void take_sampling(const json_t *o, struct image_request *r)
     r->rng = take_text(o, "rng");
     r->seamless = take_text(o, "seamless");
     r->prediction = take_text(o, "prediction");
+    r->vae = take_text(o, "vae");
     for (size_t i = 0; i < IMAGE_SIZES; i++)
         r->sizes[i] = take_number(o, image_size_names[i], -1);
     r->ensd = take_number(o, "ensd", -1);

@@ -82,6 +82,7 @@ struct image_request {
     int64_t ensd;                                    /* -1: none */
     int64_t clip_skip;                               /* -1: none */
     char *prediction;                                /* "eps", "v"; NULL: the model's */
+    char *vae;                  /* a file's name; NULL: the model's own */
     int64_t sizes[IMAGE_SIZES]; /* that SDXL is told; -1: the picture's own */
     int width;                  /* pixels, a multiple of 8; 0: the model's */
     int height;

@@ -63,6 +63,7 @@ static void sd_arguments(struct words *a, const struct config *c)
     add_pair(a, "--lora-dir", file_join(c->starters_dir, "loras"));
     add_pair(a, "--upscaler-dir", mem_strdup(c->upscaler_dir));
     add_pair(a, "--embedding-dir", mem_strdup(c->embedding_dir));
+    add_pair(a, "--vae-dir", mem_strdup(c->vae_dir));
     add_pair(a, "--sharing", mem_strdup(c->sharing));
 }
 

@@ -112,6 +112,10 @@ static void sentences_name_field_rule_and_value(void **state)
         {"{\"prompt\":\"a\",\"hires\":{\"upscaler\":\"../x\"}}", "hires",
          "hires: upscaler must be latent, latent-nearest, lanczos, nearest or "
          "the name of a file in the upscaler folder, not a path to somewhere else"},
+        {"{\"prompt\":\"a\",\"vae\":\"../x\"}", "vae",
+         "vae must be automatic or the name of a file in the VAE folder, not a path to "
+         "somewhere else"},
+        {"{\"prompt\":\"a\",\"vae\":3}", "vae", "vae must be a text, not 3"},
         {"{\"prompt\":\"a\",\"size\":\"\\u00fc\"}", "size",
          "size must be WIDTHxHEIGHT, such as 512x512, or auto, not \"\\u00FC\""},
         {"{\"prompt\":\"a\",\"width\":2056}", "width",
@@ -142,7 +146,9 @@ static void a_request_survives_the_disk(void **state)
         "\"s_tmin\":0.1,\"s_tmax\":9,\"s_noise\":1.003,\"r\":0.4,\"ensd\":31337,"
         "\"prediction\":\"v\",\"original_height\":1536,\"original_width\":1024,"
         "\"crop_top\":0,\"crop_left\":64,\"target_height\":128,\"target_width\":96,"
-        "\"clip_skip\":2,\"seamless\":\"x\",\"variation_strength\":0.25,\"variation_"
+        "\"vae\":\"new/"
+        "ft-mse\",\"clip_skip\":2,\"seamless\":\"x\",\"variation_strength\":0.25,"
+        "\"variation_"
         "seed\":9,"
         "\"hires\":{\"width\":256,\"height\":128,\"upscaler\":\"4x\",\"steps\":3,"
         "\"strength\":0.5}}";
@@ -157,13 +163,14 @@ static void a_request_survives_the_disk(void **state)
     json_t *twice = image_request_json(&again);
 
     assert_true(json_equal(kept, twice));
-    assert_int_equal(json_object_size(kept), 7 + 1 + 4 + 6 + 2 + 2 + 1 + 1 + 7);
+    assert_int_equal(json_object_size(kept), 7 + 1 + 4 + 6 + 2 + 2 + 1 + 1 + 7 + 1);
     assert_string_equal(again.sampler, "dpmpp_sde");
     assert_string_equal(again.scheduler, "karras");
     assert_true(again.eta == 0 && again.r == 0.4 && again.ensd == 31337);
     assert_int_equal(again.clip_skip, 2);
     assert_string_equal(again.seamless, "x");
     assert_string_equal(again.prediction, "v");
+    assert_string_equal(again.vae, "new/ft-mse");
     assert_int_equal(again.sizes[0], 1536);
     assert_int_equal(again.sizes[3], 64);
     assert_true(again.variation_strength == 0.25 && again.variation_seed == 9);

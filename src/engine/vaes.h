@@ -1,0 +1,20 @@
+/* vaes: the VAE that a job names, in place of the model's own. Private to the engine.
+ *
+ *   if (model_take_vae(model, job->vae, err)) return -1;       before anything else is asked of the model
+ *
+ * The VAE's weights are packed in a store of their own: changing it keeps the text encoder and the U-Net. */
+#ifndef MYSTI_ENGINE_VAES_H
+#define MYSTI_ENGINE_VAES_H
+
+#include "engine/model.h"
+
+/* name: a file's in the engine's VAE folder; NULL, "automatic" or "none": the model's own. The one before leaves memory, and
+ * what was compiled with it; the one that the model has already, unchanged on disk, is cheap. A failure blames "vae" and
+ * leaves the one before. */
+int model_take_vae(struct engine_model *model, const char *name,
+                   struct err *err) MUST_CHECK;
+/* Its file's name; NULL: the model's own is in use. */
+const char *vae_name(const struct engine_model *model);
+void other_vae_close(struct other_vae *vae); /* NULL is fine */
+
+#endif
