@@ -3,7 +3,8 @@
  * seed. Where a prompt changes on the way, the second walk says what the first one said at its end.
  *
  * The two walks are two jobs for generate.c, one after the other with a block of memory each, and one upscaling
- * between; nothing of the first is kept but its latent or its picture. So the peak is the largest of the three. Each
+ * between; nothing of the first is kept but its latent or its picture. So the peak is the largest of the three. The
+ * budget is the whole job's: what one of the three leaves in memory is not there for the next. Each
  * picture goes through both before the next begins, so that it is there early and progress never goes back.
  *
  * What the listeners hear is one job: steps count through, a picture has its own number, LoRAs are told once.
@@ -35,6 +36,7 @@ struct hires {
     float *latent;        /* the first one's, then the larger one's */
     struct image picture; /* the same in pixels */
     bool is_told;         /* which LoRAs there are */
+    uint64_t resident;    /* when the job began */
 };
 
 bool hires_is_wanted(const struct engine_job *job)
@@ -163,25 +165,67 @@ static struct upscale_to target_of(const struct hires *h)
 
 /* ---- memory ---- */
 
+static uint64_t resident_bytes(const struct hires *h)
+{
+    return h->model->engine->backend->ops->store_bytes(h->model->store);
+}
+
+/* The picture that the second walk begins with, beside what that counts itself. */
+static uint64_t held_bytes(const struct hires *h)
+{
+    return h->how >= HOW_LANCZOS
+               ? (uint64_t)h->jobs[1].width * (uint64_t)h->jobs[1].height * 4
+               : 0;
+}
+
+/* What a walk before it packed is resident by now, and comes out of the same budget. */
+static void give_budget(struct hires *h, int walk)
+{
+    uint64_t whole = h->job->budget_bytes + h->resident;
+    uint64_t taken = resident_bytes(h) + (walk ? held_bytes(h) : 0);
+
+    if (h->job->budget_bytes)
+        h->jobs[walk].budget_bytes = whole > taken ? whole - taken : 1;
+}
+
+/* What the walk whose stages are compiled leaves packed. */
+static uint64_t packed_bytes(const struct hires *h)
+{
+    uint64_t bytes = 0;
+
+    for (int i = 0; i < STAGE_COUNT; i++)
+        if (h->model->stages->programs[i])
+            bytes += h->model->stages->programs[i]->missing_weight_bytes;
+    return bytes;
+}
+
 int hires_estimate(struct engine_model *model, const struct engine_job *job,
                    struct engine_estimate *ret_estimate, struct err *err)
 {
     struct hires h = {.checkpoint = model->checkpoint, .model = model, .job = job};
     struct engine_estimate one, two;
     struct upscale_to to;
-    uint64_t between = 0;
+    uint64_t between = 0, packed;
     int rc = -1;
 
     if (engine_job_check(model, job, err) || understand(&h, err) ||
-        open_upscaler(&h, err) || engine_estimate(model, &h.jobs[0], &one, err) ||
-        engine_estimate(model, &h.jobs[1], &two, err))
+        open_upscaler(&h, err))
+        goto out;
+    h.resident = resident_bytes(&h);
+    give_budget(&h, 0);
+    give_budget(&h, 1);
+    if (engine_estimate(model, &h.jobs[0], &one, err))
+        goto out;
+    packed = packed_bytes(&h);
+    if (engine_estimate(model, &h.jobs[1], &two, err))
         goto out;
     to = target_of(&h);
     if (h.how >= HOW_LANCZOS) {
         if (upscale_bytes(h.upscaler, (struct upscale_size){job->width, job->height},
                           &to, &between, err))
             goto out;
-        two.peak_bytes += (uint64_t)to.size.width * (uint64_t)to.size.height * 4;
+        two.peak_bytes += held_bytes(&h);
+        between += packed;
     }
     *ret_estimate = two;
     if (one.peak_bytes > two.peak_bytes)
@@ -386,12 +430,14 @@ static int one_image(struct hires *h, struct err *err)
     int rc;
 
     h->now = 0;
+    give_budget(h, 0);
     if (engine_generate(h->model, &h->jobs[0], &events, err))
         return -1;
     if (!h->latent && !h->picture.rgba)
         return err_set(err, ERR_NO_MEMORY, "no memory for a picture of %d x %d pixels",
                        h->job->width, h->job->height);
     h->now = 1;
+    give_budget(h, 1);
     rc = enlarge(h, err) || engine_generate(h->model, &h->jobs[1], &events, err) ? -1
                                                                                  : 0;
     free(h->latent);
@@ -414,6 +460,7 @@ int hires_generate(struct engine_model *model, const struct engine_job *job,
     if (engine_job_check(model, job, err) || understand(&h, err) ||
         open_upscaler(&h, err))
         return -1;
+    h.resident = resident_bytes(&h);
     if (h.how <= HOW_LATENT_NEAREST)
         h.passes[0].on_latent = on_latent;
     else

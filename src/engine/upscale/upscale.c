@@ -96,6 +96,14 @@ static void forget_program(struct engine_upscaler *u)
     u->graph = NULL;
 }
 
+/* The next job packs them again. */
+static void forget_weights(struct engine_upscaler *u)
+{
+    forget_program(u);
+    u->engine->backend->ops->store_free(u->store);
+    u->store = u->engine->backend->ops->store_new(u->engine->backend);
+}
+
 void engine_upscaler_close(struct engine_upscaler *u)
 {
     if (!u)
@@ -497,6 +505,8 @@ int upscale_image(struct engine_upscaler *u, struct image *picture,
     run.picture = *picture;
     rc = enlarge(&run, err);
     *picture = run.picture;
+    if (u)
+        forget_weights(u);
     return rc;
 }
 

@@ -10,7 +10,7 @@ struct upscale_size {
 };
 
 /* The picture to exactly this size, by the network (NULL: none) and then by Lanczos, or nearest where there is no
- * network. Of the events is_cancelled and on_step (tiles) are asked and told. */
+ * network, whose weights leave memory again. Of the events is_cancelled and on_step (tiles) are asked and told. */
 struct upscale_to {
     struct upscale_size size;
     bool is_nearest;

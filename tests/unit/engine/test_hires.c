@@ -291,6 +291,106 @@ static void test_memory(void **state)
     assert_true(hires.peak_bytes < plain.peak_bytes + plain.peak_bytes / 2);
 }
 
+static uint64_t growth_of(const struct engine_job *job)
+{
+    struct engine_estimate e;
+    struct err err = {0};
+
+    check(engine_estimate(model, job, &e, &err), &err);
+    return e.peak_bytes - e.resident_bytes;
+}
+
+/* The larger picture that the second walk begins with is in the budget. */
+static void test_budget(void **state)
+{
+    struct engine_job job = job_of("lanczos");
+    struct drawn whole, apart;
+
+    (void)state;
+    job.seed = 3;
+    whole = draw(&job);
+    job.budget_bytes = growth_of(&job) - 1;
+    assert_in_range(growth_of(&job), 1, job.budget_bytes);
+    apart = draw(&job);
+    assert_int_equal(model->stages->size.apart, 1);
+    expect_same(&apart, &whole);
+    release(&whole);
+    release(&apart);
+}
+
+/* What the first walk packs is in it, too: here the text encoder, which the job before has left out. */
+static void test_packed_by_the_first(void **state)
+{
+    struct engine_job job = job_of(NULL), before = job;
+    struct drawn d;
+
+    (void)state;
+    before.hires.scale = 0;
+    before.budget_bytes = 1;
+    before.budget_bytes = growth_of(&before);
+    d = draw(&before);
+    release(&d);
+    assert_true(model->stages->programs[STAGE_ENCODE]->missing_weight_bytes > 0);
+    job.budget_bytes = growth_of(&job) - 1;
+    assert_in_range(growth_of(&job), 1, job.budget_bytes);
+    assert_int_equal(model->stages->size.apart, 1);
+    d = draw(&job);
+    assert_int_equal(model->stages->size.apart, 1);
+    release(&d);
+}
+
+/* The second walk has the upscaler's memory. */
+static void test_upscaler_leaves(void **state)
+{
+    char *path = small_upscaler_write(&(struct small_upscaler){0});
+    const struct upscale_to to = {.size = {16, 16}};
+    const struct engine_events events = {0};
+    struct image picture = {8, 8, mem_try_zalloc(64, 4), false};
+    struct engine_upscaler *u;
+    uint64_t before, after;
+    struct err err = {0};
+
+    (void)state;
+    check(engine_upscaler_open(&u, engine, path, &err), &err);
+    check(upscale_bytes(u, (struct upscale_size){8, 8}, &to, &before, &err), &err);
+    check(upscale_image(u, &picture, &to, &events, &err), &err);
+    check(upscale_bytes(u, (struct upscale_size){8, 8}, &to, &after, &err), &err);
+    assert_int_equal(before, after); /* all is still to be packed */
+    engine_upscaler_close(u);
+    image_release(&picture);
+    unlink(path);
+    free(path);
+}
+
+/* Each picture of a list of seeds is the one that is drawn alone; so with a variation, at other sides, and in pieces. */
+static void test_seeds(void **state)
+{
+    const int64_t seeds[] = {21, 7};
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct engine_job job = job_of(i & 1 ? "nearest" : NULL), alone;
+        struct drawn both, second;
+
+        job.variation_strength = i & 1 ? 0.4 : 0;
+        job.variation_seed = 90;
+        job.seamless = i & 2 ? ENGINE_SEAMLESS_X | ENGINE_SEAMLESS_Y : 0;
+        alone = job;
+        job.budget_bytes = i & 2 ? growth_of(&job) - 1 : 0;
+        job.count = 2;
+        job.seeds = seeds;
+        both = draw(&job);
+        assert_int_equal(both.count, 2);
+        assert_int_equal(both.seed, 7);
+        alone.seed = 7;
+        alone.variation_seed = 91;
+        second = draw(&alone);
+        expect_same(&both, &second);
+        release(&both);
+        release(&second);
+    }
+}
+
 static void expect_refused(struct engine_hires hires, const char *sentence)
 {
     struct engine_job job = job_of(NULL);
@@ -325,6 +425,8 @@ int main(void)
         cmocka_unit_test(test_latents),    cmocka_unit_test(test_pixels),
         cmocka_unit_test(test_latent_job), cmocka_unit_test(test_prompts),
         cmocka_unit_test(test_cancel),     cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_budget),     cmocka_unit_test(test_packed_by_the_first),
+        cmocka_unit_test(test_seeds),      cmocka_unit_test(test_upscaler_leaves),
         cmocka_unit_test(test_refusals),
     };
 
