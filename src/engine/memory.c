@@ -158,13 +158,19 @@ static uint64_t growth(const struct engine_model *model, const struct plan_of_jo
                        const struct loras *loras, uint64_t start)
 {
     const struct program *encode = model->stages->programs[STAGE_ENCODE];
-    uint64_t drawing, laying = loras_lay_bytes(model, loras), bytes = 0;
+    const struct program *context = model->stages->programs[STAGE_CONTEXT];
+    uint64_t drawing, reading, laying = loras_lay_bytes(model, loras), bytes = 0;
     struct job_memory memory;
 
     job_memory_lay_out(&memory, model, plan);
     drawing = memory.total + memory.beside + start;
-    if (plan->releases) /* the block fills up after they have gone */
+    if (plan->releases) { /* the block fills up after they have gone; the prompts are read before that */
+        reading = memory.latents - memory.ids + start;
+        reading += encode->arena_bytes > context->arena_bytes ? encode->arena_bytes
+                                                              : context->arena_bytes;
         drawing = drawing > encode->weight_bytes ? drawing - encode->weight_bytes : 0;
+        drawing = drawing > reading ? drawing : reading;
+    }
     job_memory_release(&memory);
     for (int i = 0; i < STAGE_COUNT; i++)
         if (model->stages->programs[i])

@@ -3,6 +3,8 @@
 #include "engine/engine.h"
 
 #include "base/mem.h"
+#include "engine/model.h"
+#include "engine/text/tokenizer.h"
 
 #include "small_engine.h"
 #include "unit.h"
@@ -205,11 +207,35 @@ static void test_not_seamless_in_tiles(void **state)
     engine_close(engine);
 }
 
+/* However small the picture: before the text encoder goes, the prompts are read. */
+static void test_prompts_are_read_first(void **state)
+{
+    struct engine_job job;
+    struct engine_estimate e;
+    struct err err = {0};
+    uint64_t said = 0;
+
+    (void)state;
+    small_engine_open();
+    model = small_engine_load(&(struct small_model){0});
+    width = height = 16;
+    job = a_job(1);
+    check(engine_estimate(model, &job, &e, &err), &err);
+    assert_string_equal(e.way, "released");
+    for (int i = 0; i < unet_context_count(model->checkpoint->unet); i++)
+        said += (uint64_t)unet_context_channels(model->checkpoint->unet, i);
+    said *= 2 * TOKENIZER_CONTEXT * sizeof(float);
+    assert_true(growth(&e) > said + model->stages->programs[STAGE_ENCODE]->arena_bytes);
+    engine_model_free(model);
+    engine_close(engine);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ways),
         cmocka_unit_test(test_not_seamless_in_tiles),
+        cmocka_unit_test(test_prompts_are_read_first),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
