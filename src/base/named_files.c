@@ -62,7 +62,7 @@ static void read_folder(struct named_list *l, const char *folder, const char *be
 
     for (struct dirent *d; dir && (d = readdir(dir));) {
         char *name, *path;
-        struct stat st;
+        struct stat st = {0}; /* of a link to nothing */
 
         if (d->d_name[0] == '.' || !str_is_utf8(d->d_name, strlen(d->d_name)))
             continue;
@@ -70,7 +70,7 @@ static void read_folder(struct named_list *l, const char *folder, const char *be
         path = file_join(folder, name);
         if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
             read_folder(l, folder, name, depth + 1);
-        else if (stem_length(d->d_name))
+        else if (S_ISREG(st.st_mode) && stem_length(d->d_name))
             add(l, name, path, &st);
         free(path);
         free(name);

@@ -142,6 +142,7 @@ static void test_folder(void **state)
                    "no LoRA 'inc' in the LoRA folder, which has 6; perhaps 'ink'");
     expect_no_file("notes", "no LoRA 'notes'"); /* notes.txt is there */
     expect_no_file("styles", "no LoRA");
+    expect_no_file("gone", "no LoRA 'gone'"); /* a link to nothing */
     expect_no_file("../loras-of-others/secret", "not a path to somewhere else");
     expect_no_file("/etc/passwd", "not a path to somewhere else");
     expect_no_file("styles/../ink", "not a path to somewhere else");
@@ -241,6 +242,9 @@ static int set_up(void **state)
     write_lora(put_wash, folders[0], "replaced.safetensors");
     write_lora(put_wash, folders[1], "shipped.safetensors");
     free(path);
+    path = file_join(folders[0], "gone.safetensors");
+    assert_int_equal(symlink("nothing.safetensors", path), 0);
+    free(path);
     path = file_join(folders[0], "notes.txt");
     check(file_write_atomic(path, "hello", 5, 0600, &err), &err);
     free(path);
@@ -266,6 +270,7 @@ static int tear_down(void **state)
     remove_file(folders[0], "stranger.safetensors");
     remove_file(folders[0], "replaced.safetensors");
     remove_file(folders[0], "notes.txt");
+    remove_file(folders[0], "gone.safetensors");
     remove_file(folders[1], "shipped.safetensors");
     rmdir(styles);
     rmdir(folders[0]);
