@@ -195,7 +195,7 @@ void noise_mix(float *x, const float *other, size_t rows, size_t columns,
         double keep = sin((1 - strength) * angle) / sin(angle);
         double take = sin(strength * angle) / sin(angle);
 
-        if (mean > 0.9995) {
+        if (mean > 0.9995 || sin(angle) < 1e-6) {
             keep = 1 - strength;
             take = strength;
         }

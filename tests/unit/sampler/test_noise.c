@@ -157,6 +157,12 @@ static void variations_are_mixed_on_a_sphere(void **state)
     noise_mix(x, other, 8, 24, 1);
     for (size_t i = 0; i < 4 * 8 * 6; i++)
         assert_true(fabs((double)(x[i] - other[i])) < 1e-5);
+    /* a latent of one row: numbers point the same way or away from each other */
+    draw_latent(42, x);
+    memcpy(same, x, sizeof(x));
+    noise_mix(x, other, 1, 4 * 8 * 6, 0.25);
+    for (size_t i = 0; i < 4 * 8 * 6; i++)
+        assert_true(fabs((double)(x[i] - (0.75F * same[i] + 0.25F * other[i]))) < 1e-5);
 }
 
 int main(void)
