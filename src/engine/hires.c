@@ -165,11 +165,6 @@ static struct upscale_to target_of(const struct hires *h)
 
 /* ---- memory ---- */
 
-static uint64_t resident_bytes(const struct hires *h)
-{
-    return h->model->engine->backend->ops->store_bytes(h->model->store);
-}
-
 /* The picture that the second walk begins with, beside what that counts itself. */
 static uint64_t held_bytes(const struct hires *h)
 {
@@ -182,7 +177,7 @@ static uint64_t held_bytes(const struct hires *h)
 static void give_budget(struct hires *h, int walk)
 {
     uint64_t whole = h->job->budget_bytes + h->resident;
-    uint64_t taken = resident_bytes(h) + (walk ? held_bytes(h) : 0);
+    uint64_t taken = model_resident_bytes(h->model) + (walk ? held_bytes(h) : 0);
 
     if (h->job->budget_bytes)
         h->jobs[walk].budget_bytes = whole > taken ? whole - taken : 1;
@@ -211,7 +206,7 @@ int hires_estimate(struct engine_model *model, const struct engine_job *job,
     if (engine_job_check(model, job, err) || understand(&h, err) ||
         open_upscaler(&h, err))
         goto out;
-    h.resident = resident_bytes(&h);
+    h.resident = model_resident_bytes(model);
     give_budget(&h, 0);
     give_budget(&h, 1);
     if (engine_estimate(model, &h.jobs[0], &one, err))
@@ -460,7 +455,7 @@ int hires_generate(struct engine_model *model, const struct engine_job *job,
     if (engine_job_check(model, job, err) || understand(&h, err) ||
         open_upscaler(&h, err))
         return -1;
-    h.resident = resident_bytes(&h);
+    h.resident = model_resident_bytes(model);
     if (h.how <= HOW_LATENT_NEAREST)
         h.passes[0].on_latent = on_latent;
     else

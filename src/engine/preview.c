@@ -165,7 +165,7 @@ void preview_learn(struct engine_model *model)
 {
     const struct checkpoint *c = model->checkpoint;
     const struct weight *first =
-        weights_file_find(c->file, "first_stage_model.decoder.conv_in.weight");
+        weights_file_find(c->vae.file, "first_stage_model.decoder.conv_in.weight");
     struct preview *p = &model->preview;
     float *picture, *moments;
 
