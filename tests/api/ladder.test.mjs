@@ -163,6 +163,16 @@ test('policy ask: who needs room waits for leave, and is told yes or no', async 
   assert.equal((await server.postJson('/v1/memory/leave', { id: 99 })).status, 404);
 });
 
+test('names are told as they are, not their beginnings', async (t) => {
+  const name = 'Meta-Llama-3.1-8B-Instruct-Q4_K_M-imatrix.gguf';
+  const server = await start(t, '3G', { prepare: (s) => (shelf(s), writeGguf(join(s.models, name), { bytes: 2 * GIB })) });
+  await load(server, name);
+  await load(server, 'b.gguf');
+  const [move] = (await memory(server)).moves;
+  assert.equal(move.of, name);
+  assert.match(move.reason, /^Meta-Llama-3.1-8B-Instruct-Q4_K_M-imatrix.gguf is parked and .* are free$/);
+});
+
 test('what would happen is told without doing it', async (t) => {
   const server = await start(t, '3G');
   await load(server, 'a.gguf');

@@ -87,12 +87,21 @@ test('the page: load, wand, draw, cancel', async (t) => {
     await see('draw').click();
     await see('preview').waitFor({ timeout: 60000 });
     assert.equal(await see('preview').evaluate((img) => img.decode().then(() => img.naturalWidth)), 64);
+    await page.getByText(/^Sampling: step \d+ of 150/).waitFor();
     await page.screenshot({ path: `${shots}/preview.png` });
     await see('cancel').click();
     await see('draw').waitFor();
     await until('the picture worker is idle again', async () => (await server.worker('sd')).state === 'ready');
     assert.equal(await see('recent').locator('img').count(), 2);
     await page.screenshot({ path: `${shots}/cancelled.png` });
+  });
+
+  await t.test('on a telephone everything is within the screen', async () => {
+    await page.setViewportSize({ width: 400, height: 900 });
+    const cut = await page.evaluate(() => [...document.querySelectorAll('header *, main *')].filter((e) => e.checkVisibility()
+      && (e.getBoundingClientRect().right > innerWidth || e.getBoundingClientRect().left < 0)).map((e) => e.outerHTML.slice(0, 80)));
+    assert.deepEqual(cut, []);
+    await page.screenshot({ path: `${shots}/telephone.png`, fullPage: true });
   });
 
   await t.test('nothing went wrong on the way', () => {

@@ -50,7 +50,7 @@ struct plan_device {
 };
 
 struct plan_resident {
-    char name[32];
+    char name[64];
     int device;
     uint64_t
         fixed_bytes; /* on its device, whatever the number of layers; PLAN_RAM: all of it */

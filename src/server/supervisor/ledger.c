@@ -124,7 +124,7 @@ static void fill_resident(const struct worker *w, const struct room_ask *ask,
     const struct wish *target = worker_target(w);
     uint64_t now = clock_ms();
 
-    snprintf(r->name, sizeof(r->name), "%.31s",
+    snprintf(r->name, sizeof(r->name), "%.63s",
              target->path ? file_name(target->path) : w->name);
     r->used_ms = w->running || is_under_way(w) ? now : w->used_ms;
     if (ask && ask->keeps_default && w->id == w->s->default_text)

@@ -63,7 +63,7 @@ static void tell(struct supervisor *s, const struct plan_ledger *l,
                                      .worker = m->resident,
                                      .layers = m->layers,
                                      .bytes = m->bytes};
-    snprintf(told->resident, sizeof(told->resident), "%.31s",
+    snprintf(told->resident, sizeof(told->resident), "%.63s",
              m->resident >= 0 ? l->residents[m->resident].name : who);
     snprintf(told->device, sizeof(told->device), "%s", l->devices[m->device].name);
     snprintf(told->reason, sizeof(told->reason), "%s", m->reason);

@@ -274,7 +274,7 @@ struct supervisor_move {
     int64_t time_ms;  /* since 1970 */
     const char *kind; /* a word of plan.h */
     int worker;       /* id; -1: the one that asked */
-    char resident[32];
+    char resident[64];
     char device[32];
     int layers; /* on the device afterwards */
     uint64_t bytes;
