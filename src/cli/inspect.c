@@ -366,8 +366,9 @@ static const struct args_command command = {
         "writes them;\n"
         "any other folder gives a line for each model file in it. A file is judged by "
         "its tensors, not\n"
-        "by its name: picture models whole or in parts, LoRA, textual inversions, text "
-        "models.\n\n"
+        "by its name: picture models whole or in parts, LoRA, textual inversions, "
+        "upscalers,\n"
+        "text models.\n\n"
         "  mysti inspect ~/Downloads/model.safetensors\n",
     .options = options,
     .operand = ARGS_ONE,

@@ -45,7 +45,8 @@ const struct option options[] = {
      "else the starter",
      NULL, OPTION_AT_START},
     {"diffusion-model", NULL, OPTION_MODEL, F(diffusion_model), 0, 0, "", NULL, "FILE",
-     "picture model (safetensors, GGUF, ckpt) to load; none: start without. Default: "
+     "picture model (safetensors, GGUF, ckpt, a diffusers folder) to load; none: start "
+     "without. Default: "
      "the one loaded last, else the starter",
      NULL, OPTION_AT_START},
     {"model-dir", NULL, OPTION_PATH, F(model_dir), 0, 0, "", NULL, "FOLDER",
