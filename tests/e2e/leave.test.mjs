@@ -39,9 +39,13 @@ test('the page asks whether a model may give way; no and yes', async (t) => {
   assert.match(refused.json.error.message, /leave was refused/);
   await until('the question is gone', async () => (await see('leave').count()) === 0);
 
-  const second = server.postJson('/v1/llm/load', { model: 'b.gguf' });
+  await see('model-llm').click(); // this time the page itself loads it
+  await page.getByRole('option', { name: 'b.gguf' }).click();
+  await see('leave-yes').waitFor();
+  await see('model-llm').getByText('b.gguf').waitFor();
+  assert.match(await see('model-sd').innerText(), /starter-painter/, 'the other list stays as it is');
   await see('leave-yes').click();
-  assert.equal((await second).status, 200);
+  await until('it is loaded', async () => (await server.worker('llm')).model === 'b.gguf');
   await until('the question is gone', async () => (await see('leave').count()) === 0);
   assert.equal(Object.values((await server.getJson('/v1/workers')).json).find((w) => w.wanted === 'a.gguf').state, 'parked');
 });
