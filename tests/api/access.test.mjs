@@ -74,7 +74,7 @@ test('a key of each scope, in every way that clients send one', async (t) => {
 
 test('what makes pictures and lists what can be asked for takes any key, a local name, and no foreign page', async (t) => {
   const server = await withKeys(t);
-  const routes = [['GET', '/v1/loras'], ['GET', '/v1/upscalers'], ['POST', '/v1/images/upscale'], ['POST', '/v1/images/variations'], ['POST', '/v1/images/edits']];
+  const routes = [['GET', '/v1/loras'], ['GET', '/v1/upscalers'], ['GET', '/v1/vaes'], ['POST', '/v1/images/upscale'], ['POST', '/v1/images/variations'], ['POST', '/v1/images/edits']];
   for (const [method, path] of routes) {
     const ask = async (headers, host) => (await raw(server, { method, path, headers, host })).status;
     assert.equal(await ask({}), 401, path);

@@ -99,6 +99,20 @@ test('the LoRAs of a picture come with it, whole, streamed and in the log; witho
   assert.equal((await draw({ prompt: 'a boat' })).json.data[0].loras, undefined);
 });
 
+test('the VAEs that there are, and their folder is the worker\'s', async (t) => {
+  const folder = join(server.root, 'my vaes');
+  const other = await startServer(t, { args: ['--vae-dir', folder], prepare: () => {
+    mkdirSync(join(folder, 'xl'), { recursive: true });
+    for (const name of ['ft-mse.vae.pt', 'xl/fix.safetensors', 'notes.txt']) writeFileSync(join(folder, name), 'four');
+  } });
+  const { json: list } = await other.getJson('/v1/vaes');
+  checkSchema('VaeList', list);
+  assert.deepEqual(list.data.map(({ name, size_bytes }) => [name, size_bytes]), [['automatic', undefined], ['ft-mse.vae', 4], ['xl/fix', 4]]);
+  assert.deepEqual((await server.getJson('/v1/vaes')).json.data, [{ name: 'automatic' }]);
+  const start = other.records('sd').find((r) => r.event === 'start');
+  assert.equal(start.options[start.options.indexOf('--vae-dir') + 1], folder);
+});
+
 test('the LoRAs that there are: those of --lora-dir and of the starters, as they are named in prompts', async (t) => {
   const other = await startServer(t, { ready: [], args: ['--lora-dir', join(server.root, 'my loras')], prepare: () => {
     mkdirSync(join(server.root, 'my loras', 'styles'), { recursive: true });

@@ -68,7 +68,7 @@ void job_feeds_free(struct job_feeds *all);
 handler_fn memory_show, memory_plan, memory_leave;
 json_t *move_json(struct api *api, const struct supervisor_move *m);
 /* named_files.c */
-handler_fn loras_list, upscalers_list;
+handler_fn loras_list, upscalers_list, vaes_list;
 /* samplers.c */
 handler_fn samplers_list;
 /* pictures.c */

@@ -1,4 +1,4 @@
-/* What a client can offer its user for <lora:name:1> and for POST /v1/images/upscale. Folders are disk work, so they are read on a
+/* What a client can offer its user for <lora:name:1>, for "vae" and for POST /v1/images/upscale. Folders are disk work, so they are read on a
  * worker thread. */
 #include "base/named_files.h"
 #include "base/file.h"
@@ -78,4 +78,11 @@ void upscalers_list(struct api *api, struct http_exchange *x, const char *arg)
     (void)arg;
     list(api, x, json_pack("[{s:s}, {s:s}]", "name", "lanczos", "name", "nearest"),
          mem_strdup(api->server->config->upscaler_dir), NULL);
+}
+
+void vaes_list(struct api *api, struct http_exchange *x, const char *arg)
+{
+    (void)arg;
+    list(api, x, json_pack("[{s:s}]", "name", "automatic"),
+         mem_strdup(api->server->config->vae_dir), NULL);
 }

@@ -79,6 +79,7 @@ const struct route routes[] = {
      "the samplers and schedules that a picture can ask for"},
     {"GET", "/v1/upscalers", SCOPE_INFER, upscalers_list,
      "what can make a picture larger"},
+    {"GET", "/v1/vaes", SCOPE_INFER, vaes_list, "the VAEs that a picture can ask for"},
     {"POST", "/v1/images/cancel", SCOPE_INFER, pictures_cancel, "cancel a picture"},
     {"GET", "/v1/progress", SCOPE_INFER, pictures_progress,
      "where the running picture is"},
