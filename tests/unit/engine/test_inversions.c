@@ -7,6 +7,7 @@
 #include "engine/files/weights.h"
 #include "engine/text/tokenizer.h"
 
+#include "made.h"
 #include "small_engine.h"
 #include "torch_file.h"
 #include "unit.h"
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 static char folder[] = "/tmp/mysti-embeddings-XXXXXX";
+static char loras[] = "/tmp/mysti-loras-XXXXXX";
 
 /* ---- files ---- */
 
@@ -208,6 +210,34 @@ static void put_words(void)
     free(rows);
 }
 
+/* Products of two matrices, for SDXL. */
+static void put_pair(struct made *m, const char *stem, int64_t rows, int64_t cols)
+{
+    char name[120];
+
+    snprintf(name, sizeof(name), "%s.lora_up.weight", stem);
+    PUT(m, name, rows, 4);
+    snprintf(name, sizeof(name), "%s.lora_down.weight", stem);
+    PUT(m, name, 4, cols);
+    snprintf(name, sizeof(name), "%s.alpha", stem);
+    made_scalar(m, name, 2);
+}
+
+static void put_lora(const char *file, bool first, bool second, bool unet)
+{
+    struct made m = {0};
+
+    if (first)
+        put_pair(&m, "lora_te1_text_model_encoder_layers_0_self_attn_q_proj", 64, 64);
+    if (second)
+        put_pair(&m, "lora_te2_text_model_encoder_layers_0_self_attn_v_proj", 128, 128);
+    if (unet)
+        put_pair(&m, "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k", 128,
+                 192);
+    free(made_write(&m, loras, file));
+    made_release(&m);
+}
+
 static int set_up(void **state)
 {
     char *sub;
@@ -215,13 +245,19 @@ static int set_up(void **state)
 
     (void)state;
     assert_non_null(mkdtemp(folder));
+    assert_non_null(mkdtemp(loras));
+    put_lora("first.safetensors", true, false, false);
+    put_lora("second.safetensors", false, true, false);
+    put_lora("all.safetensors", true, true, true);
     sub = file_join(folder, "sub");
     assert_int_equal(file_make_folder(sub, 0700, NULL), 0);
     free(sub);
     put_words();
     check(engine_open(&engine,
-                      &(struct engine_options){
-                          .backend = "ref", .threads = 2, .embedding_folder = folder},
+                      &(struct engine_options){.backend = "ref",
+                                               .threads = 2,
+                                               .embedding_folder = folder,
+                                               .lora_folders = {loras}},
                       &err),
           &err);
     model = small_engine_load(&(struct small_model){0});
@@ -240,6 +276,7 @@ static int remove_one(const char *path, const struct stat *st, int type,
 static int tear_down(void **state)
 {
     nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    nftw(loras, remove_one, 8, FTW_DEPTH | FTW_PHYS);
     return small_engine_tear_down(state);
 }
 
@@ -353,6 +390,69 @@ static void both_encoders_of_sdxl(void **state)
     free(g);
 }
 
+/* A word, what changes on the way, weights, LoRAs of both text encoders and the U-Net, a hires fix and little memory: the
+ * vectors' own words draw the same, and everything counts. */
+static void expect_all_at_once(const char *dialect, const char *ink, const char *red)
+{
+    static const char *const tags[] = {"", " <lora:first:0.9:0>",
+                                       " <lora:second:0.9:0>",
+                                       " <lora:all:0.3:1.1> <lora:first:-0.2>"};
+    uint64_t sums[4];
+
+    for (int i = 0; i < 4; i++) {
+        char *with = mem_printf("%s%s", ink, tags[i]);
+        char *without = mem_printf("%s%s", red, tags[i]);
+        struct engine_job job = job_of(with, dialect);
+        struct engine_estimate e;
+        struct err err = {0};
+
+        job.negative_prompt = "blue";
+        job.hires = (struct engine_hires){.scale = 2, .strength = 0.6};
+        sums[i] = draw_job(&job);
+        for (int k = 0; k < i; k++)
+            assert_true(sums[k] != sums[i]);
+        job.prompt = without;
+        assert_true(draw_job(&job) == sums[i]);
+        job.prompt = with;
+        job.budget_bytes = 1;
+        check(engine_estimate(model, &job, &e, &err), &err);
+        assert_string_equal(e.way, "released");
+        job.budget_bytes = e.peak_bytes - e.resident_bytes;
+        assert_true(draw_job(&job) == sums[i]); /* and leaves the encoders out */
+        job.budget_bytes = 0;
+        assert_true(draw_job(&job) == sums[i]);
+        free(with);
+        free(without);
+    }
+}
+
+static void all_at_once(void **state)
+{
+    const struct small_model sdxl = {.listing = SMALL_SDXL_TENSORS};
+    struct engine_model *first = model;
+    int widths[2];
+    float *l = rows_of(&sdxl,
+                       "conditioner.embedders.0.transformer.text_model.embeddings."
+                       "token_embedding.weight",
+                       "red circle", &widths[0]);
+    float *g = rows_of(&sdxl, "conditioner.embedders.1.model.token_embedding.weight",
+                       "red circle", &widths[1]);
+    const struct vectors both[] = {{"clip_l", 2, 2, widths[0], l},
+                                   {"clip_g", 2, 2, widths[1], g}};
+
+    (void)state;
+    put_safetensors("large.safetensors", both, 2);
+    model = small_engine_load(&sdxl);
+    expect_all_at_once("a1111", "a [(large:1.2):blue:0.5] boat",
+                       "a [(red circle:1.2):blue:0.5] boat");
+    expect_all_at_once("comfy", "a (embedding:large:1.2) boat",
+                       "a (red circle:1.2) boat");
+    engine_model_free(model);
+    model = first;
+    free(l);
+    free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -363,6 +463,7 @@ int main(void)
         cmocka_unit_test(broken_files),
         cmocka_unit_test(the_estimate_knows),
         cmocka_unit_test(both_encoders_of_sdxl),
+        cmocka_unit_test(all_at_once),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
