@@ -184,7 +184,8 @@ int model_fit(struct engine_model *model, const struct engine_job *job,
               struct plan_of_job *plan, const struct loras *loras, uint64_t *ret_growth,
               struct err *err)
 {
-    uint64_t start = 0;
+    uint64_t start = 0, least = UINT64_MAX;
+    int best = 0;
 
     if (job->pass && job->pass->rgb)
         start = start_rgb_bytes(job);
@@ -199,7 +200,16 @@ int model_fit(struct engine_model *model, const struct engine_job *job,
         *ret_growth = growth(model, plan, loras, start);
         if (!job->budget_bytes || *ret_growth <= job->budget_bytes)
             return 0;
+        if (*ret_growth < least) {
+            least = *ret_growth;
+            best = way;
+        }
     }
+    /* not always the last one: tiles need room of their own */
+    take_way(plan, best);
+    *ret_growth = least;
+    if (model_compile(model, &plan->size, err))
+        return -1;
     return err_set(
         err, ERR_NO_MEMORY,
         "a picture of %dx%d takes at least %.0f MB beside the model, in small "

@@ -139,7 +139,7 @@ struct job_memory {
 struct loras;
 
 /* Chooses the first way to draw that keeps to the job's budget, and compiles for it. ret_growth: bytes beyond what is
- * resident. ERR_NO_MEMORY: none does; then the last one is compiled, and ret_growth its. */
+ * resident. ERR_NO_MEMORY: none does; then the one that takes least is compiled, and ret_growth its. */
 int model_fit(struct engine_model *model, const struct engine_job *job,
               struct plan_of_job *plan, const struct loras *loras, uint64_t *ret_growth,
               struct err *err) MUST_CHECK;

@@ -2,6 +2,7 @@
  * the same picture and those in tiles nearly the same; and nothing of it is left over in the next job. */
 #include "engine/engine.h"
 
+#include "base/buf.h"
 #include "base/mem.h"
 #include "engine/model.h"
 #include "engine/text/tokenizer.h"
@@ -56,19 +57,25 @@ static struct engine_job a_job(uint64_t budget)
     return job;
 }
 
-static struct drawn draw(uint64_t budget)
+static struct drawn draw_job(const struct engine_job *job)
 {
-    struct engine_job job = a_job(budget);
     struct drawn d = {.rgb = mem_alloc((size_t)count)};
     struct err err = {0};
 
     d.before = d.most = anonymous_bytes();
-    check(engine_generate(model, &job,
+    check(engine_generate(model, job,
                           &(struct engine_events){
                               .on_image = on_image, .is_cancelled = watch, .user = &d},
                           &err),
           &err);
     return d;
+}
+
+static struct drawn draw(uint64_t budget)
+{
+    struct engine_job job = a_job(budget);
+
+    return draw_job(&job);
 }
 
 static uint64_t growth(const struct engine_estimate *e)
@@ -186,6 +193,83 @@ static void test_ways(void **state)
     }
 }
 
+static bool keep_png(void *user, const struct engine_image *image, struct err *err)
+{
+    (void)err;
+    buf_clear(user);
+    buf_append(user, image->png, image->png_bytes);
+    return true;
+}
+
+/* Into the latent in tiles, too; a picture that is only in one direction larger than a tile. */
+static void test_start_in_tiles(void **state)
+{
+    struct engine_options options = {.backend = "ref", .threads = 2};
+    struct buf png = {0};
+    struct err err = {0};
+
+    (void)state;
+    check(engine_open(&engine, &options, &err), &err);
+    check(engine_model_load(&model, engine, STARTER, NULL, &err), &err);
+    for (int i = 0; i < 2; i++) {
+        struct engine_job job;
+        struct engine_estimate e;
+        struct drawn whole, tiled;
+
+        width = i ? 104 : 520;
+        height = i ? 520 : 104;
+        count = width * height * 3;
+        job = a_job(0);
+        check(engine_generate(
+                  model, &job,
+                  &(struct engine_events){.on_image = keep_png, .user = &png}, &err),
+              &err);
+        job.start.image = (struct engine_file){png.data, png.len};
+        job.start.strength = 0.2;
+        job.steps = 5;
+        whole = draw_job(&job);
+        job.budget_bytes = 1;
+        check(engine_estimate(model, &job, &e, &err), &err);
+        assert_string_equal(e.way, "small_tiles");
+        job.budget_bytes = growth(&e);
+        tiled = draw_job(&job);
+        expect_like(e.way, &whole, &tiled, false);
+        expect_kept(e.way, &tiled, job.budget_bytes);
+        free(whole.rgb);
+        free(tiled.rgb);
+    }
+    buf_release(&png);
+    engine_model_free(model);
+    engine_close(engine);
+}
+
+/* Tiles need room of their own: what is said of the least is of the way that takes least, whichever that is. */
+static void test_least(void **state)
+{
+    static const int sides[][2] = {{328, 104}, {264, 264}, {600, 200}};
+    struct engine_options options = {.backend = "ref", .threads = 2};
+    struct engine_estimate least, same;
+    struct err err = {0};
+
+    (void)state;
+    check(engine_open(&engine, &options, &err), &err);
+    check(engine_model_load(&model, engine, STARTER, NULL, &err), &err);
+    for (int i = 0; i < 3; i++) {
+        struct engine_job job;
+
+        width = sides[i][0];
+        height = sides[i][1];
+        job = a_job(1);
+        check(engine_estimate(model, &job, &least, &err), &err);
+        job.budget_bytes = growth(&least);
+        check(engine_estimate(model, &job, &same, &err), &err);
+        assert_string_equal(same.way, least.way);
+        assert_int_equal(growth(&same), growth(&least));
+    }
+    engine_model_free(model);
+    engine_close(engine);
+}
+
 static void test_not_seamless_in_tiles(void **state)
 {
     struct engine_job job;
@@ -234,6 +318,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ways),
+        cmocka_unit_test(test_least),
+        cmocka_unit_test(test_start_in_tiles),
         cmocka_unit_test(test_not_seamless_in_tiles),
         cmocka_unit_test(test_prompts_are_read_first),
     };
