@@ -109,7 +109,7 @@ static void on_needs(void *user, const struct err *err, int status, const char *
         return;
     if (supervisor_picture_fits(q->o.supervisor, q->run.needed)) {
         ask_for_room(q, 0);
-    } else { /* no budget at all: the answer is what the last way of all takes */
+    } else { /* no budget at all: the answer is what the way takes that takes least */
         q->run.job->budget_bytes = 1;
         ask(q, on_least);
     }
