@@ -153,6 +153,17 @@ static void take_way(struct plan_of_job *plan, int way)
     plan->way = ways[way].name;
 }
 
+/* What the compiled stages took for themselves. It is measured while they are compiled, and differs from time to time. */
+static uint64_t kernel_bytes(const struct engine_model *model)
+{
+    uint64_t bytes = 0;
+
+    for (int i = 0; i < STAGE_COUNT; i++)
+        if (model->stages->programs[i])
+            bytes += model->stages->programs[i]->other_bytes;
+    return bytes;
+}
+
 /* Bytes beyond what is resident, at most, as the stages are compiled now. start: for the picture to begin with. */
 static uint64_t growth(const struct engine_model *model, const struct plan_of_job *plan,
                        const struct loras *loras, uint64_t start)
@@ -174,15 +185,15 @@ static uint64_t growth(const struct engine_model *model, const struct plan_of_jo
     job_memory_release(&memory);
     for (int i = 0; i < STAGE_COUNT; i++)
         if (model->stages->programs[i])
-            bytes += model->stages->programs[i]->missing_weight_bytes +
-                     model->stages->programs[i]->other_bytes;
+            bytes += model->stages->programs[i]->missing_weight_bytes;
+    bytes += kernel_bytes(model);
     /* LoRAs are laid before the job's own memory is there */
     return bytes + (drawing > laying ? drawing : laying);
 }
 
 int model_fit(struct engine_model *model, const struct engine_job *job,
-              struct plan_of_job *plan, const struct loras *loras, uint64_t *ret_growth,
-              struct err *err)
+              struct plan_of_job *plan, const struct loras *loras,
+              enum model_fit_for what, uint64_t *ret_growth, struct err *err)
 {
     uint64_t start = 0, least = UINT64_MAX;
     int best = 0;
@@ -198,7 +209,10 @@ int model_fit(struct engine_model *model, const struct engine_job *job,
         if (model_compile(model, &plan->size, err))
             return -1;
         *ret_growth = growth(model, plan, loras, start);
-        if (!job->budget_bytes || *ret_growth <= job->budget_bytes)
+        /* the kernels of a job that is about to be drawn are there by now */
+        uint64_t still = *ret_growth - (what == FIT_TO_DRAW ? kernel_bytes(model) : 0);
+
+        if (!job->budget_bytes || still <= job->budget_bytes)
             return 0;
         if (*ret_growth < least) {
             least = *ret_growth;
@@ -223,7 +237,7 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
 {
     struct plan_of_job plan;
     struct loras *loras;
-    uint64_t bytes;
+    uint64_t bytes = 0;
     struct err why = {0};
     int result;
 
@@ -232,7 +246,7 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
     if (model_take_vae(model, job->vae, err) ||
         job_understand(model, job, &plan, err) || loras_open(&loras, model, job, err))
         return -1;
-    result = model_fit(model, job, &plan, loras, &bytes, &why);
+    result = model_fit(model, job, &plan, loras, FIT_TO_SAY, &bytes, &why);
     loras_close(loras);
     if (result && why.code != ERR_NO_MEMORY) {
         if (err)

@@ -138,10 +138,13 @@ struct job_memory {
 
 struct loras;
 
+enum model_fit_for { FIT_TO_SAY, FIT_TO_DRAW };
+
 /* Chooses the first way to draw that keeps to the job's budget, and compiles for it. ret_growth: bytes beyond what is
  * resident. ERR_NO_MEMORY: none does; then the one that takes least is compiled, and ret_growth its. */
 int model_fit(struct engine_model *model, const struct engine_job *job,
-              struct plan_of_job *plan, const struct loras *loras, uint64_t *ret_growth,
+              struct plan_of_job *plan, const struct loras *loras,
+              enum model_fit_for what, uint64_t *ret_growth,
               struct err *err) MUST_CHECK;
 
 void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model *model,

@@ -161,6 +161,7 @@ static void expect_ways(bool is_ref)
         job.budget_bytes = before / 100 * 98;
     }
     assert_true(was_tiled);
+    job.budget_bytes = 1;
     assert_int_equal(engine_generate(model, &job, NULL, &err), -1);
     assert_int_equal(err.code, ERR_NO_MEMORY);
     assert_non_null(strstr(err.message, "in small pieces"));
