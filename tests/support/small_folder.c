@@ -6,11 +6,11 @@
 #include "base/str.h"
 #include "engine/files/weights.h"
 
+#include "remove_tree.h"
 #include "small_model.h"
 #include "torch_file.h"
 #include "unit.h"
 
-#include <ftw.h>
 #include <unistd.h>
 
 #define UNET "model.diffusion_model."
@@ -412,17 +412,8 @@ char *small_folder_write_sdxl(void)
     return write_folder(&(struct small_model){.listing = SMALL_SDXL_TENSORS});
 }
 
-static int remove_one(const char *path, const struct stat *st, int type,
-                      struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 void small_folder_remove(char *path)
 {
-    assert_int_equal(nftw(path, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+    remove_tree(path);
     free(path);
 }

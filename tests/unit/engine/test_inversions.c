@@ -8,11 +8,11 @@
 #include "engine/text/tokenizer.h"
 
 #include "made.h"
+#include "remove_tree.h"
 #include "small_engine.h"
 #include "torch_file.h"
 #include "unit.h"
 
-#include <ftw.h>
 #include <math.h>
 #include <unistd.h>
 
@@ -264,19 +264,10 @@ static int set_up(void **state)
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *st, int type,
-                      struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 static int tear_down(void **state)
 {
-    nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
-    nftw(loras, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    remove_tree(folder);
+    remove_tree(loras);
     return small_engine_tear_down(state);
 }
 
@@ -357,23 +348,34 @@ static void the_estimate_knows(void **state)
     expect_growth(&with);
 }
 
+/* "red circle" as both of SDXL's text encoders have it; free() the values. */
+static void red_circle_of(const struct small_model *sdxl, struct vectors ret[2])
+{
+    static const char *const tables[] = {
+        "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding."
+        "weight",
+        "conditioner.embedders.1.model.token_embedding.weight"};
+    static const char *const names[] = {"clip_l", "clip_g"};
+
+    for (int i = 0; i < 2; i++) {
+        int width;
+        float *rows = rows_of(sdxl, tables[i], "red circle", &width);
+
+        ret[i] = (struct vectors){names[i], 2, 2, width, rows};
+    }
+}
+
 static void both_encoders_of_sdxl(void **state)
 {
     const struct small_model sdxl = {.listing = SMALL_SDXL_TENSORS};
     struct engine_model *first = model;
-    int widths[2];
-    float *l = rows_of(&sdxl,
-                       "conditioner.embedders.0.transformer.text_model.embeddings."
-                       "token_embedding.weight",
-                       "red circle", &widths[0]);
-    float *g = rows_of(&sdxl, "conditioner.embedders.1.model.token_embedding.weight",
-                       "red circle", &widths[1]);
-    const struct vectors both[] = {{"clip_l", 2, 2, widths[0], l},
-                                   {"clip_g", 2, 2, widths[1], g}};
-    const struct vectors uneven[] = {{"clip_l", 2, 2, widths[0], l},
-                                     {"clip_g", 2, 1, widths[1], g}};
+    struct vectors both[2];
+    struct vectors uneven[2];
 
     (void)state;
+    red_circle_of(&sdxl, both);
+    memcpy(uneven, both, sizeof(uneven));
+    uneven[1].count = 1;
     put_safetensors("large.safetensors", both, 2);
     put_safetensors("uneven.safetensors", uneven, 2);
     put_safetensors("half.safetensors", both, 1);
@@ -386,8 +388,8 @@ static void both_encoders_of_sdxl(void **state)
     engine_model_free(model);
     model = first;
     refuse("embedding:large", "comfy", ERR_INVALID, "is for another family");
-    free(l);
-    free(g);
+    free((float *)(uintptr_t)both[0].values);
+    free((float *)(uintptr_t)both[1].values);
 }
 
 /* A word, what changes on the way, weights, LoRAs of both text encoders and the U-Net, a hires fix and little memory: the
@@ -430,17 +432,10 @@ static void all_at_once(void **state)
 {
     const struct small_model sdxl = {.listing = SMALL_SDXL_TENSORS};
     struct engine_model *first = model;
-    int widths[2];
-    float *l = rows_of(&sdxl,
-                       "conditioner.embedders.0.transformer.text_model.embeddings."
-                       "token_embedding.weight",
-                       "red circle", &widths[0]);
-    float *g = rows_of(&sdxl, "conditioner.embedders.1.model.token_embedding.weight",
-                       "red circle", &widths[1]);
-    const struct vectors both[] = {{"clip_l", 2, 2, widths[0], l},
-                                   {"clip_g", 2, 2, widths[1], g}};
+    struct vectors both[2];
 
     (void)state;
+    red_circle_of(&sdxl, both);
     put_safetensors("large.safetensors", both, 2);
     model = small_engine_load(&sdxl);
     expect_all_at_once("a1111", "a [(large:1.2):blue:0.5] boat",
@@ -449,8 +444,8 @@ static void all_at_once(void **state)
                        "a (red circle:1.2) boat");
     engine_model_free(model);
     model = first;
-    free(l);
-    free(g);
+    free((float *)(uintptr_t)both[0].values);
+    free((float *)(uintptr_t)both[1].values);
 }
 
 int main(void)

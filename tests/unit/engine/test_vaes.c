@@ -9,11 +9,11 @@
 #include "engine/image/png.h"
 #include "engine/model.h"
 
+#include "remove_tree.h"
 #include "small_engine.h"
 #include "small_folder.h"
 #include "unit.h"
 
-#include <ftw.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -355,19 +355,10 @@ static int set_up(void **state)
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *st, int type,
-                      struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 static int tear_down(void **state)
 {
     (void)state;
-    nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    remove_tree(folder);
     buf_release(&picture);
     return 0;
 }
