@@ -25,6 +25,7 @@ static const struct {
     {UNET "1.0.in_layers.2.bias", "9", 9},
     {UNET "1.1.proj_in.weight", "9,10,1,1", 90},
     {UNET BLOCK "attn1.to_q.weight", "9,10", 90},
+    {UNET BLOCK "attn1.to_v.weight", "8,6", 48},
     {UNET BLOCK "attn2.to_k.weight", "9,6", 54},
     {UNET "2.0.op.weight", "9,10,3,3", 810},
     {UNET "3.0.in_layers.0.weight", "10", 10},

@@ -206,6 +206,15 @@ static bool is_other(const struct report *r, size_t *ret_which)
 
 /* ---- small files ---- */
 
+static const struct {
+    enum lora_part part;
+    const char *name;
+} algorithms[] = {
+    {LORA_HADA_W1_A, "LoHa"}, {LORA_LOKR_W1, "LoKr"}, {LORA_LOKR_W1_A, "LoKr"},
+    {LORA_GLORA_A1, "GLoRA"}, {LORA_IA3, "IA3"},      {LORA_OFT_DIAG, "OFT"},
+    {LORA_OFT_BLOCKS, "OFT"},
+};
+
 static const char *lora_algorithm(const struct lora_groups *groups)
 {
     const char *name = "LoRA";
@@ -215,10 +224,11 @@ static const char *lora_algorithm(const struct lora_groups *groups)
 
         if (p->of[LORA_DORA] || p->of[LORA_MAGNITUDE])
             return "DoRA";
-        if (p->of[LORA_HADA_W1_A])
-            name = "LoHa";
-        else if (p->of[LORA_LOKR_W1] || p->of[LORA_LOKR_W1_A])
-            name = "LoKr";
+        if (p->of[LORA_OFT_BLOCKS] && p->of[LORA_OFT_BLOCKS]->rank == 4)
+            return "BOFT";
+        for (size_t k = 0; k < sizeof(algorithms) / sizeof(*algorithms); k++)
+            if (p->of[algorithms[k].part])
+                name = algorithms[k].name;
     }
     return name;
 }
@@ -253,20 +263,31 @@ static void describe_lora(struct report *r)
 {
     int64_t context, least, most;
     const char *family = lora_family(&r->groups, r->file, &context);
+    const char *kind = lora_algorithm(&r->groups);
     struct buf summary = {0}, wants = {0};
 
     lora_ranks(&r->groups, &least, &most);
-    buf_printf(&summary, "a %s for %.80s, changes %zu weights",
-               lora_algorithm(&r->groups), family ? family : "an unknown family",
-               r->groups.count);
+    buf_printf(&summary, "%s %s for ", strchr("IO", kind[0]) ? "an" : "a", kind);
+    if (family)
+        buf_printf(&summary, "%.80s", family);
+    else if (context)
+        buf_printf(&summary,
+                   "a model of no known family: it reads text of %lld channels",
+                   (long long)context);
+    else
+        buf_append_str(&summary, "a model that it does not name");
+    buf_printf(&summary, ", changes %zu weights", r->groups.count);
     if (most)
         buf_printf(&summary, least == most ? ", rank %lld" : ", ranks %lld to %lld",
                    (long long)least, (long long)most);
     buf_append_str(&summary,
                    changes_text(&r->groups) ? ", the text encoder's too" : "");
     set_kind(r, "lora", family, buf_str(&summary));
-    buf_printf(&wants, "a picture model%s%.80s", family ? ", " : "",
-               family ? family : "");
+    buf_append_str(&wants, "a picture model");
+    if (family)
+        buf_printf(&wants, ", %.80s", family);
+    else if (context)
+        buf_printf(&wants, " whose text has %lld channels", (long long)context);
     need(r, buf_str(&wants));
     buf_release(&summary);
     buf_release(&wants);
@@ -333,6 +354,19 @@ static void describe_upscaler(struct report *r, const struct rrdb_look *look)
     buf_release(&summary);
 }
 
+static void describe_unknown(struct report *r)
+{
+    const char *kind = lora_unknown_kind(r->file);
+    struct buf summary = {0};
+
+    if (kind)
+        buf_printf(&summary, "%s, which Mysti does not support", kind);
+    else
+        buf_append_str(&summary, "nothing that is known");
+    set_kind(r, "unknown", NULL, buf_str(&summary));
+    buf_release(&summary);
+}
+
 /* ---- all kinds ---- */
 
 static bool is_lora(const struct report *r)
@@ -370,7 +404,7 @@ static void describe(struct report *r)
     else if (rrdb_look(r->file, &upscaler))
         describe_upscaler(r, &upscaler);
     else
-        set_kind(r, "unknown", NULL, "nothing that is known");
+        describe_unknown(r);
 }
 
 static bool is_made_of_networks(const struct report *r)

@@ -18,6 +18,10 @@
  * people know were made so, and for a small D the two are nearly the same. Columns need
  * all rows before the first result, so their delta is made twice.
  *
+ * Where the change depends on the weight (GLoRA, IA3, a weight that is replaced), its
+ * rows depend on the same rows of the weight, which is why a block is made before it is
+ * added. Rotations mix rows; they are rotate.c's.
+ *
  * Sums are in float, as everywhere: a rank is at most a few hundred terms. */
 #include "engine/lora/delta.h"
 
@@ -37,9 +41,11 @@ struct matrix {
 
 struct work {
     const struct lora_delta *delta;
+    const struct lora_view *view;
+    const float *values; /* the weight [rows, cols] */
     lora_multiply_fn *multiply;
     struct matrix m[2];
-    float *rows, *more; /* [ROWS, cols]; more only where two factors are joined */
+    float *rows, *more; /* [ROWS, cols]; more: see more_room */
 };
 
 /* ---- products ---- */
@@ -86,7 +92,7 @@ static void multiply_tiles(const float *a, int64_t count, const float *b, int64_
 
 /* ---- factors ---- */
 
-static float *floats(size_t count, struct err *err)
+float *lora_floats(size_t count, struct err *err)
 {
     float *values = count > SIZE_MAX / sizeof(*values)
                         ? NULL
@@ -97,9 +103,9 @@ static float *floats(size_t count, struct err *err)
     return values;
 }
 
-static float *load(const struct weight *w, struct err *err)
+float *lora_load(const struct weight *w, struct err *err)
 {
-    float *values = floats(weight_count(w), err);
+    float *values = lora_floats(weight_count(w), err);
 
     if (values)
         weight_to_f32(w, 0, weight_count(w), values);
@@ -115,11 +121,11 @@ static void turn(const float *from, int64_t rows, int64_t cols, float *ret)
 
 static float *load_a(const struct lora_factor *f, struct err *err)
 {
-    float *as_stored = load(f->a, err), *turned;
+    float *as_stored = lora_load(f->a, err), *turned;
 
     if (!as_stored || !f->a_is_turned)
         return as_stored;
-    turned = floats(weight_count(f->a), err);
+    turned = lora_floats(weight_count(f->a), err);
     if (turned)
         turn(as_stored, f->inner, f->rows, turned);
     free(as_stored);
@@ -145,17 +151,17 @@ static void multiply_core(const float *core, const float *b,
 
 static float *load_b(const struct lora_factor *f, struct err *err)
 {
-    float *b = load(f->b, err), *core, *joined = NULL;
+    float *b = lora_load(f->b, err), *core, *joined = NULL;
     size_t count;
 
     if (!b || !f->core)
         return b;
-    core = load(f->core, err);
+    core = lora_load(f->core, err);
     if (core && __builtin_mul_overflow((size_t)f->inner, (size_t)f->cols, &count))
         err_set(err, ERR_NO_MEMORY, "tensors %s and %s are too large together",
                 f->core->name, f->b->name);
     else if (core)
-        joined = floats(count, err);
+        joined = lora_floats(count, err);
     if (joined)
         multiply_core(core, b, f, joined);
     free(core);
@@ -203,6 +209,38 @@ static void kronecker_rows(struct work *w, int64_t first, int64_t count)
     }
 }
 
+/* rows += W a1 a2 over the inputs: [(row, place), input], as a kernel's places do not
+ * mix */
+static void general_rows(struct work *w, int64_t first, int64_t count)
+{
+    const struct lora_factor *f = &w->delta->f[1];
+    int64_t inputs = w->view->inputs, area = w->view->cols / inputs;
+    const float *from = w->values + first * w->view->cols;
+    float *turned = w->more, *narrow = turned + count * w->view->cols;
+
+    for (int64_t i = 0; i < count; i++)
+        turn(from + i * inputs * area, inputs, area, turned + i * inputs * area);
+    w->multiply(turned, count * area, w->m[1].a, inputs, f->inner, narrow);
+    w->multiply(narrow, count * area, w->m[1].b, f->inner, inputs, turned);
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t k = 0; k < area; k++)
+            for (int64_t j = 0; j < inputs; j++)
+                w->rows[(i * inputs + j) * area + k] +=
+                    turned[(i * area + k) * inputs + j];
+}
+
+static void scaled_rows(struct work *w, int64_t first, int64_t count)
+{
+    int64_t cols = w->view->cols, area = cols / w->view->inputs;
+    const float *from = w->values + first * cols;
+
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t j = 0; j < cols; j++)
+            w->rows[i * cols + j] =
+                from[i * cols + j] *
+                w->more[w->delta->scales_inputs ? j / area : first + i];
+}
+
 /* rows [first, first + count) of the delta, alpha / rank included -> w->rows */
 static void make_rows(struct work *w, int64_t first, int64_t count)
 {
@@ -211,8 +249,15 @@ static void make_rows(struct work *w, int64_t first, int64_t count)
 
     if (d->join == LORA_KRONECKER)
         kronecker_rows(w, first, count);
+    else if (d->join == LORA_SCALED)
+        scaled_rows(w, first, count);
     else
         factor_rows(w, 0, first, count, w->rows);
+    if (d->join == LORA_GENERAL)
+        general_rows(w, first, count);
+    if (d->join == LORA_REPLACED)
+        for (int64_t i = 0; i < count * d->cols; i++)
+            w->rows[i] -= w->values[first * d->cols + i];
     if (d->join == LORA_HADAMARD) {
         factor_rows(w, 1, first, count, w->more);
         for (int64_t i = 0; i < count * d->cols; i++)
@@ -297,8 +342,8 @@ static int add_dora(struct work *w, const struct lora_view *view, double strengt
                     float *values, struct err *err)
 {
     int64_t group = view->cols / view->inputs;
-    float *lengths = load(w->delta->norms, err);
-    float *factors = lengths ? floats((size_t)view->cols, err) : NULL;
+    float *lengths = lora_load(w->delta->norms, err);
+    float *factors = lengths ? lora_floats((size_t)view->cols, err) : NULL;
     double *columns = NULL;
     int result = -1;
 
@@ -330,12 +375,24 @@ static size_t block_room(const struct lora_delta *d)
     return (size_t)block(d, 0) * (size_t)d->cols;
 }
 
-/* the second factor's block, or one row of each, see kronecker_rows */
+/* the second factor's block; one row of each, see kronecker_rows; a block of the weight
+ * and its product with a1, which is at most as wide as a1 is high or a place of its own
+ * for each of the rank; all factors of IA3 */
 static size_t more_room(const struct lora_delta *d)
 {
-    return d->join == LORA_HADAMARD    ? block_room(d)
-           : d->join == LORA_KRONECKER ? (size_t)(d->f[0].cols + d->f[1].cols)
-                                       : 0;
+    switch (d->join) {
+    case LORA_HADAMARD:
+        return block_room(d);
+    case LORA_KRONECKER:
+        return (size_t)(d->f[0].cols + d->f[1].cols);
+    case LORA_GENERAL:
+        return block_room(d) +
+               block_room(d) / (size_t)d->f[1].rows * (size_t)d->f[1].inner;
+    case LORA_SCALED:
+        return weight_count(d->f[0].a);
+    default:
+        return 0;
+    }
 }
 
 static void add_plain(struct work *w, double strength, float *values)
@@ -367,24 +424,29 @@ static int check_finite(const float *values, int64_t count, const char *name,
                    name);
 }
 
-int lora_delta_add(const struct lora_delta *delta, const struct lora_view *view,
-                   double strength, lora_multiply_fn *multiply, float *values,
-                   struct err *err)
+static int add_rows(const struct lora_delta *delta, const struct lora_view *view,
+                    double strength, lora_multiply_fn *multiply, float *values,
+                    struct err *err)
 {
-    struct work w = {.delta = delta, .multiply = multiply ? multiply : multiply_tiles};
-    bool is_joined = delta->join != LORA_ALONE;
+    struct work w = {
+        .delta = delta, .view = view, .values = values, .multiply = multiply};
+    size_t more = more_room(delta);
     int result = -1;
 
-    w.rows = floats(block_room(delta), err);
-    w.more = w.rows && is_joined ? floats(more_room(delta), err) : NULL;
-    if (!w.rows || (is_joined && !w.more) || load_factor(&w.m[0], &delta->f[0], err) ||
-        (is_joined && load_factor(&w.m[1], &delta->f[1], err)))
+    if (delta->join == LORA_REPLACED)
+        strength = 1;
+    w.rows = lora_floats(block_room(delta), err);
+    w.more = w.rows && more ? lora_floats(more, err) : NULL;
+    if (!w.rows || (more && !w.more) || load_factor(&w.m[0], &delta->f[0], err) ||
+        load_factor(&w.m[1], &delta->f[1], err))
+        goto out;
+    if (delta->join == LORA_SCALED)
+        weight_to_f32(delta->f[0].a, 0, more, w.more);
+    if (delta->norms && add_dora(&w, view, strength, values, err))
         goto out;
     if (!delta->norms)
         add_plain(&w, strength, values);
-    else if (add_dora(&w, view, strength, values, err))
-        goto out;
-    result = check_finite(values, view->rows * view->cols, delta->f[0].a->name, err);
+    result = 0;
 out:
     for (int i = 0; i < 2; i++) {
         free(w.m[i].a);
@@ -393,6 +455,19 @@ out:
     free(w.rows);
     free(w.more);
     return result;
+}
+
+int lora_delta_add(const struct lora_delta *delta, const struct lora_view *view,
+                   double strength, lora_multiply_fn *multiply, float *values,
+                   struct err *err)
+{
+    if (!multiply)
+        multiply = multiply_tiles;
+    if (delta->join == LORA_ROTATED
+            ? lora_rotate(&delta->rotation, view, strength, multiply, values, err)
+            : add_rows(delta, view, strength, multiply, values, err))
+        return -1;
+    return check_finite(values, view->rows * view->cols, delta->f[0].a->name, err);
 }
 
 /* While a factor is loaded, its stored forms are there beside the ones that are used: counted twice, whatever it is. */
@@ -412,6 +487,8 @@ size_t lora_delta_room(const struct lora_delta *d)
 {
     size_t norms = d->norms ? weight_count(d->norms) * sizeof(double) : 0;
 
+    if (d->join == LORA_ROTATED)
+        return lora_rotate_room(&d->rotation, d->rows, d->cols);
     return factor_room(&d->f[0]) + factor_room(&d->f[1]) + norms +
            (block_room(d) + more_room(d) + (size_t)d->cols) * sizeof(float);
 }

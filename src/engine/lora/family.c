@@ -29,6 +29,22 @@ static const struct {
     {"text_encoder_2.", "SDXL"},
 };
 
+static const struct {
+    const char *word, *name;
+} unknown_kinds[] = {
+    {".oft_R", "OFT as PEFT writes it (of inputs)"},
+    {".oft_r", "OFT as PEFT writes it (of inputs)"},
+    {".boft_R", "BOFT as PEFT writes it (of inputs)"},
+    {".ia3_l", "IA3 as PEFT writes it"},
+    {".vera_lambda_", "VeRA"},
+    {".hra_u", "HRA"},
+    {".fourierft_spectrum", "FourierFT"},
+    {"lora_controlnet", "a Control-LoRA"},
+    {"ip_adapter", "an IP-Adapter"},
+    {"control_model", "a ControlNet"},
+    {"controlnet_", "a ControlNet"},
+};
+
 const char *family_of_context(int64_t channels)
 {
     for (size_t i = 0; i < sizeof(contexts) / sizeof(*contexts); i++)
@@ -59,7 +75,7 @@ static int64_t lora_context(const struct lora_groups *groups)
         struct lora_delta delta;
 
         if (reads_text(g->stem, g->stem_len) && lora_delta_is_there(&g->parts) &&
-            lora_delta_read(&delta, &g->parts, NULL) == 0)
+            lora_delta_read(&delta, &g->parts, NULL, NULL) == 0 && delta.cols)
             return delta.cols;
     }
     return 0;
@@ -91,6 +107,15 @@ static const char *name_by_metadata(const struct weights_file *file)
     const char *name = weights_file_meta(file, "modelspec.architecture");
 
     return name ? name : weights_file_meta(file, "ss_base_model_version");
+}
+
+const char *lora_unknown_kind(const struct weights_file *file)
+{
+    for (size_t k = 0; k < sizeof(unknown_kinds) / sizeof(*unknown_kinds); k++)
+        for (size_t i = 0; i < weights_file_count(file); i++)
+            if (strstr(weights_file_at(file, i)->name, unknown_kinds[k].word))
+                return unknown_kinds[k].name;
+    return NULL;
 }
 
 const char *lora_family(const struct lora_groups *groups,

@@ -13,6 +13,10 @@ const char *family_of_context(int64_t channels);
 const char *lora_family(const struct lora_groups *groups,
                         const struct weights_file *file, int64_t *ret_context);
 
+/* What a file is that changes a model in a way that is not known here ("OFT as PEFT
+ * writes it"), by the names of its tensors; NULL when nothing can be told. */
+const char *lora_unknown_kind(const struct weights_file *file);
+
 /* Appends ": it seems to be made for SDXL (...), the model is SD 1.x (...)", or nothing
  * when nothing can be told. */
 void lora_family_explain(struct buf *sentence, const struct lora_groups *groups,

@@ -92,7 +92,7 @@ static int add_weight(struct reader *r, const struct lora_group *g,
                        .view = view_of(place->weight, place->rows),
                        .network = place->network};
 
-    if (lora_delta_read(&t.delta, &g->parts, err))
+    if (lora_delta_read(&t.delta, &g->parts, &t.view, err))
         return err_wrap(err, "%.*s", (int)g->stem_len, g->stem);
     if (add_target(r, &t, t.delta.f[0].a->name, err))
         return -1;
@@ -138,6 +138,22 @@ static int by_base(const void *a, const void *b)
                  : (x->first_row > y->first_row) - (x->first_row < y->first_row);
 }
 
+static int refuse_no_lora(const struct weights_file *file, struct err *err)
+{
+    const char *kind = lora_unknown_kind(file);
+
+    if (kind)
+        return err_set(err, ERR_BAD_FILE,
+                       "is %s, which is not supported: LoRA, LoHa, LoKr, GLoRA, DoRA, "
+                       "OFT, BOFT and IA3 as kohya's scripts and LyCORIS write them "
+                       "are (its first tensor is %s)",
+                       kind, weights_file_at(file, 0)->name);
+    return err_set(err, ERR_BAD_FILE,
+                   "is no LoRA: none of its %zu tensors is named like a part of one "
+                   "(the first is %s)",
+                   weights_file_count(file), weights_file_at(file, 0)->name);
+}
+
 static int read_groups(struct reader *r, struct err *err)
 {
     struct lora *l = r->lora;
@@ -147,11 +163,7 @@ static int read_groups(struct reader *r, struct err *err)
     l->targets = mem_alloc((total + 1) * sizeof(*l->targets));
     l->unmatched = mem_alloc((total + 1) * sizeof(*l->unmatched));
     if (r->groups.count == 0)
-        return err_set(
-            err, ERR_BAD_FILE,
-            "is no LoRA: none of its %zu tensors is named like a part of one "
-            "(the first is %s)",
-            total, weights_file_at(l->file, 0)->name);
+        return refuse_no_lora(l->file, err);
     for (size_t i = 0; i < r->groups.count; i++)
         if (add_group(r, &r->groups.all[i], err))
             return -1;

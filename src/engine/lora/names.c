@@ -370,6 +370,7 @@ static const struct {
     {"lycoris_", WRAPPER},
     {"text_encoders.", WRAPPER}, /* ComfyUI */
     {"lora_unet_", LORA_UNET},
+    {"oft_unet_", LORA_UNET}, /* kohya's OFT */
     {"lora_te1_", LORA_TEXT},
     {"lora_te2_", LORA_TEXT2},
     {"lora_te_", LORA_TEXT},

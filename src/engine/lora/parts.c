@@ -3,13 +3,19 @@
  *
  * Two tables know the endings. What stands before one, the stem, is left as it is: what
  * it means depends on the base (names.c). Tensors of one stem do not always stand beside
- * each other in a sorted file, so they are sorted once more, by stem. */
+ * each other in a sorted file, so they are sorted once more, by stem.
+ *
+ * IA3's scales are called "<stem>.weight", as everything in a checkpoint is; they are
+ * known by the "<stem>.on_input" beside them. */
 #include "engine/lora/parts.h"
 
 #include "base/mem.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { NAME_ROOM = 300 }; /* names in a file have at most 256 bytes */
 
 struct key {
     const struct weight *weight;
@@ -56,6 +62,16 @@ static const struct suffix suffixes[] = {
     {".lokr_w2_a", LORA_LOKR_W2_A},
     {".lokr_w2_b", LORA_LOKR_W2_B},
     {".lokr_t2", LORA_LOKR_T2},
+    {".a1.weight", LORA_GLORA_A1},
+    {".a2.weight", LORA_GLORA_A2},
+    {".b1.weight", LORA_GLORA_B1},
+    {".b2.weight", LORA_GLORA_B2},
+    {".bm.weight", LORA_GLORA_BM},
+    {".oft_blocks", LORA_OFT_BLOCKS},
+    {".oft_diag", LORA_OFT_DIAG},
+    {".rescale", LORA_RESCALE},
+    {".on_input", LORA_IA3_ON_INPUT},
+    {".set_weight", LORA_SET},
     {".diff", LORA_DIFF},
     {".diff_b", LORA_DIFF_BIAS},
     {".w_norm", LORA_DIFF},
@@ -109,13 +125,31 @@ static size_t adapter_suffix(struct key *key, const char *name)
     return 0;
 }
 
+static size_t ia3_suffix(struct key *key, const struct weights_file *file,
+                         const char *name)
+{
+    size_t stem = length_before(name, ".weight");
+    char beside[NAME_ROOM];
+
+    if (!stem || stem + sizeof(".on_input") > sizeof(beside))
+        return 0;
+    snprintf(beside, sizeof(beside), "%.*s.on_input", (int)stem, name);
+    if (!weights_file_find(file, beside))
+        return 0;
+    key->part = LORA_IA3;
+    return stem;
+}
+
 /* false when the name is none of a LoRA's */
-static bool read_key(struct key *ret_key, const struct weight *w)
+static bool read_key(struct key *ret_key, const struct weights_file *file,
+                     const struct weight *w)
 {
     ret_key->weight = w;
     ret_key->stem_len = longest_suffix(ret_key, w->name);
     if (!ret_key->stem_len)
         ret_key->stem_len = adapter_suffix(ret_key, w->name);
+    if (!ret_key->stem_len)
+        ret_key->stem_len = ia3_suffix(ret_key, file, w->name);
     return ret_key->stem_len > 0;
 }
 
@@ -161,7 +195,7 @@ int lora_groups_read(struct lora_groups *ret_groups, const struct weights_file *
     ret_groups->strangers = mem_alloc((total + 1) * sizeof(*ret_groups->strangers));
     ret_groups->count = ret_groups->stranger_count = 0;
     for (size_t i = 0; i < total; i++) {
-        if (read_key(&keys[count], weights_file_at(file, i)))
+        if (read_key(&keys[count], file, weights_file_at(file, i)))
             count++;
         else
             ret_groups->strangers[ret_groups->stranger_count++] =

@@ -26,8 +26,19 @@ enum lora_part {
     LORA_LOKR_W2_A,
     LORA_LOKR_W2_B,
     LORA_LOKR_T2,
-    LORA_DIFF,      /* [O, I, K...]: the change itself */
-    LORA_DIFF_BIAS, /* [O], to the bias */
+    LORA_GLORA_A1, /* GLoRA, W A + B: A = a1 a2 [I, r] [r, I], B = b1 b2 [O, r] */
+    LORA_GLORA_A2, /* [r, I, K...]; LyCORIS' first files have A = a2 a1, B = b2 b1 */
+    LORA_GLORA_B1,
+    LORA_GLORA_B2,
+    LORA_GLORA_BM,     /* Tucker's core of B */
+    LORA_OFT_BLOCKS,   /* OFT [k, n, n], k n = O; BOFT [m, k, n, n] */
+    LORA_OFT_DIAG,     /* the rotations themselves [k, n, n] */
+    LORA_RESCALE,      /* [O]: factors of the rows after either */
+    LORA_IA3,          /* [O] or [I]: what of a row or column is added to it */
+    LORA_IA3_ON_INPUT, /* one number: 1 if LORA_IA3 is [I] */
+    LORA_SET,          /* [O, I, K...]: the weight itself */
+    LORA_DIFF,         /* [O, I, K...]: the change itself */
+    LORA_DIFF_BIAS,    /* [O], to the bias */
     LORA_PARTS,
 };
 

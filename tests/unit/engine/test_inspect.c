@@ -263,8 +263,33 @@ static void loras(void **state)
     assert_string_equal(text_at(json_object_get(r, "metadata"), "ss_network_dim"), "4");
     json_decref(r);
     r = inspect_and_remove(write_file(other, NULL));
-    expect_text(r, "summary", "a LoHa for an unknown family");
+    expect_text(r, "summary", "a LoHa for a model that it does not name");
     json_decref(r);
+}
+
+static void kinds_of_lora(void **state)
+{
+    static const struct {
+        struct entry entries[3];
+        const char *summary;
+    } rows[] = {
+        {{{KOHYA ".lora_down.weight", "F16", {4, 96}},
+          {KOHYA ".lora_up.weight", "F16", {640, 4}}},
+         "a LoRA for a model of no known family: it reads text of 96 channels"},
+        {{{"a.a1.weight", "F32", {4, 2}}}, "a GLoRA for"},
+        {{{"a.oft_blocks", "F32", {4, 2, 2}}}, "an OFT for"},
+        {{{"a.weight", "F32", {4}}, {"a.on_input", "I64", {0}}}, "an IA3 for"},
+        {{{"a.to_q.oft_R.weight", "F32", {4}}},
+         "OFT as PEFT writes it (of inputs), which Mysti does not support"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        json_t *r = inspect_and_remove(write_file(rows[i].entries, NULL));
+
+        expect_text(r, "summary", rows[i].summary);
+        json_decref(r);
+    }
 }
 
 static void small_and_foreign_files(void **state)
@@ -366,6 +391,7 @@ int main(void)
         cmocka_unit_test(a_distilled_model),
         cmocka_unit_test(families_by_their_shapes),
         cmocka_unit_test(loras),
+        cmocka_unit_test(kinds_of_lora),
         cmocka_unit_test(small_and_foreign_files),
         cmocka_unit_test(upscalers),
         cmocka_unit_test(types_that_are_not_read_are_named),

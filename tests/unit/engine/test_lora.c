@@ -6,105 +6,11 @@
 #include "engine/lora/lora.h"
 #include "engine/lora/names.h"
 
-#include "made.h"
+#include "lora_case.h"
 #include "unit.h"
 
 #include <math.h>
 #include <string.h>
-
-#define U "model.diffusion_model."
-#define T "cond_stage_model.transformer.text_model.encoder.layers.0."
-
-/* ---- a base ---- */
-
-#define Q U "input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
-#define K U "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-#define OUT U "input_blocks.1.1.transformer_blocks.0.attn1.to_out.0.weight"
-#define PROJ U "input_blocks.1.1.proj_in.weight"
-#define CONV U "input_blocks.1.0.in_layers.2.weight"
-#define NORM U "input_blocks.1.0.in_layers.0.weight"
-#define TEXT_Q T "self_attn.q_proj.weight"
-
-enum { O = 9, I = 10, C = 6 }; /* rows and columns that are no multiples of a tile */
-
-static struct weights_file *base_file(struct made *m)
-{
-    PUT(m, U "input_blocks.0.0.weight", O, 4, 3, 3);
-    PUT(m, NORM, I);
-    PUT(m, U "input_blocks.1.0.in_layers.0.bias", I);
-    PUT(m, CONV, O, I, 3, 3);
-    PUT(m, U "input_blocks.1.0.in_layers.2.bias", O);
-    PUT(m, PROJ, O, I, 1, 1);
-    PUT(m, Q, O, I);
-    PUT(m, K, O, C);
-    PUT(m, OUT, O, I);
-    PUT(m, U "input_blocks.1.1.transformer_blocks.0.attn1.to_out.0.bias", O);
-    PUT(m, U "input_blocks.2.0.op.weight", O, I, 3, 3);
-    PUT(m, U "input_blocks.3.0.in_layers.0.weight", I);
-    PUT(m, U "input_blocks.3.1.proj_in.weight", O, I);
-    PUT(m, TEXT_Q, O, I);
-    PUT(m, T "self_attn.q_proj.bias", O);
-    return made_open(m);
-}
-
-/* ---- one LoRA over it ---- */
-
-static const struct lora_strength strength = {.unet = 0.75, .text = 0.5};
-
-/* What the delta is by the formula, alpha and strength left out; k is the place in a
- * kernel. */
-typedef double formula_fn(const void *names, int64_t o, int64_t i, int64_t k);
-
-static void expect_delta(struct made *lora_file, const char *base_name,
-                         formula_fn *formula, const void *names, double factor)
-{
-    struct made base_made = {0};
-    struct weights_file *base = base_file(&base_made);
-    const struct weight *w = weights_file_find(base, base_name);
-    int64_t wide = w->rank > 1 ? w->dim[1] : 1, area = w->dim[2] * w->dim[3];
-    float *values = mem_alloc(weight_count(w) * sizeof(*values));
-    struct err err = {0};
-    struct lora *lora;
-
-    if (lora_read(&lora, made_open(lora_file), base, &err))
-        fail_msg("%s", err.message);
-    assert_int_equal(lora_unmatched(lora), 0);
-    assert_true(lora_touches(lora, w));
-    weight_to_f32(w, 0, weight_count(w), values);
-    if (lora_add_delta(lora, w, strength, NULL, values, &err))
-        fail_msg("%s", err.message);
-    for (int64_t at = 0; at < (int64_t)weight_count(w); at++) {
-        int64_t o = at / (wide * area), i = at / area % wide, k = at % area;
-        double wanted = made_value(base_name, at) + factor * formula(names, o, i, k);
-
-        if (fabs((double)values[at] - wanted) > 2e-5)
-            fail_msg("%s: value %d is %g, %g was expected", base_name, (int)at,
-                     (double)values[at], wanted);
-    }
-    free(values);
-    lora_close(lora);
-    weights_file_close(base);
-    made_release(lora_file);
-    made_release(&base_made);
-}
-
-static void expect_refusal(struct made *m, const char *const *sentences)
-{
-    struct made base_made = {0};
-    struct weights_file *base = base_file(&base_made);
-    struct err err = {0};
-    struct lora *lora;
-
-    if (lora_read(&lora, made_open(m), base, &err) == 0)
-        fail_msg("was read, '%s' was expected", sentences[0]);
-    for (; *sentences; sentences++)
-        if (!strstr(err.message, *sentences))
-            fail_msg("'%s' lacks '%s'", err.message, *sentences);
-    assert_int_equal(err.code, ERR_BAD_FILE);
-    weights_file_close(base);
-    made_release(m);
-    made_release(&base_made);
-}
 
 /* ---- LoRA, in every spelling ---- */
 
@@ -194,7 +100,7 @@ static void test_spellings(void **state)
 
         PUT(&m, cases[i].up, O, R);
         PUT(&m, cases[i].down, R, cases[i].cols);
-        expect_delta(&m, cases[i].base, product, &names, cases[i].strength);
+        lora_expect(&m, cases[i].base, product, &names, cases[i].strength);
     }
 }
 
@@ -211,7 +117,7 @@ static void test_alpha(void **state)
     PUT(&m, names.up, O, R);
     PUT(&m, names.down, R, I);
     made_scalar(&m, STEM_Q ".alpha", 1.5F);
-    expect_delta(&m, Q, product, &names, 0.75 * 1.5 / R);
+    lora_expect(&m, Q, product, &names, 0.75 * 1.5 / R);
 }
 
 static void test_convolution(void **state)
@@ -224,7 +130,7 @@ static void test_convolution(void **state)
     PUT(&m, names.up, O, R, 1, 1);
     PUT(&m, names.down, R, I, 3, 3);
     made_scalar(&m, STEM_CONV ".alpha", 2);
-    expect_delta(&m, CONV, product, &names, 0.75 * 2 / R);
+    lora_expect(&m, CONV, product, &names, 0.75 * 2 / R);
 }
 
 /* SD 1.x has a 1x1 convolution where SD 2.x has a linear layer; files exist with both */
@@ -240,10 +146,10 @@ static void test_linear_and_1x1_are_one(void **state)
     (void)state;
     PUT(&m, names.up, O, R);
     PUT(&m, names.down, R, I);
-    expect_delta(&m, PROJ, product, &names, 0.75);
+    lora_expect(&m, PROJ, product, &names, 0.75);
     PUT(&n, linear.up, O, R, 1, 1);
     PUT(&n, linear.down, R, I, 1, 1);
-    expect_delta(&n, U "input_blocks.3.1.proj_in.weight", product, &linear, 0.75);
+    lora_expect(&n, U "input_blocks.3.1.proj_in.weight", product, &linear, 0.75);
 }
 
 enum { M = 2 };
@@ -271,7 +177,7 @@ static void test_tucker(void **state)
     PUT(&m, STEM_CONV ".lora_mid.weight", R, M, 3, 3);
     PUT(&m, STEM_CONV ".lora_down.weight", M, I, 1, 1);
     made_scalar(&m, STEM_CONV ".alpha", 3);
-    expect_delta(&m, CONV, tucker, NULL, 0.75 * 3 / M);
+    lora_expect(&m, CONV, tucker, NULL, 0.75 * 3 / M);
 }
 
 /* ---- LoHa, LoKr ---- */
@@ -302,7 +208,7 @@ static void test_loha(void **state)
     PUT(&m, STEM_CONV ".hada_w2_a", O, M);
     PUT(&m, STEM_CONV ".hada_w2_b", M, I * AREA);
     made_scalar(&m, STEM_CONV ".alpha", 2);
-    expect_delta(&m, CONV, loha, &area, 0.75 * 2 / R);
+    lora_expect(&m, CONV, loha, &area, 0.75 * 2 / R);
 }
 
 /* einsum "i j k, j r, i p -> p r k" */
@@ -342,7 +248,7 @@ static void test_loha_tucker(void **state)
     PUT(&m, STEM_CONV ".hada_w2_a", R, O);
     PUT(&m, STEM_CONV ".hada_w2_b", R, I);
     made_scalar(&m, STEM_CONV ".alpha", 1);
-    expect_delta(&m, CONV, loha_core, NULL, 0.75 * 1 / R);
+    lora_expect(&m, CONV, loha_core, NULL, 0.75 * 1 / R);
 }
 
 /* O = A D, I = B E */
@@ -366,7 +272,7 @@ static void test_lokr_whole(void **state)
     PUT(&m, STEM_CONV ".lokr_w1", A, B);
     PUT(&m, STEM_CONV ".lokr_w2", D, E, 3, 3);
     made_scalar(&m, STEM_CONV ".alpha", 1e10F); /* LyCORIS' sign for "no rank" */
-    expect_delta(&m, CONV, lokr, &area, 0.75);
+    lora_expect(&m, CONV, lokr, &area, 0.75);
 }
 
 /* w1 = a b of rank M, w2 = a b of rank R */
@@ -395,7 +301,7 @@ static void test_lokr_products(void **state)
     PUT(&m, STEM_CONV ".lokr_w2_a", D, R);
     PUT(&m, STEM_CONV ".lokr_w2_b", R, E * AREA);
     made_scalar(&m, STEM_CONV ".alpha", 2);
-    expect_delta(&m, CONV, lokr_products, &area, 0.75 * 2 / R);
+    lora_expect(&m, CONV, lokr_products, &area, 0.75 * 2 / R);
 }
 
 static double lokr_core(const void *names, int64_t o, int64_t i, int64_t k)
@@ -416,7 +322,7 @@ static void test_lokr_tucker(void **state)
     PUT(&m, STEM_CONV ".lokr_w2_a", M, D);
     PUT(&m, STEM_CONV ".lokr_w2_b", M, E);
     made_scalar(&m, STEM_CONV ".alpha", 3);
-    expect_delta(&m, CONV, lokr_core, NULL, 0.75 * 3 / M);
+    lora_expect(&m, CONV, lokr_core, NULL, 0.75 * 3 / M);
 }
 
 /* ---- plain differences ---- */
@@ -450,7 +356,7 @@ static void test_differences(void **state)
             PUT(&m, cases[i].key, O, I, 3, 3);
         else
             PUT(&m, cases[i].key, i == 1 ? O : I);
-        expect_delta(&m, cases[i].base, difference, &names, 0.75);
+        lora_expect(&m, cases[i].base, difference, &names, 0.75);
     }
 }
 
@@ -458,7 +364,7 @@ static void test_differences(void **state)
 static void test_bias_of_none(void **state)
 {
     struct made m = {0}, base_made = {0};
-    struct weights_file *base = base_file(&base_made);
+    struct weights_file *base = lora_base(&base_made);
     struct lora *lora;
 
     (void)state;
@@ -522,16 +428,16 @@ static void test_dora(void **state)
     (void)state;
     put_conv_lora(&m);
     PUT(&m, scale, O, 1, 1, 1);
-    expect_delta(&m, CONV, dora_of_rows, scale, 0.75);
+    lora_expect(&m, CONV, dora_of_rows, scale, 0.75);
     put_conv_lora(&n);
     PUT(&n, scale, 1, I, 1, 1);
-    expect_delta(&n, CONV, dora_of_columns, scale, 0.75);
+    lora_expect(&n, CONV, dora_of_columns, scale, 0.75);
     put_conv_lora(&p);
     PUT(&p, magnitude, 1, O, 1, 1);
-    expect_delta(&p, CONV, dora_of_rows, magnitude, 0.75);
+    lora_expect(&p, CONV, dora_of_rows, magnitude, 0.75);
     put_conv_lora(&q);
     PUT(&q, scale, 7);
-    expect_refusal(&q, (const char *const[]){scale, "has 7 values", NULL});
+    lora_expect_refusal(&q, (const char *const[]){scale, "has 7 values", NULL});
 }
 
 /* ---- one weight, many changes ---- */
@@ -560,8 +466,8 @@ static void test_thirds(void **state)
     assert_int_equal(lora_read(&lora, made_open(&m), base, NULL), 0);
     weight_to_f32(w, 0, 48, values);
     weight_to_f32(bias, 0, 12, biases);
-    assert_int_equal(lora_add_delta(lora, w, strength, NULL, values, NULL), 0);
-    assert_int_equal(lora_add_delta(lora, bias, strength, NULL, biases, NULL), 0);
+    assert_int_equal(lora_add_delta(lora, w, lora_strengths, NULL, values, NULL), 0);
+    assert_int_equal(lora_add_delta(lora, bias, lora_strengths, NULL, biases, NULL), 0);
     for (int i = 0; i < 48; i++) {
         double added = i < 16   ? 0
                        : i < 32 ? made_value(G_KEY "k_proj.diff", i - 16)
@@ -586,7 +492,7 @@ static void test_thirds(void **state)
 static void test_nan(void **state)
 {
     struct made m = {0}, base_made = {0};
-    struct weights_file *base = base_file(&base_made);
+    struct weights_file *base = lora_base(&base_made);
     const struct weight *q = weights_file_find(base, Q);
     float values[O * I];
     struct err err = {0};
@@ -597,7 +503,7 @@ static void test_nan(void **state)
     memcpy(m.data.data + 4 * 37, &(float){NAN}, 4);
     assert_int_equal(lora_read(&lora, made_open(&m), base, NULL), 0);
     weight_to_f32(q, 0, O * I, values);
-    assert_int_equal(lora_add_delta(lora, q, strength, NULL, values, &err), -1);
+    assert_int_equal(lora_add_delta(lora, q, lora_strengths, NULL, values, &err), -1);
     assert_int_equal(err.code, ERR_BAD_FILE);
     assert_non_null(strstr(err.message, STEM_Q ".diff"));
     lora_close(lora);
@@ -609,7 +515,7 @@ static void test_nan(void **state)
 static void test_no_memory(void **state)
 {
     struct made m = {0}, base_made = {0};
-    struct weights_file *base = base_file(&base_made);
+    struct weights_file *base = lora_base(&base_made);
     const struct weight *w = weights_file_find(base, CONV);
     float values[O * I * AREA] = {0};
     struct lora *lora;
@@ -625,7 +531,7 @@ static void test_no_memory(void **state)
 
         weight_to_f32(w, 0, weight_count(w), values);
         mem_fail_after(n);
-        result = lora_add_delta(lora, w, strength, NULL, values, &err);
+        result = lora_add_delta(lora, w, lora_strengths, NULL, values, &err);
         mem_fail_after(0);
         if (result == 0)
             break;
@@ -917,14 +823,14 @@ static void test_names_of_sdxl(void **state)
 
 /* ---- what does not fit ---- */
 
-#define REFUSED(m, ...) expect_refusal(m, (const char *const[]){__VA_ARGS__, NULL})
+#define REFUSED(m, ...) lora_expect_refusal(m, (const char *const[]){__VA_ARGS__, NULL})
 #define STEM_K "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 
 /* a misfit in a file of the right family blames no family */
 static void expect_no_guess(void)
 {
     struct made m = {0}, base_made = {0};
-    struct weights_file *base = base_file(&base_made);
+    struct weights_file *base = lora_base(&base_made);
     struct err err = {0};
     struct lora *lora;
 
@@ -992,7 +898,7 @@ static void test_broken_files(void **state)
 static void test_unmatched(void **state)
 {
     struct made m = {0}, base_made = {0};
-    struct weights_file *base = base_file(&base_made);
+    struct weights_file *base = lora_base(&base_made);
     const struct weight *q = weights_file_find(base, Q);
     float values[O * I], before[O * I];
     struct lora *lora;
@@ -1014,7 +920,7 @@ static void test_unmatched(void **state)
     assert_int_equal(
         lora_add_delta(lora, q, (struct lora_strength){0, 1}, NULL, values, NULL), 0);
     assert_memory_equal(values, before, sizeof(values));
-    assert_int_equal(lora_add_delta(lora, q, strength, NULL, values, NULL), 0);
+    assert_int_equal(lora_add_delta(lora, q, lora_strengths, NULL, values, NULL), 0);
     assert_memory_not_equal(values, before, sizeof(values));
     lora_close(lora);
     weights_file_close(base);
@@ -1025,7 +931,7 @@ static void test_unmatched(void **state)
 static void test_paths(void **state)
 {
     struct made base_made = {0};
-    struct weights_file *base = base_file(&base_made);
+    struct weights_file *base = lora_base(&base_made);
     struct err err = {0};
     struct lora *lora;
 
