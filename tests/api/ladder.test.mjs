@@ -337,3 +337,83 @@ test('a device that is none is refused at the start', async (t) => {
     await assert.rejects(startServer(t, { args: ['--simulate-device', value] }), says);
   }
 });
+
+// a context of 16384 tokens in each of two slots takes 1 GiB, the weights another one
+const roomy = (server) => {
+  for (const name of ['a.gguf', 'b.gguf'])
+    writeGguf(join(server.models, name), { bytes: GIB, numbers: { 'llama.block_count': 8, 'llama.context_length': 32768,
+      'llama.embedding_length': 4096, 'llama.attention.head_count': 32, 'llama.attention.head_count_kv': 8 },
+      tensors: ['token_embd.weight', ...Array.from({ length: 8 }, (_, i) => `blk.${i}.ffn_up.weight`)] });
+};
+const optionOf = (server, option, model) => server.records('llm').filter((r) => r.event === 'start' && r.options.join(' ').includes(model))
+  .map((r) => r.options[r.options.indexOf(option) + 1]);
+const contextsOf = (server, model) => optionOf(server, '--context', model);
+const resident = async (server, model) => (await memory(server)).residents.find((r) => r.model === model);
+
+test('a picture takes what nobody uses of a context: the text model answers beside it, and gets the rest back', async (t) => {
+  const server = await startServer(t, { prepare: roomy, sd: { needs_bytes: 1.5 * GIB, step_ms: 300 },
+    args: ['--simulate-device', 'ram=3G', '--memory-margin', '0', '--memory-quiet', '1', '--llm-slots', '2'] });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf', { context: 16384 });
+  await until('how much is used is known', async () => (await resident(server, 'a.gguf')).context.kept === 2304);
+  const picture = draw(server);
+  await until('it was started anew', () => contextsOf(server, 'a.gguf').length === 2);
+  assert.equal((await chat(server, 'a')).status, 200);
+  assert.deepEqual((await resident(server, 'a.gguf')).context, { wished: 16384, present: 2304, kept: 2304 });
+  assert.equal((await server.getJson('/v1/queue')).json.images.length, 1, 'the picture is still being drawn');
+  assert.equal((await picture).status, 200);
+  await until('its context is back', () => contextsOf(server, 'a.gguf').length === 3);
+  assert.deepEqual(contextsOf(server, 'a.gguf'), ['16384', '2304', '16384']);
+  await server.logged(/Restored the context of a.gguf: 40 tokens in 1 slots/);
+  const { moves } = await memory(server);
+  assert.deepEqual(moves.map((m) => m.move), ['trim', 'grow']);
+  moves.forEach((move) => checkSchema('Move', move));
+  assert.match(moves[0].reason, /a.gguf gives back 0.86 GiB of context cache that nobody uses \(2304 of 16384 tokens stay\), because the picture needs 1.50 GiB/);
+});
+
+test('a request that may need the whole context waits until it is back, smaller ones pass', async (t) => {
+  const server = await startServer(t, { prepare: roomy, sd: { needs_bytes: 1.5 * GIB, step_ms: 400 },
+    args: ['--simulate-device', 'ram=3G', '--memory-margin', '0', '--memory-quiet', '600', '--llm-slots', '2'] });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf', { context: 16384 });
+  await until('how much is used is known', async () => (await resident(server, 'a.gguf')).context.kept === 2304);
+  const picture = draw(server);
+  await until('it was started anew', () => contextsOf(server, 'a.gguf').length === 2);
+  const long = server.postJson('/v1/chat/completions', { messages, model: 'a', max_tokens: 4000 });
+  const much = server.postJson('/v1/chat/completions', { messages: [{ role: 'user', content: 'word '.repeat(2000) }], model: 'a' });
+  assert.equal((await chat(server, 'a')).status, 200);
+  assert.equal((await server.getJson('/v1/queue')).json.text.filter((p) => p.state === 'waiting').length, 2);
+  assert.equal((await picture).status, 200);
+  assert.equal((await long).status, 200);
+  assert.equal((await much).status, 200);
+  assert.deepEqual(contextsOf(server, 'a.gguf'), ['16384', '2304', '16384'], 'long before it was quiet');
+  assert.match((await memory(server)).moves.at(-1).reason, /gets its whole context back .16384 tokens instead of 2304., because a request may need it/);
+});
+
+test('what is saved is more than was known: that much stays', async (t) => {
+  const server = await startServer(t, { prepare: roomy, sd: { needs_bytes: 1.25 * GIB }, llm: { slot_tokens: [100, 0] },
+    args: ['--simulate-device', 'ram=3G', '--memory-margin', '0', '--memory-quiet', '600', '--llm-slots', '2'] });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf', { context: 16384 });
+  await until('how much is used is known', async () => (await resident(server, 'a.gguf')).context.kept === 2304);
+  server.plan('llm', { slot_tokens: [5000, 0] });
+  assert.equal((await draw(server)).status, 200);
+  await until('it was started anew', () => contextsOf(server, 'a.gguf').length === 2);
+  assert.deepEqual(contextsOf(server, 'a.gguf'), ['16384', '7168']);
+  await server.logged(/Restored the context of a.gguf: 5000 tokens in 1 slots/);
+});
+
+test('a card: the context of one model is trimmed for the other, before layers leave', async (t) => {
+  const server = await startServer(t, { prepare: roomy,
+    args: ['--simulate-device', 'card=3584M', '--simulate-device', 'ram=64G', '--memory-margin', '0', '--memory-quiet', '1', '--llm-slots', '2'] });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf', { gpu_layers: 8, context: 16384 });
+  await until('how much is used is known', async () => (await resident(server, 'a.gguf')).context.kept === 2304);
+  await load(server, 'b.gguf', { gpu_layers: 8, context: 16384 });
+  await until('it was started anew', () => contextsOf(server, 'a.gguf').length === 2);
+  assert.deepEqual(contextsOf(server, 'a.gguf'), ['16384', '2304']);
+  assert.deepEqual(optionOf(server, '--gpu-layers', 'a.gguf'), ['8', '8']);
+  await server.postJson('/v1/llm/unload', { model: 'b' });
+  await until('its context is back', () => contextsOf(server, 'a.gguf').at(-1) === '16384');
+  assert.deepEqual((await memory(server)).moves.map((m) => m.move), ['trim', 'grow']);
+});

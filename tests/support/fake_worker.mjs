@@ -334,7 +334,7 @@ async function llmRoute(req, res, body) {
       return sendJson(res, 200, { id_slot: slot, n_restored: decide('restore') === 'ok' ? n : 0, n_read: n });
     }
     case 'GET /slots':
-      return sendJson(res, 200, [{ id: 0, is_processing: false }]);
+      return sendJson(res, 200, plan('slot_tokens', [40, 0]).map((n, id) => ({ id, is_processing: false, ...(n && { n_prompt_tokens: n }) })));
     default:
       return llamaError(res, 404, 'File Not Found', 'not_found_error');
   }

@@ -104,19 +104,28 @@ static json_t *layers_json(const struct plan_resident *r)
                      r->layers, "bytes", (json_int_t)r->layer_bytes);
 }
 
+/* null where there is none, or nothing of it in memory */
+static json_t *context_json(const struct plan_resident *r)
+{
+    if (!r->context.present)
+        return json_null();
+    return json_pack("{s:i, s:i, s:i}", "wished", r->context.wished, "present",
+                     r->context.present, "kept", r->context.kept);
+}
+
 static json_t *resident_json(struct api *api, const struct worker_snapshot *w,
                              const struct plan_ledger *l)
 {
     const struct plan_resident *r = &l->residents[w->id];
     const char *why = supervisor_why_it_stays(api->server->supervisor, w->id);
 
-    return json_pack("{s:s, s:s, s:s?, s:s, s:b, s:s, s:b, s:s?, s:o, s:o, s:o}",
+    return json_pack("{s:s, s:s, s:s?, s:s, s:b, s:s, s:b, s:s?, s:o, s:o, s:o, s:o}",
                      "worker", w->name, "type", w->kind == WORKER_SD ? "image" : "text",
                      "model", w->wanted ? catalog_id(api->catalog, w->wanted) : NULL,
                      "state", w->state_name, "pinned", w->is_pinned, "device",
                      l->devices[r->device].name, "may_give_way", why == NULL, "why_not",
-                     why, "layers", layers_json(r), "predicted", predicted_json(w),
-                     "measured", measured_json(w->pid));
+                     why, "layers", layers_json(r), "context", context_json(r),
+                     "predicted", predicted_json(w), "measured", measured_json(w->pid));
 }
 
 static json_t *residents_json(struct api *api, const struct plan_ledger *l)

@@ -38,6 +38,9 @@
 
 #define TELL_MS 500 /* how often those who wait get a new sentence */
 #define MEAN_WEIGHT 4
+#define BYTES_PER_TOKEN 3
+#define ANSWER_TOKENS 1024 /* where the request does not say */
+#define CONTEXT_TOKENS_MAX (INT64_C(1) << 24)
 
 enum place { NOWHERE, WAITING, RUNNING };
 
@@ -50,6 +53,7 @@ struct text_pass {
     struct proxy *proxy; /* while it waits or works */
     uint64_t arrived_ms; /* when it asked first */
     uint64_t begun_ms;
+    int64_t tokens;  /* of context that it may need; 0: not looked at yet */
     bool had_worker; /* asked for again: the worker of this generation failed it */
     int worker;      /* its id, once had_worker */
     unsigned generation;
@@ -343,6 +347,39 @@ static bool is_aged(const struct text_pass *pass)
     return clock_ms() - since >= (uint64_t)g->server->config->text_queue_age_s * 1000;
 }
 
+/* As many as its text and its answer may have at most, roughly: a token has three bytes or more in most languages. Only
+ * looked at when its model has less than its whole context. */
+static int64_t tokens_of(const struct text_pass *pass)
+{
+    static const char *const names[] = {"max_tokens", "max_completion_tokens",
+                                        "n_predict"};
+    int64_t answer = ANSWER_TOKENS;
+    size_t len = 0;
+    const char *data = http_body(proxy_exchange(pass->proxy), &len);
+    json_t *body = json_loadb(data, len, 0, NULL);
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        json_int_t said = json_integer_value(json_object_get(body, names[i]));
+
+        if (said > 0)
+            answer = said;
+    }
+    json_decref(body);
+    return (int64_t)len / BYTES_PER_TOKEN +
+           (answer < CONTEXT_TOKENS_MAX ? answer : CONTEXT_TOKENS_MAX);
+}
+
+static bool has_context(struct text_pass *pass, int id)
+{
+    struct supervisor *s = pass->gate->server->supervisor;
+
+    if (pass->need != TEXT_NEEDS_SLOT || !supervisor_is_short(s, id))
+        return true;
+    if (!pass->tokens)
+        pass->tokens = tokens_of(pass);
+    return supervisor_has_context(s, id, pass->tokens);
+}
+
 /* false: nobody behind this one may pass */
 static bool look_at(struct text_pass *pass, bool *is_full)
 {
@@ -360,6 +397,8 @@ static bool look_at(struct text_pass *pass, bool *is_full)
             desk->wait = supervisor_when_ready(s, id, NEED_MODEL, on_ready, desk);
     } else if (pass->need == TEXT_NEEDS_WORKER) {
         let_through(pass, id);
+    } else if (!has_context(pass, id)) {
+        start_telling(g); /* smaller ones may pass */
     } else if (!is_full[id] && g->desks[id].taken < slots_of(g, id)) {
         let_through(pass, id);
     } else {

@@ -60,6 +60,36 @@ static uint64_t usable(const struct plan_ledger *l, int device)
     return free_bytes > l->margin_bytes ? free_bytes - l->margin_bytes : 0;
 }
 
+static void trim_context(struct plan_resident *r)
+{
+    struct plan_context *c = &r->context;
+
+    r->fixed_bytes -= c->spare_bytes;
+    r->layer_bytes -= c->spare_layer_bytes;
+    c->lacking_bytes += c->spare_bytes;
+    c->lacking_layer_bytes += c->spare_layer_bytes;
+    c->spare_bytes = c->spare_layer_bytes = 0;
+    c->present = c->kept;
+}
+
+static void grow_context(struct plan_resident *r)
+{
+    struct plan_context *c = &r->context;
+
+    r->fixed_bytes += c->lacking_bytes;
+    r->layer_bytes += c->lacking_layer_bytes;
+    c->spare_bytes += c->lacking_bytes;
+    c->spare_layer_bytes += c->lacking_layer_bytes;
+    c->lacking_bytes = c->lacking_layer_bytes = 0;
+    c->present = c->wished;
+}
+
+/* On its own device. */
+static uint64_t spare_bytes(const struct plan_resident *r)
+{
+    return r->context.spare_bytes + r->context.spare_layer_bytes * (uint64_t)r->layers;
+}
+
 void plan_apply(struct plan_ledger *l, const struct plan_move *m)
 {
     struct plan_resident *r;
@@ -72,8 +102,10 @@ void plan_apply(struct plan_ledger *l, const struct plan_move *m)
     l->devices[PLAN_RAM].free += plan_resident_ram(r);
     switch (m->kind) {
     case PLAN_TRIM:
-        r->fixed_bytes -= r->spare_bytes;
-        r->spare_bytes = 0;
+        trim_context(r);
+        break;
+    case PLAN_GROW:
+        grow_context(r);
         break;
     case PLAN_LAYERS:
     case PLAN_REGAIN:
@@ -124,9 +156,10 @@ static uint64_t missing(const struct attempt *a)
     return a->bytes > room ? a->bytes - room : 0;
 }
 
+/* It is started anew for it, with its context restored. */
 static bool may_trim(const struct attempt *a, const struct plan_resident *r)
 {
-    return r->device == a->device && r->spare_bytes > 0;
+    return r->is_parkable && r->device == a->device && spare_bytes(r) > 0;
 }
 
 /* Would RAM take at least one layer? Layers of a model that is in RAM have nowhere to go. It is started anew for it, so it must
@@ -156,13 +189,15 @@ static void trim(struct attempt *a, int i)
                                 .resident = i,
                                 .device = r->device,
                                 .layers = r->layers,
-                                .bytes = r->spare_bytes};
+                                .bytes = spare_bytes(r)};
 
-    add_move(a->plan, &m,
-             "%s gives back %.2f GiB of context cache that nobody uses, because %s "
-             "needs %.2f GiB on %s and %.2f GiB are free",
-             r->name, GIB(m.bytes), a->want->name, GIB(a->bytes),
-             a->ledger.devices[r->device].name, GIB(usable(&a->ledger, r->device)));
+    add_move(
+        a->plan, &m,
+        "%s gives back %.2f GiB of context cache that nobody uses (%d of %d tokens "
+        "stay), because %s needs %.2f GiB on %s and %.2f GiB are free",
+        r->name, GIB(m.bytes), r->context.kept, r->context.present, a->want->name,
+        GIB(a->bytes), a->ledger.devices[r->device].name,
+        GIB(usable(&a->ledger, r->device)));
 }
 
 static void give_layers(struct attempt *a, int i)
@@ -416,16 +451,38 @@ static int layers_to_regain(const struct plan_ledger *l, const struct plan_resid
     return room >= REGAIN_LAYERS_MIN ? (int)room : 0;
 }
 
-/* The most recently used one for which `can` holds; -1: none. */
+/* What the rest of its context would take on its device, and in RAM when that is another one. */
+static bool can_grow(const struct plan_ledger *l, const struct plan_resident *r)
+{
+    struct plan_resident whole = *r;
+
+    grow_context(&whole);
+    if (r->is_parked || r->is_pinned || r->context.present >= r->context.wished)
+        return false;
+    return plan_resident_bytes(&whole) - plan_resident_bytes(r) <=
+               usable(l, r->device) &&
+           plan_resident_ram(&whole) - plan_resident_ram(r) <= usable(l, PLAN_RAM);
+}
+
+static bool can_return(const struct plan_ledger *l, const struct plan_resident *r,
+                       enum plan_move_kind kind)
+{
+    struct plan_resident back;
+
+    return kind == PLAN_UNPARK   ? can_unpark(l, r, &back)
+           : kind == PLAN_REGAIN ? layers_to_regain(l, r) > 0
+                                 : can_grow(l, r);
+}
+
+/* The most recently used one that can; -1: none. */
 static int next_to_restore(const struct plan_ledger *l, enum plan_move_kind kind)
 {
     int best = -1;
 
     for (int i = 0; i < l->resident_count; i++) {
         const struct plan_resident *r = &l->residents[i];
-        struct plan_resident back;
 
-        if (kind == PLAN_UNPARK ? !can_unpark(l, r, &back) : !layers_to_regain(l, r))
+        if (!can_return(l, r, kind))
             continue;
         if (best < 0 || r->used_ms > l->residents[best].used_ms)
             best = i;
@@ -467,6 +524,25 @@ static void regain(struct plan_ledger *l, int i, struct plan *ret)
     plan_apply(l, &m);
 }
 
+static void grow(struct plan_ledger *l, int i, struct plan *ret)
+{
+    const struct plan_resident before = l->residents[i];
+    struct plan_move m = {.kind = PLAN_GROW,
+                          .resident = i,
+                          .device = before.device,
+                          .layers = before.layers};
+    struct plan_resident whole = before;
+
+    grow_context(&whole);
+    m.bytes = plan_resident_bytes(&whole) - plan_resident_bytes(&before);
+    add_move(ret, &m,
+             "%s gets its whole context back (%d tokens instead of %d): %.2f GiB, %.2f "
+             "GiB are free",
+             before.name, before.context.wished, before.context.present, GIB(m.bytes),
+             GIB(l->devices[m.device].free));
+    plan_apply(l, &m);
+}
+
 void plan_restore(const struct plan_ledger *ledger, uint64_t now_ms, struct plan *ret)
 {
     struct plan_ledger l = *ledger;
@@ -474,16 +550,19 @@ void plan_restore(const struct plan_ledger *ledger, uint64_t now_ms, struct plan
     memset(ret, 0, sizeof(*ret));
     if (l.policy != PLAN_AUTOMATIC || !is_quiet(&l, now_ms))
         return;
-    /* Layers that leave RAM may make the room for one that is parked, so both are asked until nothing moves. A
-     * resident is unparked once and grows once or twice: the moves have room. */
+    /* Layers that leave RAM may make the room for one that is parked, so all are asked until nothing moves. A
+     * resident is unparked once, and gets layers back once or twice, its context once: the moves have room. */
     while (ret->count < PLAN_MOVES_MAX) {
         int parked = next_to_restore(&l, PLAN_UNPARK);
         int smaller = parked < 0 ? next_to_restore(&l, PLAN_REGAIN) : -1;
+        int shorter = parked < 0 && smaller < 0 ? next_to_restore(&l, PLAN_GROW) : -1;
 
         if (parked >= 0)
             unpark(&l, parked, ret);
         else if (smaller >= 0)
             regain(&l, smaller, ret);
+        else if (shorter >= 0)
+            grow(&l, shorter, ret);
         else
             break;
     }

@@ -18,7 +18,7 @@
 
 #define PLAN_DEVICES_MAX 17   /* device 0 is the system's RAM */
 #define PLAN_RESIDENTS_MAX 17 /* as many as there can be workers */
-#define PLAN_MOVES_MAX (3 * PLAN_RESIDENTS_MAX + 2)
+#define PLAN_MOVES_MAX (4 * PLAN_RESIDENTS_MAX + 2)
 #define PLAN_RAM 0
 
 /* In the order in which they are tried. */
@@ -30,7 +30,8 @@
     X(LOW, "low")       /* it is admitted with its low-memory mode */                  \
     X(REFUSE, "refuse") /* nothing of it is enough */                                  \
     X(UNPARK, "unpark") /* back, where it was */                                       \
-    X(REGAIN, "regain") /* layers back on the device */
+    X(REGAIN, "regain") /* layers back on the device */                                \
+    X(GROW, "grow")     /* its whole context again */
 
 enum plan_move_kind {
 #define X(name, word) PLAN_##name,
@@ -54,8 +55,15 @@ struct plan_resident {
     int device;
     uint64_t
         fixed_bytes; /* on its device, whatever the number of layers; PLAN_RAM: all of it */
-    uint64_t spare_bytes; /* of fixed_bytes: context cache that can be given back now */
     uint64_t layer_bytes; /* of one layer with its cache; 0: it cannot be split */
+    struct plan_context {
+        int wished, present; /* tokens of a slot */
+        int kept; /* that are enough for what is in it; fewer than present: the rest can be given back */
+        uint64_t spare_bytes;       /* of fixed_bytes, that this gives back */
+        uint64_t spare_layer_bytes; /* and of layer_bytes */
+        uint64_t lacking_bytes;     /* beside fixed_bytes: what was given back */
+        uint64_t lacking_layer_bytes;
+    } context;
     uint64_t
         ram_bytes; /* in RAM beside what is on the device, without layers that went there */
     int layers; /* on the device now */

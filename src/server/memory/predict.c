@@ -92,3 +92,20 @@ void predict_text(const struct model_peek *m, const struct predict_start *start,
     p.total_bytes = plus(plus(p.weight_bytes, p.cache_bytes), p.compute_bytes);
     *ret = p;
 }
+
+uint64_t predict_spare(const struct prediction *p, int context, int tokens)
+{
+    if (context <= 0 || tokens >= context)
+        return 0;
+    return p->cache_bytes / (uint64_t)context * (uint64_t)(context - tokens);
+}
+
+void predict_shorten(struct prediction *p, int context, int tokens)
+{
+    uint64_t spare = predict_spare(p, context, tokens);
+
+    p->cache_bytes -= spare;
+    p->total_bytes -= spare;
+    if (p->layers)
+        p->layer_bytes -= spare / p->layers;
+}

@@ -35,5 +35,9 @@ struct prediction {
 
 void predict_text(const struct model_peek *model, const struct predict_start *start,
                   struct prediction *ret);
+/* The cache of the tokens of a slot that are left out of `context`. */
+uint64_t predict_spare(const struct prediction *p, int context, int tokens);
+/* What it is with so many of the tokens of its context. */
+void predict_shorten(struct prediction *p, int context, int tokens);
 
 #endif

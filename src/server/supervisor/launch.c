@@ -249,8 +249,11 @@ int worker_launch(struct worker *w, const struct wish *target, struct err *err)
     if (w->kind == WORKER_LLM) {
         w->present = launch_options(w->s->config, target);
         w->wished_layers = w->present.gpu_layers;
+        w->wished_context = w->present.context;
         if (w->granted_layers >= 0)
             w->present.gpu_layers = w->granted_layers;
+        if (w->granted_context && w->granted_context < w->present.context)
+            w->present.context = w->granted_context;
     }
     if (choose_port(w, err))
         goto out;

@@ -117,6 +117,29 @@ static void split(const struct worker *w, struct plan_resident *r)
         p->total_bytes - p->compute_bytes - p->layer_bytes * (uint64_t)r->wished_layers;
 }
 
+/* The cache of a model on a card lies with its layers. */
+static void fill_context(const struct worker *w, struct plan_resident *r)
+{
+    const struct prediction *p = &w->predicted;
+    int present = w->present.context, kept = trim_kept(w);
+    uint64_t spare = predict_spare(p, present, kept), lacking = 0;
+
+    if (present <= 0)
+        return;
+    if (w->wished_context > present)
+        lacking = p->cache_bytes / (uint64_t)present *
+                  (uint64_t)(w->wished_context - present);
+    r->context = (struct plan_context){
+        .wished = w->wished_context, .present = present, .kept = kept};
+    if (r->device == PLAN_RAM) {
+        r->context.spare_bytes = spare;
+        r->context.lacking_bytes = lacking;
+    } else {
+        r->context.spare_layer_bytes = spare / p->layers;
+        r->context.lacking_layer_bytes = lacking / p->layers;
+    }
+}
+
 static void fill_resident(const struct worker *w, const struct room_ask *ask,
                           struct plan_ledger *l)
 {
@@ -135,12 +158,15 @@ static void fill_resident(const struct worker *w, const struct room_ask *ask,
     if (!takes_memory(w) && !r->is_parked)
         return;
     r->fixed_bytes = ledger_foreseen(w);
-    if (w->kind == WORKER_LLM && w->is_predicted && w->predicted.layers) {
+    if (w->kind != WORKER_LLM || !w->is_predicted)
+        return;
+    if (w->predicted.layers) {
         /* where it was meant to be: with no layer left there it still is, or they would not come back */
         r->device = ledger_card(l, w->wished_layers);
         if (r->device != PLAN_RAM)
             split(w, r);
     }
+    fill_context(w, r);
 }
 
 /* What the device does not know of yet. */

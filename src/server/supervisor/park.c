@@ -13,7 +13,7 @@
  * reads everything again anyway; a recurrent one keeps a state that fits to one position only; vectors and ranks have no
  * context. Images in a context cannot be saved by llama-server, which refuses, and the refusal is passed on.
  *
- * Stale files are removed: another model or another file of that name, other context, slots or task. What is kept, how
+ * Stale files are removed: another model or another file of that name, other slots or task. What is kept, how
  * long, and over a restart of the server, is contexts.c.
  *
  * Two ways back. What was parked to make room for something else comes back when whoever parked it says so. What was
@@ -39,6 +39,7 @@ static struct kv_owner owner_of(const struct worker *w, const char *path)
     struct stat st;
 
     owner.options.gpu_layers = 0; /* where it lies does not change what it says */
+    owner.options.context = 0;    /* nor what else would fit beside it */
     owner.options.idle_timeout_s = 0;
     if (path && stat(path, &st) == 0) {
         owner.device = st.st_dev;
@@ -71,6 +72,11 @@ static const char *why_not(const struct worker *w)
     if (peek.sliding_window)
         return "its attention has a sliding window, so all of it is read again anyway";
     return NULL;
+}
+
+bool kv_is_of_use(const struct worker *w)
+{
+    return w->loaded && !why_not(w);
 }
 
 /* ---- save ---- */
@@ -272,6 +278,7 @@ bool park_take_up(struct worker *w)
         return false; /* its start will say what is wrong */
     w->present = launch_options(w->s->config, &w->wanted);
     w->wished_layers = w->present.gpu_layers;
+    w->wished_context = w->present.context;
     w->gave_way = w->wanted.gave_way;
     w->park_until = PARK_UNTIL_WANTED;
     w->used_ms = clock_ms();

@@ -151,49 +151,82 @@ static void on_moved(void *data, const struct err *err)
     supervisor_wake(s);
 }
 
-/* Fewer layers: its process starts anew with them, its context saved and restored. */
+/* Its process starts anew with other layers or another context: what it has is saved and restored. */
 static void on_split(void *data, const struct err *err)
 {
     struct worker *w = data;
 
-    if (!err && w->state == WORKER_PARKED)
+    if (!err && w->state == WORKER_PARKED) {
+        trim_saved(w);
         worker_event(w, EV_START);
-    else if (err)
+    } else if (err) {
         w->granted_layers = -1;
+        w->granted_context = 0;
+    }
     on_moved(w->s, err);
 }
 
+static int start_anew(struct worker *w, const char *reason, struct err *err)
+{
+    const struct supervisor_park park = {
+        .reason = reason, .until = PARK_UNTIL_WANTED, .done = on_split, .data = w};
+
+    if (supervisor_park(w->s, w->id, &park, err))
+        return -1;
+    w->s->room.moving++;
+    return 0;
+}
+
+static int park_for(struct worker *w, const char *reason, struct err *err)
+{
+    const struct supervisor_park park = {
+        .reason = reason, .until = PARK_UNTIL_WANTED, .done = on_moved, .data = w->s};
+
+    if (supervisor_park(w->s, w->id, &park, err))
+        return -1;
+    w->s->room.moving++;
+    w->gave_way = true;
+    return 0;
+}
+
+/* Less of it in memory, or nothing: a start anew serves all moves of one resident. */
 static void carry_out(struct supervisor *s, const struct plan_ledger *l,
-                      const struct plan_move *m, const struct room_ask *ask)
+                      const struct plan_move *m, const struct room_ask *ask,
+                      bool is_started_anew)
 {
     struct worker *w = s->workers[m->resident];
-    const bool splits = m->kind == PLAN_LAYERS;
     char reason[160];
-    const struct supervisor_park park = {.reason = reason,
-                                         .until = PARK_UNTIL_WANTED,
-                                         .done = splits ? on_split : on_moved,
-                                         .data = splits ? (void *)w : (void *)s};
     struct err err = {0};
 
     snprintf(reason, sizeof(reason), "%.60s needs %.2f GiB", ask->name,
              GIB(ask->bytes));
-    if (supervisor_park(s, w->id, &park, &err)) { /* the timer looks again */
-        log_warning(s->log, "[Memory] %s", err.message);
+    if (!is_started_anew && (m->kind == PLAN_PARK ? park_for(w, reason, &err)
+                                                  : start_anew(w, reason, &err))) {
+        log_warning(s->log, "[Memory] %s", err.message); /* the timer looks again */
         return;
     }
     tell(s, l, m, ask->name);
-    s->room.moving++;
-    if (splits)
+    if (m->kind == PLAN_LAYERS)
         w->granted_layers = m->layers;
-    w->gave_way = !splits;
+    else if (m->kind == PLAN_TRIM)
+        w->granted_context = l->residents[m->resident].context.kept;
+}
+
+static bool was_asked_before(const struct plan *plan, int at)
+{
+    for (int i = 0; i < at; i++)
+        if (plan->moves[i].resident == plan->moves[at].resident)
+            return true;
+    return false;
 }
 
 static void carry_out_all(struct supervisor *s, const struct plan_ledger *l,
                           const struct plan *plan, const struct room_ask *ask)
 {
     for (int i = 0; i < plan->count; i++)
-        if (plan->moves[i].kind == PLAN_PARK || plan->moves[i].kind == PLAN_LAYERS)
-            carry_out(s, l, &plan->moves[i], ask);
+        if (plan->moves[i].resident >= 0)
+            carry_out(s, l, &plan->moves[i], ask,
+                      plan->moves[i].kind != PLAN_PARK && was_asked_before(plan, i));
 }
 
 /* ---- the list ---- */
@@ -324,7 +357,7 @@ static bool anybody_gave_way(const struct supervisor *s)
 {
     for (int id = 0; id < s->worker_count; id++)
         if ((s->workers[id]->gave_way && s->workers[id]->state == WORKER_PARKED) ||
-            s->workers[id]->granted_layers >= 0)
+            s->workers[id]->granted_layers >= 0 || s->workers[id]->granted_context)
             return true;
     return false;
 }
@@ -346,16 +379,33 @@ static void bring_back(struct supervisor *s)
     if (m->kind == PLAN_UNPARK) {
         worker_event(w, EV_START);
     } else if (m->kind == PLAN_REGAIN) {
-        const struct supervisor_park park = {.reason = "its layers come back",
-                                             .until = PARK_UNTIL_WANTED,
-                                             .done = on_split,
-                                             .data = w};
-
         w->granted_layers = -1;
-        s->room.moving++;
-        if (supervisor_park(s, w->id, &park, NULL))
-            on_moved(s, NULL);
+        (void)start_anew(w, "its layers come back", NULL); /* else at the next look */
+    } else if (m->kind == PLAN_GROW) {
+        w->granted_context = 0;
+        (void)start_anew(w, "its context comes back", NULL);
     }
+}
+
+void room_grow(struct worker *w, const struct plan_ledger *l)
+{
+    const struct plan_resident *r = &l->residents[w->id];
+    struct plan_move m = {.kind = PLAN_GROW,
+                          .resident = w->id,
+                          .device = r->device,
+                          .layers = r->layers,
+                          .bytes =
+                              r->context.lacking_bytes +
+                              r->context.lacking_layer_bytes * (uint64_t)r->layers};
+
+    if (start_anew(w, "its context comes back", NULL))
+        return;
+    w->granted_context = 0;
+    snprintf(m.reason, sizeof(m.reason),
+             "%s gets its whole context back (%d tokens instead of %d), because a "
+             "request may need it: %.2f GiB",
+             r->name, r->context.wished, r->context.present, GIB(m.bytes));
+    tell(w->s, l, &m, w->name);
 }
 
 void room_look(struct supervisor *s)
@@ -396,33 +446,65 @@ static void on_timer(uv_timer_t *timer)
 
 /* ---- asking ---- */
 
+static void ask_for(const struct supervisor *s, const char *path, int gpu_layers,
+                    const struct prediction *p, struct room_ask *ret)
+{
+    struct plan_ledger ledger;
+
+    ledger_fill(s, NULL, &ledger);
+    *ret = (struct room_ask){.bytes = p->total_bytes,
+                             .firm_bytes = p->cache_bytes + p->compute_bytes};
+    snprintf(ret->name, sizeof(ret->name), "%.63s", file_name(path));
+    ret->device = ledger_card(&ledger, gpu_layers);
+    if (ret->device == PLAN_RAM || !p->layers)
+        return;
+    ret->layers =
+        gpu_layers < 0 || gpu_layers > (int)p->layers ? (int)p->layers : gpu_layers;
+    ret->layer_bytes = p->layer_bytes;
+    ret->bytes = p->compute_bytes + p->layer_bytes * (uint64_t)ret->layers;
+    ret->ram_bytes = p->total_bytes - ret->bytes;
+}
+
+static struct worker_load_options present_for(const struct supervisor *s,
+                                              const char *path,
+                                              const struct worker_load_options *options)
+{
+    struct worker_load_options present;
+    struct wish target = {0};
+
+    wish_set(&target, path, options);
+    present = launch_options(s->config, &target);
+    wish_release(&target);
+    return present;
+}
+
 int room_ask_of(const struct supervisor *s, const char *path,
                 const struct worker_load_options *options, struct room_ask *ret,
                 struct err *err)
 {
-    struct worker_load_options present;
-    struct plan_ledger ledger;
     struct prediction p;
-    struct wish target = {0};
 
     if (supervisor_predict(s, path, options, &p, err))
         return -1;
-    wish_set(&target, path, options);
-    present = launch_options(s->config, &target);
-    wish_release(&target);
-    ledger_fill(s, NULL, &ledger);
-    *ret = (struct room_ask){.bytes = p.total_bytes,
-                             .firm_bytes = p.cache_bytes + p.compute_bytes};
-    snprintf(ret->name, sizeof(ret->name), "%.63s", file_name(path));
-    ret->device = ledger_card(&ledger, present.gpu_layers);
-    if (ret->device == PLAN_RAM || !p.layers)
-        return 0;
-    ret->layers = present.gpu_layers < 0 || present.gpu_layers > (int)p.layers
-                      ? (int)p.layers
-                      : present.gpu_layers;
-    ret->layer_bytes = p.layer_bytes;
-    ret->bytes = p.compute_bytes + p.layer_bytes * (uint64_t)ret->layers;
-    ret->ram_bytes = p.total_bytes - ret->bytes;
+    ask_for(s, path, present_for(s, path, options).gpu_layers, &p, ret);
+    return 0;
+}
+
+static int ask_of_text(struct worker *w, struct room_ask *ret, struct err *err)
+{
+    const struct wish *target = worker_target(w);
+    struct worker_load_options present;
+
+    w->is_predicted =
+        !supervisor_predict(w->s, target->path, &target->options, &w->predicted, err);
+    if (!w->is_predicted)
+        return -1;
+    present = present_for(w->s, target->path, &target->options);
+    if (w->granted_context)
+        predict_shorten(&w->predicted, present.context, w->granted_context);
+    ask_for(w->s, target->path, present.gpu_layers, &w->predicted, ret);
+    if (w->granted_layers >= 0 && w->granted_layers < ret->layers)
+        room_keep_layers(ret, w->granted_layers);
     return 0;
 }
 
@@ -432,12 +514,8 @@ static int ask_of_worker(struct worker *w, struct room_ask *ret, struct err *err
     struct model_peek peek;
 
     if (w->kind == WORKER_LLM) {
-        if (room_ask_of(w->s, target->path, &target->options, ret, err))
+        if (ask_of_text(w, ret, err))
             return -1;
-        w->is_predicted = !supervisor_predict(w->s, target->path, &target->options,
-                                              &w->predicted, err);
-        if (w->granted_layers >= 0 && w->granted_layers < ret->layers)
-            room_keep_layers(ret, w->granted_layers);
     } else {
         if (model_peek(target->path, &peek, err))
             return -1;

@@ -116,6 +116,8 @@ void room_forget(struct worker *w);
 /* Would a text model be admitted now, by moves if need be? ERR_CONFLICT: not yet; ERR_NO_MEMORY: not at all. */
 int room_would_admit(struct supervisor *s, const struct room_ask *ask,
                      struct err *err) MUST_CHECK;
+/* Gets the rest of its context: started anew, with moves of others if need be. */
+void room_grow(struct worker *w, const struct plan_ledger *l);
 /* The question that loading this text model is. */
 int room_ask_of(const struct supervisor *s, const char *path,
                 const struct worker_load_options *options, struct room_ask *ret,

@@ -282,8 +282,11 @@ void worker_become_ready(struct worker *w)
     w->was_lost = false;
     worker_set_state(w, w->running ? WORKER_BUSY : WORKER_READY);
     supervisor_store_parked(w);
+    w->keeps_context = w->kind == WORKER_LLM && kv_is_of_use(w);
     if (w->kind == WORKER_SD)
         learn_from(w);
+    else
+        trim_ask(w);
     park_idle_begin(w);
     supervisor_settle(w, WAIT_CHANGE, NULL);
     supervisor_settle(w, WAIT_START, NULL);

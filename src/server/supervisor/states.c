@@ -143,6 +143,7 @@ static void note_exit(struct worker *w)
     if (w->ready_ms && clock_ms() - w->ready_ms >= CRASH_APART_MS)
         w->crashes = 0; /* that was long ago */
     kv_process_gone(w);
+    trim_process_gone(w);
     room_released(w);
     park_idle_end(w);
     worker_forget_process(w);
@@ -403,6 +404,7 @@ static void to_ready(struct worker *w)
 {
     worker_set_state(w, WORKER_READY);
     learn_from(w);
+    trim_ask(w);
     park_idle_begin(w);
 }
 

@@ -415,6 +415,7 @@ void supervisor_free(struct supervisor *s)
 
         health_stop(w);
         kv_process_gone(w);
+        trim_process_gone(w);
         process_close(w->process);
         wish_release(&w->wanted);
         wish_release(&w->next);

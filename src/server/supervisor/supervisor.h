@@ -268,6 +268,12 @@ bool supervisor_picture_fits(const struct supervisor *s, uint64_t bytes);
 /* Also takes the question back. */
 void supervisor_picture_over(struct supervisor *s);
 
+/* Has it less than its whole context, because the memory was needed elsewhere? */
+bool supervisor_is_short(const struct supervisor *s, int id);
+/* Has this text model room for a request that may need so many tokens? false: the rest of its context is on its way back,
+ * or will be; ask again when the worker has changed. True also when it cannot be had. */
+bool supervisor_has_context(struct supervisor *s, int id, int64_t tokens);
+
 /* One that was carried out, or that leave is asked for. */
 struct supervisor_move {
     uint64_t number;  /* from 1 on, in their order */

@@ -114,6 +114,7 @@ static int change(struct worker *w, const struct supervisor_load *load, struct e
     w->wants_up = true;
     w->is_forced = load->force == SUPERVISOR_FORCE;
     w->granted_layers = -1;
+    w->granted_context = 0;
     wish_set(&w->next, load->path, &load->options);
     take_default(w, load);
     supervisor_wait_add(w, WAIT_CHANGE, load->done, load->data);

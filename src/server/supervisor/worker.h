@@ -6,6 +6,7 @@
  *   health.c      questions to the process: is it there, load this, let it go
  *   wishes.c      what may be asked: load, unload, start, stop, restart
  *   park.c        out of memory and back, with the context; what nobody uses
+ *   trim.c        with less of its context, while memory is needed elsewhere
  *   contexts.c    (and context_record.c) the files of saved contexts, over a restart of the server, too
  *   ledger.c      what lies where in memory
  *   room.c        (and room_decide.c) who wants memory, and who gives way
@@ -119,7 +120,8 @@ struct worker {
     struct wish stored;          /* as on disk */
     struct prediction predicted; /* of what it was started with; with is_predicted */
     bool is_predicted;
-    int granted_layers;      /* on the card, when fewer than wished; -1: as wished */
+    int granted_layers;  /* on the card, when fewer than wished; -1: as wished */
+    int granted_context; /* tokens of a slot, when fewer than wished; 0: as wished */
     uint64_t measured_bytes; /* text: the most that this process had */
     uint64_t model_bytes;    /* picture: what its model has, as it said */
     uint64_t coming_bytes;   /* picture: of the model that is being loaded */
@@ -128,7 +130,11 @@ struct worker {
     bool comes_back;         /* it asks for room because it was parked */
     struct err room_error;
     struct worker_load_options present; /* what the process was started with */
-    int wished_layers;    /* the same for the card, before some were taken away */
+    int wished_layers;  /* the same for the card, before some were taken away */
+    int wished_context; /* and of the context */
+    bool keeps_context; /* its slots can be saved and restored */
+    int used_tokens;    /* of its fullest slot, as far as is known */
+    struct http_fetch *slots_call;
     bool becomes_default; /* once `next` is loaded */
     uint64_t used_ms;
     char *loaded; /* NULL: nothing */
@@ -324,6 +330,17 @@ void kv_process_gone(struct worker *w);
 bool park_take_up(struct worker *w);
 void park_idle_begin(struct worker *w);
 void park_idle_end(struct worker *w);
+
+bool kv_is_of_use(const struct worker *w);
+
+/* trim.c */
+/* Tokens of a slot that this process could do with: fewer than it has, or as many. */
+int trim_kept(const struct worker *w);
+/* It is idle: how much of its context is used? */
+void trim_ask(struct worker *w);
+/* Its context is in files, and it is started anew: with enough for what is in them. */
+void trim_saved(struct worker *w);
+void trim_process_gone(struct worker *w);
 
 /* wishes.c */
 int worker_check_file(const struct worker *w, const char *path,

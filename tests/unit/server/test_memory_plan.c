@@ -19,7 +19,10 @@ static struct plan_ledger a_machine(void)
         .residents = {{.name = "writer",
                        .device = 1,
                        .fixed_bytes = 2 * GIB,
-                       .spare_bytes = GIB,
+                       .context = {.wished = 8192,
+                                   .present = 8192,
+                                   .kept = 4096,
+                                   .spare_bytes = GIB},
                        .layer_bytes = 128 * MIB,
                        .layers = 32,
                        .wished_layers = 32,
@@ -104,7 +107,7 @@ static void layers_come_from_those_that_can_be_started_anew(void **state)
     struct plan_ledger l = a_machine();
 
     (void)state;
-    l.residents[0].spare_bytes = 0;
+    l.residents[0].context.spare_bytes = 0;
     l.residents[0].is_parkable = false;
     struct plan p = plan_for(&l, 3 * GIB, 0);
 
@@ -244,6 +247,60 @@ static void it_comes_back_when_it_is_quiet(void **state)
     assert_int_equal(p.moves[0].layers, 32);
 }
 
+/* Only whole, and after the layers. */
+static void the_context_comes_back_when_it_is_quiet(void **state)
+{
+    struct plan_ledger l = a_machine();
+    struct plan p = plan_for(&l, 1792 * MIB + 1, 0);
+
+    (void)state;
+    assert_non_null(strstr(p.moves[0].reason, "writer gives back 1.00 GiB of context "
+                                              "cache that nobody uses (4096 of 8192 "
+                                              "tokens stay), because painter needs"));
+    plan_apply(&l, &p.moves[0]);
+    assert_int_equal(l.devices[1].free, 3 * GIB);
+    assert_int_equal(l.residents[0].context.present, 4096);
+    plan_restore(&l, 6000, &p);
+    assert_moves(&p, "grow");
+    assert_non_null(
+        strstr(p.moves[0].reason, "(8192 tokens instead of 4096): 1.00 GiB"));
+    l.devices[1].free = l.margin_bytes + GIB - 1;
+    plan_restore(&l, 6000, &p);
+    assert_int_equal(p.count, 0);
+    l.residents[0].layers = 30;
+    plan_restore(&l, 6000, &p);
+    assert_moves(&p, "regain");
+    l.devices[1].free = 3 * GIB;
+    l.residents[0].is_pinned = true;
+    plan_restore(&l, 6000, &p);
+    assert_int_equal(p.count, 0);
+}
+
+/* The cache of a model on a card lies with its layers, on both sides. */
+static void layers_take_their_part_of_the_context_along(void **state)
+{
+    struct plan_ledger l = a_machine();
+    struct plan_resident *r = &l.residents[0];
+    uint64_t ram;
+
+    (void)state;
+    r->context = (struct plan_context){
+        .wished = 8192, .present = 8192, .kept = 2048, .spare_layer_bytes = 32 * MIB};
+    r->layers = 20;
+    ram = l.devices[PLAN_RAM].free;
+    struct plan p = plan_for(&l, 1792 * MIB + 600 * MIB, 0);
+
+    assert_moves(&p, "trim fits");
+    assert_int_equal(p.moves[0].bytes, 20 * 32 * MIB);
+    plan_apply(&l, &p.moves[0]);
+    assert_int_equal(l.devices[1].free, 2 * GIB + 20 * 32 * MIB);
+    assert_int_equal(l.devices[PLAN_RAM].free, ram + 12 * 32 * MIB);
+    r->is_parkable = false; /* it works: it cannot be started anew */
+    r->context.spare_layer_bytes = 32 * MIB;
+    p = plan_for(&l, 4 * GIB, 0);
+    assert_moves(&p, "refuse");
+}
+
 /* ---- random jobs ---- */
 
 static uint64_t seed;
@@ -287,6 +344,13 @@ static void random_machine(struct plan_ledger *l, uint64_t *foreign)
         r->wished_layers = r->layers;
         r->layer_bytes = r->device == PLAN_RAM ? 0 : (1 + below(200)) * MIB;
         r->ram_bytes = r->device == PLAN_RAM ? 0 : below(300) * MIB;
+        if (below(2)) {
+            struct plan_context *c = &r->context;
+
+            *c = (struct plan_context){.wished = 8192, .present = 8192, .kept = 2304};
+            *(r->layers ? &c->spare_layer_bytes : &c->spare_bytes) =
+                below(r->layers ? r->layer_bytes : r->fixed_bytes);
+        }
         r->is_pinned = below(5) == 0;
         r->is_parkable = below(4) != 0;
     }
@@ -383,6 +447,8 @@ static void two_hundred_mixed_jobs_on_a_thousand_machines(void **state)
         for (int i = 0; i < l.resident_count; i++) {
             assert_int_equal(l.residents[i].layers, l.residents[i].wished_layers);
             assert_false(l.residents[i].is_parked);
+            assert_int_equal(l.residents[i].context.present,
+                             l.residents[i].context.wished);
         }
         plan_restore(&l, now_ms + 20000, &p);
         assert_int_equal(p.count, 0); /* it is done, and stays so */
@@ -402,6 +468,8 @@ int main(void)
         cmocka_unit_test(the_least_recently_used_gives_way),
         cmocka_unit_test(nobody_gives_way_in_vain),
         cmocka_unit_test(it_comes_back_when_it_is_quiet),
+        cmocka_unit_test(the_context_comes_back_when_it_is_quiet),
+        cmocka_unit_test(layers_take_their_part_of_the_context_along),
         cmocka_unit_test(two_hundred_mixed_jobs_on_a_thousand_machines),
     };
 
