@@ -1,38 +1,26 @@
 // The page asks before a model has to give way (--memory-policy ask). The browser and the page are real; the machine is
 // simulated and the workers are scripted, because real models of a size that matters are not at hand.
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { chromium } from 'playwright-core';
 import { writeGguf } from '../support/models.mjs';
 import { startServer, until } from '../support/server.mjs';
+import { openPage } from './browser.mjs';
 
 const GIB = 1024 ** 3;
-const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync);
-const shots = fileURLToPath(new URL('../../build/screenshots', import.meta.url));
-const launch = { executablePath, args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-  '--disable-background-networking', '--disable-component-update', '--disable-sync'] };
 
 test('the page asks whether a model may give way; no and yes', async (t) => {
-  assert.ok(executablePath, 'no Chromium here: deps/system.sh test installs it or says how');
   const server = await startServer(t, { prepare: (s) => ['a.gguf', 'b.gguf'].forEach((name) => writeGguf(join(s.models, name), { bytes: 2 * GIB })),
     args: ['--simulate-device', 'ram=3G', '--memory-margin', '0', '--llm-resident', '8', '--memory-policy', 'ask'] });
   assert.equal((await server.postJson('/v1/llm/load', { model: 'a.gguf' })).status, 200);
-  const browser = await chromium.launch(launch);
-  t.after(() => browser.close());
-  const page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
-  mkdirSync(shots, { recursive: true });
-  const see = (id) => page.getByTestId(id);
-  await page.goto(server.base);
+  const { page, see, shoot } = await openPage(t, server.base);
   await see('worker-llm').getByText('ready').waitFor();
   assert.equal(await see('leave').count(), 0, 'nothing is asked yet');
 
   const first = server.postJson('/v1/llm/load', { model: 'b.gguf' });
   await see('leave').getByText('May a.gguf leave memory for b.gguf?').waitFor();
   assert.match(await see('leave').innerText(), /Then a.gguf is parked and gives back 2.0\d GiB on ram, because b.gguf needs 2.0\d GiB there/);
-  await page.screenshot({ path: `${shots}/leave.png`, animations: 'disabled' });
+  await shoot('leave');
   await see('leave-no').click();
   const refused = await first;
   assert.equal(refused.status, 503);

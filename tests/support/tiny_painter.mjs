@@ -1,6 +1,6 @@
 // A picture model in SD 1.x layout that is as small as the architecture allows and whose weights are random: what
 // it draws is noise, but everything that a real model needs is there. 4 MB, made in a moment, always the same.
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 
 const WIDTH = 16; // of the U-Net's first level
 const CONTEXT = 16; // of the text encoder
@@ -193,4 +193,22 @@ export function writeTinyUpscaler(path) {
   conv('conv_last', 3, wide);
   const random = numbers();
   return write(path, shapes, {}, (name, shape) => () => random() * (shape.length === 1 ? 0.1 : 0.3) + (name === 'conv_last.bias' ? 0.5 : 0));
+}
+
+// The VAE of a picture model's file, as a file of its own.
+export function writeVaeOf(model, path) {
+  const file = readFileSync(model);
+  const begin = 8 + Number(file.readBigUInt64LE(0));
+  const tensors = Object.entries(JSON.parse(file.subarray(8, begin).toString())).filter(([name]) => name.startsWith('first_stage_model.'));
+  const head = {};
+  const data = [];
+  let at = 0;
+  for (const [name, { data_offsets: [from, to], ...what }] of tensors) {
+    head[name] = { ...what, data_offsets: [at, (at += to - from)] };
+    data.push(file.subarray(begin + from, begin + to));
+  }
+  const text = Buffer.from(JSON.stringify(head));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(text.length));
+  writeFileSync(path, Buffer.concat([length, text, ...data]));
 }

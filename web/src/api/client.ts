@@ -49,6 +49,9 @@ export interface LeaveQuestion {
 }
 
 export interface Progress {
+  job: string | null
+  image: number
+  images: number
   step: number
   steps: number
   time: number
@@ -68,20 +71,15 @@ export interface Named {
   label: string
 }
 
-export interface PictureRequest {
-  prompt: string
-  negative_prompt?: string
-  size?: string
-  steps?: number
-  seed?: number
-  cfg_scale?: number
-  sampler?: string
-  scheduler?: string
-  n?: number
-}
+/** The fields of a request for pictures, as docs/openapi.yaml names them. */
+export type Fields = Record<string, string | number | boolean | object>
+
+/** What is to be made: the last part of the route. */
+export type Making = 'generations' | 'upscale'
 
 export interface DrawnPicture {
   url: string
+  file: string
   seed?: number
 }
 
@@ -118,10 +116,10 @@ async function send(method: string, path: string, body?: unknown, signal?: Abort
       method,
       signal: signal ?? null,
       headers: {
-        ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+        ...(body === undefined || body instanceof FormData ? {} : { 'Content-Type': 'application/json' }),
         ...(key === null ? {} : { Authorization: `Bearer ${key}` }),
       },
-      body: body === undefined ? null : JSON.stringify(body),
+      body: body === undefined ? null : body instanceof FormData ? body : JSON.stringify(body),
     })
   } catch (error) {
     if ((error as Error).name === 'AbortError') throw error
@@ -149,34 +147,57 @@ export const leaveQuestions = async () => (await json<{ questions: LeaveQuestion
 
 export const giveLeave = (id: number, leave: boolean) => json<unknown>('POST', '/v1/memory/leave', { id, leave })
 
-export const samplersAndSchedules = () => json<{ samplers: Named[]; schedulers: Named[] }>('GET', '/v1/options/samplers')
+export const samplersAndSchedules = () =>
+  json<{ samplers: Named[]; schedulers: Named[]; dialects: string[] }>('GET', '/v1/options/samplers')
 
-export const loras = async () => (await json<{ data: { name: string }[] }>('GET', '/v1/loras')).data
+/** The names of the files of one kind that requests may ask for. */
+export const namesOf = async (kind: 'loras' | 'vaes' | 'upscalers') =>
+  (await json<{ data: { name: string }[] }>('GET', `/v1/${kind}`)).data.map((file) => file.name)
 
 export const recentPictures = () => json<Picture[]>('GET', '/v1/history/images')
 
-export const cancelPicture = () => json<unknown>('POST', '/v1/images/cancel', {})
+/** The bytes of a picture that this server has. */
+export const pictureFile = async (url: string) => (await send('GET', url)).blob()
 
 const PREVIEWS = 16 // the most that may be asked for
 
-/** Draws one picture; onPreview gets the URL of a small look at it now and then. */
-export async function drawPicture(
-  request: PictureRequest,
-  onPreview: (url: string) => void,
+export interface PictureEvents {
+  onJob: (id: string) => void
+  onNote: (text: string) => void // what the server says while nothing comes yet: "queue position=2", "loading ..."
+  onPreview: (url: string) => void // a small look at what becomes
+  onPicture: (picture: DrawnPicture) => void
+}
+
+function asForm(fields: Fields, files: Record<string, Blob>): FormData {
+  const form = new FormData()
+  for (const [name, value] of Object.entries(fields)) form.append(name, String(value))
+  for (const [name, file] of Object.entries(files)) form.append(name, file, `${name}.png`)
+  return form
+}
+
+/** Makes pictures from fields and the pictures that go with them (image, mask); resolves when the last one is there. */
+export async function makePictures(
+  what: Making,
+  fields: Fields,
+  files: Record<string, Blob> | null,
+  on: PictureEvents,
   signal: AbortSignal,
-): Promise<DrawnPicture | null> {
-  const body = { ...request, response_format: 'url', stream: true, partial_images: PREVIEWS }
-  const answer = await send('POST', '/v1/images/generations', body, signal)
-  let drawn: DrawnPicture | null = null
+): Promise<void> {
+  const all = { ...fields, response_format: 'url', stream: true, ...(what === 'upscale' ? {} : { partial_images: PREVIEWS }) }
+  const answer = await send('POST', `/v1/images/${what}`, files ? asForm(all, files) : all, signal)
   let failure: Failure | null = null
-  await readEvents(answer.body!, ({ data }) => {
-    const event = JSON.parse(data)
-    if (event.error) failure = new Failure(event.error.message, 200, event.error.code)
-    else if (event.type === 'image_generation.partial_image') onPreview(`data:image/png;base64,${event.b64_json}`)
-    else drawn = event as DrawnPicture
-  })
+  on.onJob(answer.headers.get('X-Mysti-Job') ?? '')
+  await readEvents(
+    answer.body!,
+    ({ data }) => {
+      const event = JSON.parse(data)
+      if (event.error) failure = new Failure(event.error.message, 200, event.error.code)
+      else if (event.type.endsWith('.partial_image')) on.onPreview(`data:image/png;base64,${event.b64_json}`)
+      else on.onPicture(event as DrawnPicture)
+    },
+    on.onNote,
+  )
   if (failure) throw failure
-  return drawn
 }
 
 /** Follows the progress of pictures until the signal ends it. */

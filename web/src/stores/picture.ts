@@ -1,75 +1,93 @@
-// The picture that is being made, and those that were: one job at a time from this page, its progress from
-// the server's stream, cancelled by leaving the request (the server stops the work) and by saying so.
+// The pictures that are being made, and those that were: one request at a time from this page, its progress from the server's
+// stream, cancelled by leaving the request, which takes its job along and no one else's.
 import { defineStore } from 'pinia'
 import { computed, ref } from 'vue'
 
 import * as api from '../api/client'
+import { percentOf, statusOf } from '../progress'
+import { drawingOf, pictureFields } from '../request'
+import { useServer } from './server'
 
-export const pictureFields = () => ({
-  negative: '',
-  width: null as number | null,
-  height: null as number | null,
-  steps: null as number | null,
-  cfg: null as number | null,
-  seed: null as number | null,
-  sampler: null as string | null,
-  scheduler: null as string | null,
-})
+/** A picture that this server has, and the prompt that it was drawn with. */
+export interface OwnPicture {
+  url: string
+  name: string
+  prompt: string
+}
 
 export const usePicture = defineStore('picture', () => {
   const fields = ref(pictureFields())
   const progress = ref<api.Progress | null>(null)
-  const current = ref<api.DrawnPicture | null>(null)
+  const note = ref('')
+  const made = ref<OwnPicture[]>([]) // by the newest request
+  const shown = ref(0) // which of them
   const preview = ref<string | null>(null) // of the one that is being drawn
   const recent = ref<api.Picture[]>([])
-  let job: AbortController | null = null
   const busy = ref(false)
+  let request: AbortController | null = null
+  let job = ''
 
-  const percent = computed(() => {
-    const p = progress.value
-    return p && p.steps > 0 ? Math.round((100 * p.step) / p.steps) : 0
-  })
+  const current = computed(() => made.value[shown.value] ?? null)
+  const percent = computed(() => (progress.value ? percentOf(progress.value) : 0))
+  const status = computed(() => statusOf(progress.value, note.value))
 
   async function refresh(): Promise<void> {
     recent.value = await api.recentPictures()
   }
 
-  /** Draws; resolves false when it was cancelled. Throws a Failure. */
-  async function draw(prompt: string): Promise<boolean> {
-    const f = fields.value
-    const request: api.PictureRequest = { prompt }
-    if (f.negative.trim()) request.negative_prompt = f.negative
-    if (f.width && f.height) request.size = `${f.width}x${f.height}`
-    if (f.steps) request.steps = f.steps
-    if (f.cfg !== null) request.cfg_scale = f.cfg
-    if (f.seed !== null) request.seed = f.seed
-    if (f.sampler) request.sampler = f.sampler
-    if (f.scheduler) request.scheduler = f.scheduler
+  function take(picture: api.DrawnPicture, prompt: string, isFirst: boolean): void {
+    if (isFirst) made.value = []
+    made.value.push({ url: new URL(picture.url).pathname, name: picture.file, prompt })
+    shown.value = made.value.length - 1
+    preview.value = null
+    void refresh().catch(() => {})
+  }
 
-    job = new AbortController()
+  /** Resolves false when it was cancelled. Throws a Failure. */
+  async function make(what: api.Making, request_fields: api.Fields, files: Record<string, Blob> | null, prompt: string): Promise<boolean> {
+    const mine = new AbortController()
     const follow = new AbortController()
+    let count = 0
+    request = mine
     busy.value = true
     progress.value = null
-    api.followProgress((p) => (progress.value = p), follow.signal).catch(() => {})
+    note.value = job = ''
+    // the stream is about whatever runs
+    api.followProgress((p) => (progress.value = p.job === job && p.phase !== 'waiting' ? p : null), follow.signal).catch(() => {})
     try {
-      current.value = await api.drawPicture(request, (url) => (preview.value = url), job.signal)
+      await api.makePictures(what, request_fields, files, {
+        onJob: (id) => (job = id),
+        onNote: (text) => (note.value = text),
+        onPreview: (url) => (preview.value = url),
+        onPicture: (picture) => take(picture, prompt, count++ === 0),
+      }, mine.signal)
       return true
     } catch (error) {
-      if (job.signal.aborted) return false
+      if (mine.signal.aborted) return false
       throw error
     } finally {
       follow.abort()
       busy.value = false
       progress.value = null
       preview.value = null
-      await refresh().catch(() => {})
+      void useServer().refresh()
     }
   }
 
-  function cancel(): void {
-    job?.abort()
-    api.cancelPicture().catch(() => {})
+  const draw = (prompt: string) => make('generations', drawingOf(prompt, fields.value), null, prompt)
+
+  /** factor null: the network's own. */
+  async function upscale(picture: Blob, upscaler: string, factor: number | null, prompt: string): Promise<boolean> {
+    return make('upscale', { upscaler, ...(factor === null ? {} : { factor }) }, { image: picture }, prompt)
   }
 
-  return { fields, progress, percent, preview, current, recent, busy, refresh, draw, cancel }
+  function cancel(): void {
+    request?.abort()
+  }
+
+  function forgetSettings(): void {
+    fields.value = pictureFields()
+  }
+
+  return { fields, progress, percent, status, preview, made, shown, current, recent, busy, refresh, make, draw, upscale, cancel, forgetSettings }
 })

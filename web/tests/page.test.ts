@@ -1,0 +1,93 @@
+// What the page says and sends, without a browser.
+import { readdirSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+
+import type { Progress } from '../src/api/client'
+import { factsOf } from '../src/facts'
+import { percentOf, statusOf } from '../src/progress'
+import { changedCount, drawingOf, largerSize, pictureFields } from '../src/request'
+import { components } from '../src/theme'
+
+describe('drawingOf', () => {
+  it('sends nothing that was left alone', () => {
+    expect(drawingOf('a boat', pictureFields())).toEqual({ prompt: 'a boat' })
+    expect(drawingOf('a boat', { ...pictureFields(), negative: '  ', width: 512, hiresScale: 3 })).toEqual({ prompt: 'a boat' })
+  })
+
+  it('has the names of the API for what was said', () => {
+    const f = { ...pictureFields(), negative: ' fog ', width: 512, height: 768, count: 2, steps: 9, cfg: 0, sampler: 'euler', scheduler: 'karras',
+      seed: 0, variationStrength: 25, variationSeed: 3, seamless: 'x', vae: 'soft', clipSkip: 2, dialect: 'comfy' }
+    expect(drawingOf('a boat', f)).toEqual({ prompt: 'a boat', negative_prompt: 'fog', size: '512x768', n: 2, steps: 9, cfg_scale: 0,
+      sampler: 'euler', scheduler: 'karras', seed: 0, variation_strength: 0.25, variation_seed: 3, seamless: 'x', vae: 'soft', clip_skip: 2,
+      dialect: 'comfy' })
+  })
+
+  it('asks for the hires fix only where it is on, and leaves its values to the server', () => {
+    expect(drawingOf('a', { ...pictureFields(), hires: true })).toEqual({ prompt: 'a', hires: {} })
+    const f = { ...pictureFields(), hires: true, hiresUpscaler: 'x4', hiresScale: 1.5, hiresStrength: 40, hiresSteps: 7 }
+    expect(drawingOf('a', f).hires).toEqual({ upscaler: 'x4', scale: 1.5, strength: 0.4, steps: 7 })
+  })
+})
+
+describe('changedCount', () => {
+  it('counts what is said, and the hires fix once', () => {
+    expect(changedCount(pictureFields())).toBe(0)
+    expect(changedCount({ ...pictureFields(), negative: ' ', hiresScale: 2 })).toBe(0)
+    expect(changedCount({ ...pictureFields(), negative: 'fog', seed: 0, hires: true, hiresScale: 3 })).toBe(3)
+  })
+})
+
+describe('largerSize', () => {
+  it('says what becomes of it, and when it is too large', () => {
+    expect(largerSize(128, 96, 2.5)).toEqual({ width: 320, height: 240, fits: true })
+    expect(largerSize(4096, 4096, 2).fits).toBe(false)
+  })
+})
+
+describe('progress', () => {
+  const p: Progress = { job: 'a', image: 0, images: 1, step: 5, steps: 20, time: 1, phase: 'sampling', label: 'Sampling...', eta_ms: 42000 }
+
+  it('is one way for all pictures of a request', () => {
+    expect(percentOf(p)).toBe(25)
+    expect(percentOf({ ...p, image: 1, images: 2 })).toBe(63)
+    expect(percentOf({ ...p, steps: 0 })).toBe(0)
+  })
+
+  it('says step, picture and time left', () => {
+    expect(statusOf(p, '')).toBe('Sampling: step 5 of 20, about 42 s left')
+    expect(statusOf({ ...p, image: 1, images: 3, eta_ms: 200000 }, '')).toBe('Sampling: picture 2 of 3, step 5 of 20, about 3 min left')
+    expect(statusOf({ ...p, phase: 'upscaling', label: 'Upscaling...', eta_ms: null }, '')).toBe('Upscaling: part 5 of 20')
+  })
+
+  it('says the place in the line, and what is loaded meanwhile', () => {
+    expect(statusOf(null, '')).toBe('waiting for its turn')
+    expect(statusOf(null, 'queue position=2 eta_ms=30000')).toBe('waiting: 2 before it, about 30 s left')
+    expect(statusOf(null, 'queue position=0')).toBe('waiting for its turn')
+    expect(statusOf(null, 'loading painter.safetensors')).toBe('loading painter.safetensors')
+  })
+})
+
+describe('factsOf', () => {
+  it('names what is known, and the size that the file has', () => {
+    expect(factsOf({ prompt: 'a', steps: 20, seed: 0, text: 'all of it', width: 128 }, 512, 256)).toBe('512 × 256 · steps 20 · seed 0')
+    expect(factsOf({}, 0, 0)).toBe('')
+  })
+})
+
+describe('what is picked out of libraries', () => {
+  const src = fileURLToPath(new URL('../src/', import.meta.url))
+  const sources = ['App.vue', ...readdirSync(`${src}components`).map((file) => `components/${file}`)].map((file) => readFileSync(src + file, 'utf8'))
+  const all = (pattern: RegExp) => sources.flatMap((text) => [...text.matchAll(pattern)].map((found) => found[1]!))
+
+  it('has every icon that a component names', () => {
+    const css = readFileSync(`${src}icons.css`, 'utf8')
+    expect(all(/(pi-[a-z-]+)/g).filter((name) => !css.includes(`.${name}::before`))).toEqual([])
+  })
+
+  it('has the colours of every component', () => {
+    const used = all(/from 'primevue\/(\w+)'/g).filter((name) => name !== 'usetoast')
+    expect(used.length).toBeGreaterThan(10)
+    expect(used.filter((name) => !(name in components))).toEqual([])
+  })
+})
