@@ -122,7 +122,7 @@ int job_understand_prompts(const struct engine_model *model,
     plan->size.batch = script.row_count;
     plan->parts = script.row_count > 1 ? script.row_count - 1 : 1;
     plan->kept_texts = script_changes(&script) ? script.text_count : 0;
-    if (inversions_open(&inversions, model, &script, plan->syntax, err))
+    if (inversions_open(&inversions, model, job, &script, plan->syntax, err))
         goto out;
     plan->size.vectors = inversions_room(inversions_rows(inversions));
     result = count_chunks(&script, inversions_words(inversions), plan, err);
@@ -409,8 +409,8 @@ static int take_inversions(struct run *run, struct err *err)
     const struct checkpoint *c = run->model->checkpoint;
     float *rows = run_at(run, run->memory.rows);
 
-    if (inversions_open(&run->inversions, run->model, &run->script, run->plan.syntax,
-                        err))
+    if (inversions_open(&run->inversions, run->model, run->job, &run->script,
+                        run->plan.syntax, err))
         return -1;
     if (inversions_room(inversions_rows(run->inversions)) != run->plan.size.vectors)
         return err_set(err, ERR_CONFLICT,

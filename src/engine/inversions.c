@@ -4,6 +4,9 @@
  * does not depend on how many vectors it has, so they count as one each until the file was read. A file that turns out to be
  * for another family is dropped from the words and the prompts are read again, because a shorter name may now be meant.
  *
+ * A LoRA's words come after the folder's, and only those whose names no file there has. A LoRA is opened once more for
+ * them, by its head alone, because words decide how long a prompt is, which is asked long before a LoRA is read.
+ *
  * Files: A1111's .pt (string_to_param), .safetensors (emb_params; clip_l and clip_g for SDXL), diffusers' one tensor under
  * the word itself. */
 #include "engine/inversions.h"
@@ -12,15 +15,24 @@
 #include "base/mem.h"
 #include "base/named_files.h"
 #include "base/str.h"
+#include "engine/lora/bundle.h"
+#include "engine/lora/tags.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
-enum { VECTORS_MAX = TOKENIZER_CONTEXT - 2, ROWS_MAX = 1024, ROWS_STEP = 32 };
+enum {
+    VECTORS_MAX = TOKENIZER_CONTEXT - 2,
+    ROWS_MAX = 1024,
+    ROWS_STEP = 32,
+    BUNDLE_MAX = 256, /* words of one LoRA; more are text */
+};
 
 struct inversion {
     char *path, *name;
+    char *prefix; /* of its tensors' names; "" but in a LoRA */
     int32_t *ids;
     bool is_read;
     float *values[FAMILY_TEXTS_MAX]; /* [vectors, width of the encoder] */
@@ -41,20 +53,24 @@ static void inversion_release(struct inversion *one)
         free(one->values[e]);
     free(one->path);
     free(one->name);
+    free(one->prefix);
     free(one->ids);
 }
 
-/* A1111 knows a word by the file's name alone, ComfyUI by its path from the folder on. */
-static void add_file(struct inversions *s, const struct named_file *file,
-                     enum prompt_syntax syntax)
+static void add_word(struct inversions *s, const char *path, const char *name,
+                     char *prefix)
 {
-    struct inversion *one = &s->all[s->words.count];
-    struct prompt_word *word = &s->words.all[s->words.count];
-    const char *name = syntax == PROMPT_COMFY ? file->name : file_name(file->name);
-    size_t room = 4 * strlen(name) + 4;
+    size_t room = 4 * strlen(name) + 4, count = (size_t)s->words.count + 1;
+    struct inversion *one;
+    struct prompt_word *word;
 
-    *one = (struct inversion){.path = mem_strdup(file->path),
+    s->all = mem_realloc(s->all, count * sizeof(*s->all));
+    s->words.all = mem_realloc(s->words.all, count * sizeof(*s->words.all));
+    one = &s->all[count - 1];
+    word = &s->words.all[count - 1];
+    *one = (struct inversion){.path = mem_strdup(path),
                               .name = mem_strdup(name),
+                              .prefix = prefix,
                               .ids = mem_alloc(room * sizeof(*one->ids))};
     *word = (struct prompt_word){.name = one->name, .ids = one->ids, .vectors = 1};
     if (tokenizer_ids(one->name, strlen(one->name), one->ids, room, &word->count,
@@ -64,41 +80,110 @@ static void add_file(struct inversions *s, const struct named_file *file,
     s->words.count++;
 }
 
+/* A1111 knows a word by the file's name alone, ComfyUI by its path from the folder on. */
 static void read_folders(struct inversions *s, char *const *folders,
                          enum prompt_syntax syntax)
 {
     struct named_list list;
 
     named_list_read(&list, folders);
-    s->all = mem_zalloc((list.count + 1) * sizeof(*s->all));
-    s->words.all = mem_zalloc((list.count + 1) * sizeof(*s->words.all));
     for (size_t i = 0; i < list.count; i++)
-        add_file(s, &list.all[i], syntax);
+        add_word(s, list.all[i].path,
+                 syntax == PROMPT_COMFY ? list.all[i].name
+                                        : file_name(list.all[i].name),
+                 mem_strdup(""));
     named_list_release(&list);
+}
+
+/* ---- LoRAs ---- */
+
+static bool is_known(const struct inversions *s, const char *name)
+{
+    for (int i = 0; i < s->words.count; i++)
+        if (strcasecmp(s->all[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+static void read_bundle(struct inversions *s, const char *path)
+{
+    struct weights_file *file;
+    int before = s->words.count;
+
+    if (weights_file_open(&file, path, NULL))
+        return;
+    for (size_t i = 0; i < weights_file_count(file); i++) {
+        const char *tensor = weights_file_at(file, i)->name;
+        size_t len = lora_bundle_name(tensor);
+        char *name;
+
+        if (!len)
+            continue;
+        name = mem_strndup(tensor + strlen(LORA_BUNDLE), len);
+        if (s->words.count - before < BUNDLE_MAX && !is_known(s, name))
+            add_word(s, path, name, mem_printf("%s%s.", LORA_BUNDLE, name));
+        free(name);
+    }
+    weights_file_close(file);
+}
+
+static void read_loras(struct inversions *s, const struct engine_model *model,
+                       const struct engine_job *job)
+{
+    const struct named_search search = {model->engine->lora_folders, "LoRA", "prompt"};
+    struct lora_tags tags = {0};
+
+    if (lora_tags_read(&tags, job->prompt, NULL) == 0 &&
+        (!job->negative_prompt ||
+         lora_tags_read(&tags, job->negative_prompt, NULL) == 0))
+        for (int i = 0; i < tags.count; i++) {
+            char *path;
+
+            if (named_file_find(&search, tags.all[i].name, &path, NULL))
+                continue;
+            read_bundle(s, path);
+            free(path);
+        }
+    lora_tags_release(&tags);
 }
 
 /* ---- one file ---- */
 
-static const struct weight *find_like(const struct weights_file *file,
-                                      const char *prefix)
+static const struct weight *find_tensor(const struct weights_file *file,
+                                        const struct inversion *one, const char *name)
 {
-    for (size_t i = 0; i < weights_file_count(file); i++)
-        if (str_has_prefix(weights_file_at(file, i)->name, prefix))
-            return weights_file_at(file, i);
-    return NULL;
+    char *whole = mem_printf("%s%s", one->prefix, name);
+    const struct weight *w = weights_file_find(file, whole);
+
+    free(whole);
+    return w;
+}
+
+static const struct weight *find_like(const struct weights_file *file,
+                                      const struct inversion *one, const char *begin)
+{
+    char *whole = mem_printf("%s%s", one->prefix, begin);
+    const struct weight *found = NULL;
+
+    for (size_t i = 0; !found && i < weights_file_count(file); i++)
+        if (str_has_prefix(weights_file_at(file, i)->name, whole))
+            found = weights_file_at(file, i);
+    free(whole);
+    return found;
 }
 
 /* The vectors for one of the model's text encoders; NULL: the file has none for it. */
 static const struct weight *find_vectors(const struct inversions *s,
+                                         const struct inversion *one,
                                          const struct weights_file *file, int encoder)
 {
     static const char *const sdxl[] = {"clip_l", "clip_g"};
     const struct weight *w;
 
     if (s->checkpoint->family->text_count > 1)
-        w = weights_file_find(file, sdxl[encoder]);
-    else if (!(w = weights_file_find(file, "emb_params")) &&
-             !(w = find_like(file, "string_to_param.")) &&
+        w = find_tensor(file, one, sdxl[encoder]);
+    else if (!(w = find_tensor(file, one, "emb_params")) &&
+             !(w = find_like(file, one, "string_to_param.")) && !*one->prefix &&
              weights_file_count(file) == 1)
         w = weights_file_at(file, 0);
     if (!w || w->type == WEIGHT_OTHER || w->rank < 1 || w->rank > 2 ||
@@ -142,7 +227,7 @@ static int read_opened(struct inversions *s, int index, const struct weights_fil
     int count = 0;
 
     for (int e = 0; e < s->checkpoint->family->text_count; e++) {
-        vectors[e] = find_vectors(s, file, e);
+        vectors[e] = find_vectors(s, one, file, e);
         if (!vectors[e]) {
             *ret_fits = false;
             return 0;
@@ -260,8 +345,8 @@ static int number_rows(struct inversions *s, struct err *err)
 }
 
 int inversions_open(struct inversions **ret, const struct engine_model *model,
-                    const struct script *script, enum prompt_syntax syntax,
-                    struct err *err)
+                    const struct engine_job *job, const struct script *script,
+                    enum prompt_syntax syntax, struct err *err)
 {
     struct inversions *s = mem_zalloc(sizeof(*s));
     bool dropped = false;
@@ -269,6 +354,7 @@ int inversions_open(struct inversions **ret, const struct engine_model *model,
 
     s->checkpoint = model->checkpoint;
     read_folders(s, model->engine->embedding_folders, syntax);
+    read_loras(s, model, job);
     do {
         result =
             mark_used(s, script, syntax, err) || read_used(s, syntax, &dropped, err)

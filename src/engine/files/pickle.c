@@ -380,11 +380,19 @@ static int op_persistent(struct machine *m, int operand, struct err *err)
     return 0;
 }
 
-/* Attributes of an object. A state_dict has some (_metadata), no weight hangs on them. */
+/* Attributes of an object. A state_dict has some (_metadata) on which no weight hangs; a module's parameters are among
+ * its own. */
 static int op_build(struct machine *m, int operand, struct err *err)
 {
+    struct pickle_value *state = pop(m, err);
+    struct pickle_value *object = state ? top(m, err) : NULL;
+
     (void)operand;
-    return pop(m, err) && top(m, err) ? 0 : -1;
+    if (!object)
+        return -1;
+    if (object->kind == PICKLE_CALL)
+        object->state = state;
+    return 0;
 }
 
 static int op_put(struct machine *m, int width, struct err *err)

@@ -56,6 +56,8 @@ struct pickle_value {
     /* TUPLE, LIST: values; DICT, and a CALL whose result was used as one: key, value,
      * key, value, ... */
     struct pickle_value **items;
+    const struct pickle_value
+        *state; /* CALL: the attributes that it got last, or NULL */
 };
 
 struct pickle;

@@ -14,7 +14,8 @@
  *
  * Where the weights are: under "state_dict", else in the only dictionary there is, else
  * in the pickle itself; a dictionary inside gives its name and a dot to its tensors (a
- * textual inversion: "string_to_param.*"). Texts and numbers beside the weights are
+ * textual inversion: "string_to_param.*"), and so does a ParameterDict, whose tensors are in
+ * its attribute _parameters (the first textual inversions). Texts and numbers beside the weights are
  * metadata.
  *
  * A tensor whose elements do not lie one behind the other (a transposed one) is copied
@@ -38,10 +39,11 @@
 #define MAX_METADATA 256
 #define MAX_METADATA_TEXT 4096
 
-enum meaning { PLAIN, DICTIONARY, TENSOR, PARAMETER, STORAGE };
+enum meaning { PLAIN, DICTIONARY, MODULE, TENSOR, PARAMETER, STORAGE };
 
 static const struct pickle_global globals[] = {
     {"collections", "OrderedDict", DICTIONARY, 0},
+    {"torch.nn.modules.container", "ParameterDict", MODULE, 0},
     {"torch._utils", "_rebuild_tensor_v2", TENSOR, 0},
     {"torch._utils", "_rebuild_parameter", PARAMETER, 0},
     {"torch", "FloatStorage", STORAGE, WEIGHT_F32},
@@ -332,6 +334,22 @@ static bool is_dictionary(const struct pickle_value *value)
     return value->kind == PICKLE_DICT || pickle_is_call(value, DICTIONARY);
 }
 
+/* The dictionary that this is, or that a module keeps its tensors in; NULL: neither. */
+static const struct pickle_value *dictionary_of(const struct pickle_value *value)
+{
+    const struct pickle_value *state = value->kind == PICKLE_CALL ? value->state : NULL;
+
+    if (is_dictionary(value))
+        return value;
+    if (!pickle_is_call(value, MODULE) || !state || !is_dictionary(state))
+        return NULL;
+    for (uint32_t i = 0; i + 1 < state->count; i += 2)
+        if (pickle_is_text(state->items[i], "_parameters") &&
+            is_dictionary(state->items[i + 1]))
+            return state->items[i + 1];
+    return NULL;
+}
+
 /* The call that makes this tensor; NULL when it is none. */
 static const struct pickle_value *tensor_of(const struct pickle_value *value)
 {
@@ -368,6 +386,7 @@ static int add_tensors(struct torch *t, const char *prefix,
         const struct pickle_value *name = dictionary->items[i];
         const struct pickle_value *value = dictionary->items[i + 1];
         const struct pickle_value *call = tensor_of(value);
+        const struct pickle_value *inside = dictionary_of(value);
         int result = 0;
 
         if (++t->pairs > MAX_PAIRS)
@@ -377,10 +396,10 @@ static int add_tensors(struct torch *t, const char *prefix,
             continue; /* optimizers count their parameters with numbers */
         if (call) {
             result = add_tensor(t, prefix, name, call, err);
-        } else if (!*prefix && name->len <= MAX_PATH && is_dictionary(value)) {
+        } else if (!*prefix && name->len <= MAX_PATH && inside) {
             char *longer = mem_printf("%.*s.", (int)name->len, name->text);
 
-            result = add_tensors(t, longer, value, err);
+            result = add_tensors(t, longer, inside, err);
             free(longer);
         }
         if (result)

@@ -15,6 +15,7 @@
 #include "engine/checkpoint.h"
 #include "engine/engine.h"
 #include "engine/inspect/networks.h"
+#include "engine/lora/bundle.h"
 #include "engine/lora/family.h"
 #include "engine/lora/parts.h"
 #include "engine/upscale/rrdb.h"
@@ -259,6 +260,33 @@ static bool changes_text(const struct lora_groups *groups)
     return false;
 }
 
+/* the words that the file brings; tensors of one stand beside each other or not */
+static void append_bundled(const struct report *r, struct buf *summary)
+{
+    const char *first = NULL;
+    size_t first_len = 0;
+    bool has_more = false;
+
+    for (size_t i = 0; i < weights_file_count(r->file); i++) {
+        const char *tensor = weights_file_at(r->file, i)->name;
+        size_t len = lora_bundle_name(tensor);
+
+        if (!len)
+            continue;
+        tensor += strlen(LORA_BUNDLE);
+        if (!first) {
+            first = tensor;
+            first_len = len;
+        } else if (len != first_len || strncmp(first, tensor, len) != 0) {
+            has_more = true;
+        }
+    }
+    if (first)
+        buf_printf(summary, "; it brings the textual inversion%s %.*s%s",
+                   has_more ? "s" : "", (int)first_len, first,
+                   has_more ? " and more" : "");
+}
+
 static void describe_lora(struct report *r)
 {
     int64_t context, least, most;
@@ -282,6 +310,7 @@ static void describe_lora(struct report *r)
                    (long long)least, (long long)most);
     buf_append_str(&summary,
                    changes_text(&r->groups) ? ", the text encoder's too" : "");
+    append_bundled(r, &summary);
     set_kind(r, "lora", family, buf_str(&summary));
     buf_append_str(&wants, "a picture model");
     if (family)

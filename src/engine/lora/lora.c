@@ -33,7 +33,7 @@ struct lora {
     struct target *targets; /* sorted by the base's name */
     size_t target_count;
     const char **unmatched;
-    size_t unmatched_count;
+    size_t unmatched_count, bundled_count;
 };
 
 /* while a file is read */
@@ -159,6 +159,7 @@ static int read_groups(struct reader *r, struct err *err)
     struct lora *l = r->lora;
     size_t total = weights_file_count(l->file);
 
+    l->bundled_count = r->groups.bundled_count;
     /* every target has a tensor of its own */
     l->targets = mem_alloc((total + 1) * sizeof(*l->targets));
     l->unmatched = mem_alloc((total + 1) * sizeof(*l->unmatched));
@@ -228,7 +229,7 @@ void lora_close(struct lora *lora)
 
 size_t lora_matched(const struct lora *lora)
 {
-    return weights_file_count(lora->file) - lora->unmatched_count;
+    return weights_file_count(lora->file) - lora->unmatched_count - lora->bundled_count;
 }
 
 size_t lora_unmatched(const struct lora *lora)

@@ -41,7 +41,8 @@ int lora_read(struct lora **ret_lora, struct weights_file *file,
               const struct weights_file *base, struct err *err) MUST_CHECK;
 void lora_close(struct lora *lora); /* NULL is fine */
 
-/* Tensors of the file that change a weight of the base, and those that do not. */
+/* Tensors of the file that change a weight of the base, and those that do not; bundled
+ * textual inversions are neither. */
 size_t lora_matched(const struct lora *lora);
 size_t lora_unmatched(const struct lora *lora);
 /* The name of an unmatched one, for a log; index < lora_unmatched() */

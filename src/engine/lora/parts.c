@@ -10,6 +10,7 @@
 #include "engine/lora/parts.h"
 
 #include "base/mem.h"
+#include "engine/lora/bundle.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -193,9 +194,11 @@ int lora_groups_read(struct lora_groups *ret_groups, const struct weights_file *
 
     ret_groups->all = mem_alloc((total + 1) * sizeof(*ret_groups->all));
     ret_groups->strangers = mem_alloc((total + 1) * sizeof(*ret_groups->strangers));
-    ret_groups->count = ret_groups->stranger_count = 0;
+    ret_groups->count = ret_groups->stranger_count = ret_groups->bundled_count = 0;
     for (size_t i = 0; i < total; i++) {
-        if (read_key(&keys[count], file, weights_file_at(file, i)))
+        if (lora_bundle_name(weights_file_at(file, i)->name))
+            ret_groups->bundled_count++;
+        else if (read_key(&keys[count], file, weights_file_at(file, i)))
             count++;
         else
             ret_groups->strangers[ret_groups->stranger_count++] =

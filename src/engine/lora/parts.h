@@ -59,6 +59,7 @@ struct lora_groups {
     size_t count;
     const char **strangers; /* names that are none of a LoRA's */
     size_t stranger_count;
+    size_t bundled_count; /* tensors of textual inversions, see bundle.h */
 };
 
 /* ERR_BAD_FILE when a part is there twice. The file must stay open. */

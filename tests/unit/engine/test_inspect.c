@@ -248,7 +248,9 @@ static void loras(void **state)
 {
     static const struct entry kohya[] = {{KOHYA ".lora_down.weight", "F16", {4, 2048}},
                                          {KOHYA ".lora_up.weight", "F16", {640, 4}},
-                                         {"bundle_emb.x", "F16", {1, 768}},
+                                         {"bundle_emb.word.clip_l", "F16", {1, 768}},
+                                         {"bundle_emb.word.clip_g", "F16", {1, 1280}},
+                                         {"stranger.x", "F16", {1}},
                                          {"lora_te1_a.lora_down.weight", "F16", {4, 8}},
                                          {"lora_te1_a.lora_up.weight", "F16", {8, 4}},
                                          {0}};
@@ -259,7 +261,8 @@ static void loras(void **state)
     expect_text(r, "kind", "lora");
     assert_string_equal(text_at(r, "family"), "SDXL");
     expect_text(r, "summary", "a LoRA for SDXL, changes 2 weights, rank 4, the text");
-    expect_list(r, "left_over", 1, "bundle_emb.x");
+    expect_text(r, "summary", "; it brings the textual inversion word");
+    expect_list(r, "left_over", 1, "stranger.x");
     assert_string_equal(text_at(json_object_get(r, "metadata"), "ss_network_dim"), "4");
     json_decref(r);
     r = inspect_and_remove(write_file(other, NULL));

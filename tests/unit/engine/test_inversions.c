@@ -63,8 +63,8 @@ static void put_safetensors(const char *file, const struct vectors *v, int tenso
     buf_release(&all);
 }
 
-/* As A1111 trains them. */
-static void put_torch(const char *file, const struct vectors *v)
+/* As A1111 trains them; or as the first trainers did, in a module whose parameters are among its attributes. */
+static void put_torch(const char *file, const struct vectors *v, bool is_module)
 {
     unsigned long size[2] = {(unsigned long)v->count, (unsigned long)v->width};
     struct torch_tensor described = {.storage = "FloatStorage",
@@ -82,10 +82,18 @@ static void put_torch(const char *file, const struct vectors *v)
     put_pickle_int(&pickle, 265);
     buf_append_str(&pickle, "u");
     put_pickle_text(&pickle, "string_to_param");
+    if (is_module) {
+        buf_append_str(
+            &pickle,
+            "ctorch.nn.modules.container\nParameterDict\n)\x81" PICKLE_DICT_BEGIN);
+        put_pickle_text(&pickle, "training");
+        buf_append_str(&pickle, "\x88");
+        put_pickle_text(&pickle, "_parameters");
+    }
     buf_append_str(&pickle, PICKLE_DICT_BEGIN);
     put_pickle_text(&pickle, "*");
     put_torch_tensor(&pickle, &described);
-    buf_append_str(&pickle, "u");
+    buf_append_str(&pickle, is_module ? "uub" : "u");
     put_pickle_text(&pickle, "name");
     put_pickle_text(&pickle, "another name");
     buf_append_str(&pickle, "u.");
@@ -199,7 +207,8 @@ static void put_words(void)
 
     put_safetensors("Ink.safetensors",
                     &(struct vectors){"emb_params", 2, 1, width, rows}, 1);
-    put_torch("two words.pt", &(struct vectors){NULL, 2, 2, width, rows});
+    put_torch("two words.pt", &(struct vectors){NULL, 2, 2, width, rows}, false);
+    put_torch("ancient.pt", &(struct vectors){NULL, 2, 2, width, rows}, true);
     put_safetensors("sub/deep.bin", &(struct vectors){"<deep>", 1, 1, width, rows}, 1);
     put_safetensors("wide.safetensors",
                     &(struct vectors){"emb_params", 2, 3, 64, wrong}, 1);
@@ -237,6 +246,19 @@ static void put_lora(const char *file, bool first, bool second, bool unet)
     free(made_write(&m, loras, file));
     made_release(&m);
 }
+
+/* A LoRA that changes nothing and brings words. */
+static void put_bundle(const char *file, const struct vectors *v, int tensors)
+{
+    char *from = file_join(folder, file), *to = file_join(loras, file);
+
+    put_safetensors(file, v, tensors);
+    assert_int_equal(rename(from, to), 0);
+    free(from);
+    free(to);
+}
+
+#define NORM1 "text_model_encoder_layers_0_layer_norm1.w_norm"
 
 static int set_up(void **state)
 {
@@ -278,6 +300,7 @@ static void a_word_is_its_vectors(void **state)
     expect_same("a ink circle", "a red circle", "a1111");
     expect_same("a (INK:1.4) circle", "a (red:1.4) circle", "a1111");
     expect_same("a two words, large", "a red circle, large", "a1111");
+    expect_same("an ancient, large", "an red circle, large", "a1111");
     expect_same("deep circle", "red circle", "a1111");
     expect_same("[ink:blue:0.5] and deep AND two words",
                 "[red:blue:0.5] and red AND red circle", "a1111");
@@ -309,7 +332,7 @@ static void words_by_name(void **state)
     assert_true(draw("a embedding:Ink circle", "a1111") !=
                 draw("a red circle", "a1111"));
     refuse("embedding:Inc", "comfy", ERR_INVALID,
-           "there is no textual inversion 'Inc' among the 6 in the folder; perhaps "
+           "there is no textual inversion 'Inc' among the 7 in the folder; perhaps "
            "'Ink'");
     refuse("embedding:wide", "comfy", ERR_INVALID, "is for another family");
 }
@@ -348,6 +371,33 @@ static void the_estimate_knows(void **state)
     expect_growth(&with);
 }
 
+static void words_in_a_lora(void **state)
+{
+    static const float nothing[128] = {0};
+    int width;
+    float *rows = rows_of(&(struct small_model){0}, TABLE, "red circle", &width);
+    const struct vectors v[] = {
+        {"lora_te_" NORM1, 1, 1, width, nothing},
+        {"bundle_emb.brought.string_to_param.*", 2, 2, width, rows},
+        {"bundle_emb.Ink.emb_params", 2, 1, width,
+         rows + width}, /* the folder has it */
+        {"bundle_emb.narrow.emb_params", 2, 1, 5, nothing}};
+    uint64_t without = draw("a brought boat", "a1111");
+
+    (void)state;
+    put_bundle("bundle.safetensors", v, 4);
+    expect_same("a (brought:1.3) boat <lora:bundle:1>", "a (red circle:1.3) boat",
+                "a1111");
+    expect_same("a embedding:brought boat <lora:bundle:1>", "a red circle boat",
+                "comfy");
+    expect_same("a ink boat <lora:bundle:0>", "a red boat", "a1111");
+    expect_same("a narrow boat <lora:bundle:1>", "a narrow boat", "a1111");
+    assert_true(without != draw("a red circle boat", "a1111"));
+    assert_true(without == draw("a brought boat", "a1111"));
+    refuse("embedding:brought", "comfy", ERR_INVALID, "no textual inversion 'brought'");
+    free(rows);
+}
+
 /* "red circle" as both of SDXL's text encoders have it; free() the values. */
 static void red_circle_of(const struct small_model *sdxl, struct vectors ret[2])
 {
@@ -369,6 +419,7 @@ static void both_encoders_of_sdxl(void **state)
 {
     const struct small_model sdxl = {.listing = SMALL_SDXL_TENSORS};
     struct engine_model *first = model;
+    static const float nothing[128] = {0};
     struct vectors both[2];
     struct vectors uneven[2];
 
@@ -379,7 +430,14 @@ static void both_encoders_of_sdxl(void **state)
     put_safetensors("large.safetensors", both, 2);
     put_safetensors("uneven.safetensors", uneven, 2);
     put_safetensors("half.safetensors", both, 1);
+    put_bundle("pair.safetensors",
+               (const struct vectors[]){
+                   {"lora_te1_" NORM1, 1, 1, both[0].width, nothing},
+                   {"bundle_emb.pair.clip_l", 2, 2, both[0].width, both[0].values},
+                   {"bundle_emb.pair.clip_g", 2, 2, both[1].width, both[1].values}},
+               3);
     model = small_engine_load(&sdxl);
+    expect_same("a pair boat <lora:pair>", "a red circle boat", "a1111");
     expect_same("a large boat", "a red circle boat", "a1111");
     expect_same("a (embedding:large:1.2) boat", "a (red circle:1.2) boat", "comfy");
     refuse("uneven", "a1111", ERR_BAD_FILE, "2 vectors for one text encoder and 1");
@@ -457,6 +515,7 @@ int main(void)
         cmocka_unit_test(what_does_not_fit_is_text),
         cmocka_unit_test(broken_files),
         cmocka_unit_test(the_estimate_knows),
+        cmocka_unit_test(words_in_a_lora),
         cmocka_unit_test(both_encoders_of_sdxl),
         cmocka_unit_test(all_at_once),
     };
