@@ -181,6 +181,9 @@ struct engine_job {
 /* The model's defaults, seed -1, count 1, rng "nv", no prompt, no picture to start from
  * (strength 0.75, mask blur 4, padding 32 if there will be one), no hires fix (strength 0.7 if there will be). */
 void engine_job_defaults(const struct engine_model *model, struct engine_job *ret_job);
+/* For a job that starts from a picture and was told no size: the picture's proportions, with as many pixels as the job
+ * has so far. A file that cannot be read leaves the size as it is; engine_job_check says what is wrong with it. */
+void engine_start_fit(struct engine_job *job);
 /* "original", "fill", "latent noise", "latent nothing", or A1111's 0..3 for fill,
  * original, noise, nothing */
 int engine_fill_parse(const char *name, enum engine_fill *ret,

@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FIT_STEP 8 /* sides that every model takes */
+
 /* ---- the mask ---- */
 
 static int luminance(const uint8_t *p)
@@ -443,6 +445,27 @@ fail:
     image_release(&part);
     image_release(&out);
     return -1;
+}
+
+static int fitting_side(double pixels)
+{
+    double side = round(pixels / FIT_STEP) * FIT_STEP;
+
+    return (int)fmin(fmax(side, FIT_STEP), ENGINE_MAX_SIZE);
+}
+
+void engine_start_fit(struct engine_job *job)
+{
+    int wide, high;
+
+    if (!job->start.image.data ||
+        image_read_size(job->start.image.data, job->start.image.bytes, &wide, &high,
+                        NULL))
+        return;
+    double share = sqrt((double)job->width * job->height / ((double)wide * high));
+
+    job->width = fitting_side(wide * share);
+    job->height = fitting_side(high * share);
 }
 
 int start_bytes(const struct engine_job *job, uint64_t *ret, struct err *err)

@@ -372,6 +372,8 @@ int request_read_files(const struct request *r, struct request_files *ret,
         return -1;
     if (read_one(r->image, "image", &ret->image, &job->start.image, err))
         return -1;
+    if (r->width < 0 && r->height < 0)
+        engine_start_fit(job);
     return read_one(r->mask, "mask", &ret->mask, &job->start.mask, err);
 }
 

@@ -43,7 +43,8 @@ int request_parse(struct request *ret, enum request_kind kind, const char *json,
 void request_job(const struct request *r, const struct engine_model *model,
                  struct engine_job *ret_job);
 /* The files of the picture and its mask, read into buffers that the job then borrows. They are files because a job
- * that is done again later still needs them, and because the two processes share a disk: no copy travels. */
+ * that is done again later still needs them, and because the two processes share a disk: no copy travels. Without
+ * width and height the job gets the picture's proportions. */
 struct request_files {
     struct buf image, mask;
 };

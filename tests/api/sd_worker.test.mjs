@@ -174,6 +174,10 @@ test('a job may start from a picture: what the mask leaves alone stays, wrong fi
   assert.match(moved.images[0].head.parameters, /Denoising strength: 0.5/);
   const pixels = (png) => Buffer.from(decodePng(png).rgb);
   assert.ok(!pixels(moved.images[0].png).equals(pixels(plain)));
+  writeFileSync(path('wide.png'), makePng({ width: 300, height: 75 }));
+  const wide = await worker.draw(start({ image: path('wide.png') })); // its proportions, with as many pixels as the model's own size
+  assert.match(wide.images[0].head.parameters, /Size: 128x32/);
+  assert.match((await worker.draw({ ...start({ image: path('wide.png') }), width: 64, height: 64 })).images[0].head.parameters, /Size: 64x64/);
   const { body: with_ } = await worker.json('POST', '/internal/estimate', start({}));
   const { body: without } = await worker.json('POST', '/internal/estimate', { prompt: 'b' });
   assert.ok(with_.peak_bytes > without.peak_bytes);

@@ -73,6 +73,35 @@ export function drawingOf(prompt: string, f: PictureFields): Fields {
   return given({ ...walkOf(prompt, f), size: sizeOf(f), hires: f.hires ? hiresOf(f) : null })
 }
 
+export const startFields = () => ({
+  strength: 75, // percent
+})
+
+export type StartFields = ReturnType<typeof startFields>
+
+const OWN_SIZE_MAX = 1024 * 1024 // pixels
+
+/** What is drawn from a picture is as large as it was said; else as large as the picture where Mysti drew that at this size, which its
+ * model then can; else the server takes the picture's proportions. */
+function startSizeOf(f: PictureFields, from: { width: number; height: number; isOwn: boolean }): string | null {
+  const { width, height } = from
+  const isDrawable = from.isOwn && width % 8 === 0 && height % 8 === 0 && width * height <= OWN_SIZE_MAX
+  return sizeOf(f) ?? (isDrawable ? `${width}x${height}` : null)
+}
+
+/** There is no hires fix from a picture. */
+export function editOf(prompt: string, f: PictureFields, s: StartFields, from: { width: number; height: number; isOwn: boolean }): Fields {
+  return given({ ...walkOf(prompt, f), size: startSizeOf(f, from), strength: share(s.strength) })
+}
+
+const VARIATIONS = 4
+
+/** Others like one that was drawn: with seeds of their own, so the form's does not count. */
+export function variationsOf(prompt: string, f: PictureFields, from: { width: number; height: number }): Fields {
+  const walk = walkOf(prompt, { ...f, count: VARIATIONS, seed: null, variationStrength: null })
+  return given({ ...walk, size: startSizeOf({ ...f, width: null }, { ...from, isOwn: true }) })
+}
+
 const PIXELS_MAX = 67_000_000 // of a picture that was made larger
 
 /** What becomes of a picture; the server refuses one that is too large only after the file has travelled. */

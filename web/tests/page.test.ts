@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest'
 import type { Progress } from '../src/api/client'
 import { factsOf } from '../src/facts'
 import { percentOf, statusOf } from '../src/progress'
-import { changedCount, drawingOf, largerSize, pictureFields } from '../src/request'
+import { changedCount, drawingOf, editOf, largerSize, pictureFields, startFields, variationsOf } from '../src/request'
 import { components } from '../src/theme'
 
 describe('drawingOf', () => {
@@ -27,6 +27,29 @@ describe('drawingOf', () => {
     expect(drawingOf('a', { ...pictureFields(), hires: true })).toEqual({ prompt: 'a', hires: {} })
     const f = { ...pictureFields(), hires: true, hiresUpscaler: 'x4', hiresScale: 1.5, hiresStrength: 40, hiresSteps: 7 }
     expect(drawingOf('a', f).hires).toEqual({ upscaler: 'x4', scale: 1.5, strength: 0.4, steps: 7 })
+  })
+})
+
+describe('editOf', () => {
+  const own = { width: 768, height: 512, isOwn: true }
+
+  it('draws what Mysti drew at its size, other pictures at the one that the server finds, both at the one that was said', () => {
+    expect(editOf('a', pictureFields(), startFields(), own)).toEqual({ prompt: 'a', size: '768x512', strength: 0.75 })
+    expect(editOf('a', pictureFields(), startFields(), { ...own, isOwn: false })).toEqual({ prompt: 'a', strength: 0.75 })
+    expect(editOf('a', pictureFields(), startFields(), { ...own, width: 3072 })).toEqual({ prompt: 'a', strength: 0.75 })
+    const said = { ...pictureFields(), width: 256, height: 512 }
+    expect(editOf('a', said, startFields(), own).size).toBe('256x512')
+  })
+
+  it('has no hires fix, and no prompt when there is none', () => {
+    expect(editOf('', { ...pictureFields(), hires: true }, { ...startFields(), strength: 0 }, own)).toEqual({ size: '768x512', strength: 0 })
+  })
+})
+
+describe('variationsOf', () => {
+  it('asks for four with seeds of their own, as the form says otherwise', () => {
+    const f = { ...pictureFields(), seed: 3, count: 9, width: 64, height: 64, variationStrength: 10, steps: 8 }
+    expect(variationsOf('a boat', f, { width: 512, height: 512 })).toEqual({ prompt: 'a boat', n: 4, steps: 8, size: '512x512' })
   })
 })
 

@@ -309,6 +309,36 @@ static void fill_takes_the_colours_around(void **state)
     buf_release(&mask);
 }
 
+static void expect_size(int wide, int high, int job_wide, int job_high)
+{
+    struct buf image = png_of(stripes, wide, high);
+    struct engine_job job = job_of(&image, NULL);
+
+    job.width = job.height = 512;
+    engine_start_fit(&job);
+    assert_int_equal(job.width, job_wide);
+    assert_int_equal(job.height, job_high);
+    buf_release(&image);
+}
+
+static void a_size_that_fits_the_picture(void **state)
+{
+    struct buf text = {0};
+    struct engine_job job = job_of(&text, NULL);
+
+    (void)state;
+    expect_size(64, 64, 512, 512);
+    expect_size(800, 600, 592, 440); /* 4:3, with as many pixels */
+    expect_size(30, 600, 112, 2048); /* no side beyond what can be drawn */
+    expect_size(700, 2, 2048, 24);
+    buf_append_str(&text, "no picture");
+    job.start.image = (struct engine_file){text.data, text.len};
+    engine_start_fit(&job);
+    assert_int_equal(job.width, WIDE); /* as it was: the check says what is wrong */
+    assert_int_equal(job.height, HIGH);
+    buf_release(&text);
+}
+
 static void expect_refused(const struct engine_job *job, const char *param,
                            const char *sentence)
 {
@@ -398,6 +428,7 @@ int main(void)
         cmocka_unit_test(latent_pixels_are_kept_or_drawn),
         cmocka_unit_test(the_masked_part_is_not_shown),
         cmocka_unit_test(fill_takes_the_colours_around),
+        cmocka_unit_test(a_size_that_fits_the_picture),
         cmocka_unit_test(what_cannot_be_is_a_sentence),
         cmocka_unit_test(the_estimate_counts_the_start),
         cmocka_unit_test(a_model_without_encoder_says_so),

@@ -75,7 +75,7 @@ export interface Named {
 export type Fields = Record<string, string | number | boolean | object>
 
 /** What is to be made: the last part of the route. */
-export type Making = 'generations' | 'upscale'
+export type Making = 'generations' | 'edits' | 'variations' | 'upscale'
 
 export interface DrawnPicture {
   url: string

@@ -5,8 +5,9 @@ import { computed, ref } from 'vue'
 
 import * as api from '../api/client'
 import { percentOf, statusOf } from '../progress'
-import { drawingOf, pictureFields } from '../request'
+import { drawingOf, editOf, pictureFields, variationsOf } from '../request'
 import { useServer } from './server'
+import { useStart } from './start'
 
 /** A picture that this server has, and the prompt that it was drawn with. */
 export interface OwnPicture {
@@ -44,7 +45,7 @@ export const usePicture = defineStore('picture', () => {
   }
 
   /** Resolves false when it was cancelled. Throws a Failure. */
-  async function make(what: api.Making, request_fields: api.Fields, files: Record<string, Blob> | null, prompt: string): Promise<boolean> {
+  async function make(what: api.Making, said: api.Fields, files: Record<string, Blob> | null, prompt: string): Promise<boolean> {
     const mine = new AbortController()
     const follow = new AbortController()
     let count = 0
@@ -55,7 +56,7 @@ export const usePicture = defineStore('picture', () => {
     // the stream is about whatever runs
     api.followProgress((p) => (progress.value = p.job === job && p.phase !== 'waiting' ? p : null), follow.signal).catch(() => {})
     try {
-      await api.makePictures(what, request_fields, files, {
+      await api.makePictures(what, said, files, {
         onJob: (id) => (job = id),
         onNote: (text) => (note.value = text),
         onPreview: (url) => (preview.value = url),
@@ -74,7 +75,21 @@ export const usePicture = defineStore('picture', () => {
     }
   }
 
-  const draw = (prompt: string) => make('generations', drawingOf(prompt, fields.value), null, prompt)
+  /** From nothing, or from the picture that was chosen; then the prompt may be empty. */
+  async function draw(prompt: string): Promise<boolean> {
+    const start = useStart()
+    const from = start.picture
+    if (!from) return make('generations', drawingOf(prompt, fields.value), null, prompt)
+    const what = prompt.trim() ? 'edits' : 'variations'
+    return make(what, editOf(prompt.trim(), fields.value, start.fields, from), { image: from.file }, prompt)
+  }
+
+  /** Pictures like this one. */
+  async function vary(own: OwnPicture): Promise<boolean> {
+    const file = await api.pictureFile(own.url)
+    const size = await createImageBitmap(file)
+    return make('variations', variationsOf(own.prompt, fields.value, size), { image: file }, own.prompt)
+  }
 
   /** factor null: the network's own. */
   async function upscale(picture: Blob, upscaler: string, factor: number | null, prompt: string): Promise<boolean> {
@@ -89,5 +104,5 @@ export const usePicture = defineStore('picture', () => {
     fields.value = pictureFields()
   }
 
-  return { fields, progress, percent, status, preview, made, shown, current, recent, busy, refresh, make, draw, upscale, cancel, forgetSettings }
+  return { fields, progress, percent, status, preview, made, shown, current, recent, busy, refresh, draw, vary, upscale, cancel, forgetSettings }
 })

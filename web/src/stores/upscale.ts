@@ -18,5 +18,10 @@ export const useUpscale = defineStore('upscale', () => {
     source.value = { url: picture.url, prompt: picture.prompt, file: () => pictureFile(picture.url) }
   }
 
-  return { source, open }
+  /** A file that is here already. */
+  function openFile(url: string, file: Blob, prompt: string): void {
+    source.value = { url, prompt, file: () => Promise.resolve(file) }
+  }
+
+  return { source, open, openFile }
 })

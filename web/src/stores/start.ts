@@ -1,0 +1,58 @@
+// The picture that drawing begins with: a file of the user's or one of this server's.
+import { defineStore } from 'pinia'
+import { ref } from 'vue'
+
+import { Failure, pictureFile } from '../api/client'
+import { startFields } from '../request'
+import type { OwnPicture } from './picture'
+
+export interface StartPicture {
+  file: Blob
+  url: string // to show it
+  name: string
+  width: number
+  height: number
+  prompt: string // that it was drawn with
+  isOwn: boolean
+}
+
+const UNDERSTOOD = ['image/png', 'image/jpeg', 'image/webp'] // by the server
+
+/** What the browser can read and the server cannot, such as GIF and AVIF, is drawn into a PNG. */
+async function asPng(bitmap: ImageBitmap): Promise<Blob> {
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height)
+  canvas.getContext('2d')!.drawImage(bitmap, 0, 0)
+  return canvas.convertToBlob({ type: 'image/png' })
+}
+
+export const useStart = defineStore('start', () => {
+  const picture = ref<StartPicture | null>(null)
+  const fields = ref(startFields())
+
+  function remove(): void {
+    if (picture.value) URL.revokeObjectURL(picture.value.url)
+    picture.value = null
+    fields.value = startFields()
+  }
+
+  /** Throws a Failure when the file is no picture. */
+  async function take(file: Blob, name: string, own: OwnPicture | null = null): Promise<void> {
+    let bitmap: ImageBitmap
+    try {
+      bitmap = await createImageBitmap(file)
+    } catch {
+      throw new Failure(`${name} is no picture that can be read here: PNG, JPEG and WebP can.`, 0)
+    }
+    const understood = UNDERSTOOD.includes(file.type) ? file : await asPng(bitmap)
+    remove()
+    picture.value = { file: understood, url: URL.createObjectURL(understood), name, width: bitmap.width, height: bitmap.height,
+      prompt: own?.prompt ?? '', isOwn: own !== null }
+    bitmap.close()
+  }
+
+  async function takeOwn(own: OwnPicture): Promise<void> {
+    await take(await pictureFile(own.url), own.name, own)
+  }
+
+  return { picture, fields, take, takeOwn, remove }
+})
