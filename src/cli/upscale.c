@@ -151,9 +151,9 @@ static const struct args_command command = {
     .summary =
         "Makes the picture IN (PNG, JPEG, WebP) larger and writes it to OUT as PNG.",
     .details =
-        "Upscalers are networks of the ESRGAN family (Real-ESRGAN, ESRGAN; "
-        ".safetensors, "
-        ".pth):\n"
+        "Upscalers are networks of the ESRGAN family (Real-ESRGAN, ESRGAN) and "
+        "Real-ESRGAN's\n"
+        "compact ones (.safetensors, .pth):\n"
         "put them into models/upscalers of the server. What they make too large or too "
         "small for\n"
         "--factor is resized. OUT '-' is standard output. Ctrl-C cancels the job.\n\n"

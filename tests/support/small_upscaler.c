@@ -21,6 +21,7 @@ static struct small_upscaler whole(const struct small_upscaler *options)
     o.blocks = o.blocks ? o.blocks : 1;
     o.doublings = o.doublings < 0 ? 0 : o.doublings ? o.doublings : 2;
     o.shuffle = o.shuffle ? o.shuffle : 1;
+    o.scale = o.scale ? o.scale : 4;
     o.prefix = o.prefix ? o.prefix : "";
     return o;
 }
@@ -52,12 +53,39 @@ static void add_layer(struct small_layers *l, int out, int in)
     l->layers[l->count++] = layer;
 }
 
+static void add_slopes(struct small_layers *l)
+{
+    struct small_layer *last = &l->layers[l->count - 1];
+
+    last->slopes = mem_alloc((size_t)last->out * sizeof(float));
+    for (int i = 0; i < last->out; i++) /* some turn the sign */
+        last->slopes[i] = (float)(0.4 * hashed((uint32_t)l->count + 2000, (uint32_t)i));
+}
+
+static struct small_layers compact_layers(const struct small_upscaler *o)
+{
+    struct small_layers l = {0};
+
+    add_layer(&l, o->width, 3);
+    add_slopes(&l);
+    for (int i = 0; i < o->blocks; i++) {
+        add_layer(&l, o->width, o->width);
+        add_slopes(&l);
+    }
+    add_layer(&l, 3 * o->scale * o->scale, o->width);
+    for (int i = 0; i < l.layers[l.count - 1].out * l.layers[l.count - 1].in * 9; i++)
+        l.layers[l.count - 1].weight[i] *= 0.2F; /* a little of what is added */
+    return l;
+}
+
 struct small_layers small_upscaler_layers(const struct small_upscaler *options)
 {
     struct small_upscaler o = whole(options);
     struct small_layers l = {0};
     struct small_layer *last;
 
+    if (o.names == NAMES_COMPACT)
+        return compact_layers(&o);
     add_layer(&l, o.width, 3 * o.shuffle * o.shuffle);
     for (int i = 0; i < o.blocks * PARTS; i++)
         for (int conv = 0; conv < CONVS; conv++)
@@ -79,6 +107,7 @@ void small_layers_free(struct small_layers *l)
     for (size_t i = 0; i < l->count; i++) {
         free(l->layers[i].weight);
         free(l->layers[i].bias);
+        free(l->layers[i].slopes);
     }
     free(l->layers);
 }
@@ -121,7 +150,9 @@ static void name_of(const struct small_upscaler *o, int index, char *ret)
 {
     int in_blocks = o->blocks * PARTS * CONVS;
 
-    if (index == 0)
+    if (o->names == NAMES_COMPACT)
+        snprintf(ret, NAME_MAX_BYTES, "body.%d", 2 * index);
+    else if (index == 0)
         snprintf(ret, NAME_MAX_BYTES, "%s",
                  o->names == NAMES_NUMBERED ? "model.0" : "conv_first");
     else if (index <= in_blocks)
@@ -185,6 +216,10 @@ static void put_layer(struct writer *w, int index, const struct small_layer *lay
     put_tensor(w, part, layer->weight, dim, 4);
     snprintf(part, sizeof(part), "%s.bias", name);
     put_tensor(w, part, layer->bias, dim, 1);
+    if (layer->slopes) {
+        snprintf(part, sizeof(part), "body.%d.weight", 2 * index + 1);
+        put_tensor(w, part, layer->slopes, dim, 1);
+    }
 }
 
 static struct buf file_of(struct writer *w)

@@ -5,7 +5,12 @@
 
 #include <stddef.h>
 
-enum small_upscaler_names { NAMES_REAL_ESRGAN, NAMES_ESRGAN, NAMES_NUMBERED };
+enum small_upscaler_names {
+    NAMES_REAL_ESRGAN,
+    NAMES_ESRGAN,
+    NAMES_NUMBERED,
+    NAMES_COMPACT, /* another network: Real-ESRGAN's compact one */
+};
 
 struct small_upscaler {
     enum small_upscaler_names names;
@@ -13,6 +18,7 @@ struct small_upscaler {
     int blocks;        /* 0: 1 */
     int doublings;     /* 0: 2; -1: none */
     int shuffle;       /* 0: 1 */
+    int scale;         /* of a compact one; 0: 4 */
     const char *prefix;
     int is_torch;        /* as torch.save writes {"params_ema": tensors} */
     const char *without; /* leaves this tensor out */
@@ -20,11 +26,14 @@ struct small_upscaler {
     int is_broken;       /* the last bias is NaN */
 };
 
-/* In the order in which they are used: first, the parts of the blocks, the one after the blocks, one for each doubling, two. */
+/* In the order in which they are used: first, the parts of the blocks, the one after the blocks, one for each doubling, two;
+ * of a compact one: first, blocks, last. */
 struct small_layer {
     int out, in;   /* 3x3 kernels */
     float *weight; /* [out, in, 3, 3] */
     float *bias;   /* [out] */
+    float *
+        slopes; /* [out], of the activation behind it; NULL: none, or not in the file */
 };
 
 struct small_layers {

@@ -93,6 +93,11 @@ int build_conv_stride2(struct build *b, int x, const char *name)
     return conv(b, x, name, 2);
 }
 
+int build_prelu(struct build *b, int x, const char *name)
+{
+    return graph_prelu(b->graph, x, name, build_find(b, name, ".weight"));
+}
+
 static int group_count(int64_t channels)
 {
     int64_t most = channels / 4 < 32 ? channels / 4 : 32;

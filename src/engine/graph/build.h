@@ -38,6 +38,8 @@ int build_linear_joined(struct build *b, int x, const char *const *names, int co
                         enum build_bias bias);
 /* A square kernel with padding that keeps the size; a 1x1 kernel becomes a linear. */
 int build_conv(struct build *b, int x, const char *name);
+/* slopes of an activation, one for each channel, in "<name>.weight" */
+int build_prelu(struct build *b, int x, const char *name);
 int build_conv_stride2(struct build *b, int x, const char *name); /* pad 1 */
 /* 32 groups at every real width; at small ones the largest divisor of C that is at most
  * C / 4 */

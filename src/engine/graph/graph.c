@@ -540,6 +540,23 @@ int graph_activate(struct graph *g, int x, enum activation act)
     return y;
 }
 
+int graph_prelu(struct graph *g, int x, const char *name, const struct weight *slopes)
+{
+    struct shape shape;
+    struct node *n;
+
+    if (!is_usable(g, x))
+        return -1;
+    shape = *graph_shape(g, x);
+    if (check_vector(g, slopes, name, "weight", shape_last(&shape)))
+        return -1;
+    n = add_node(g, OP_PRELU, name);
+    set_input(n, x);
+    n->weights = own_weights(g, &slopes, 1);
+    n->weight_count = 1;
+    return finish(g, n, &shape);
+}
+
 int graph_geglu(struct graph *g, int x)
 {
     struct shape shape;

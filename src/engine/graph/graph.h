@@ -72,6 +72,7 @@ struct tensor {
     X(LAYER_NORM) /* x [.., C] over C */                                                 \
     X(ATTENTION)  /* q [N, T, heads*D], k, v [N, S, heads*D] -> y [N, T, heads*D] */     \
     X(ACTIVATE)   /* y = act(x) */                                                       \
+    X(PRELU)      /* y = x, below 0 x a[c]: x [.., C], weights[0] is a [C] */            \
     X(GEGLU)      /* x [.., 2C] -> y [.., C] = x[..C] * gelu(x[C..]), exact gelu */      \
     X(ADD) /* y = x + b; b like x, or [1 or N, C] added to every pixel (channel add)   \
             */ \
@@ -215,6 +216,8 @@ struct attention_args {
 int graph_attention(struct graph *g, int q, int k, int v, const char *name,
                     const struct attention_args *args);
 int graph_activate(struct graph *g, int x, enum activation act);
+/* slopes [C]: what x below 0 is multiplied with in each channel */
+int graph_prelu(struct graph *g, int x, const char *name, const struct weight *slopes);
 int graph_geglu(struct graph *g, int x);
 int graph_add(struct graph *g, int x, int b);
 int graph_concat(struct graph *g, int a, int b);

@@ -350,6 +350,7 @@ static int overwritten_input(const struct node *n)
         return n->residual;
     case OP_ADD:
     case OP_ACTIVATE:
+    case OP_PRELU:
     case OP_GROUP_NORM:
     case OP_LAYER_NORM:
         return n->in[0];

@@ -18,7 +18,7 @@
 #include "engine/lora/bundle.h"
 #include "engine/lora/family.h"
 #include "engine/lora/parts.h"
-#include "engine/upscale/rrdb.h"
+#include "engine/upscale/net.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -367,15 +367,16 @@ static void describe_text_model(struct report *r)
     buf_release(&summary);
 }
 
-static void describe_upscaler(struct report *r, const struct rrdb_look *look)
+static void describe_upscaler(struct report *r, const struct net_look *look)
 {
     struct buf summary = {0};
 
-    buf_append_str(&summary, "an upscaler of the ESRGAN family");
+    buf_printf(&summary, "an upscaler of %s", look->family);
     if (look->scale)
         buf_printf(&summary, ", %d times, %d block%s", look->scale, look->blocks,
                    look->blocks == 1 ? "" : "s");
-    set_kind(r, "upscaler", "ESRGAN", buf_str(&summary));
+    set_kind(r, "upscaler", look->family == net_rrdb.family ? "ESRGAN" : "compact",
+             buf_str(&summary));
     if (look->trouble.code)
         need(r, look->trouble.message);
     else
@@ -388,6 +389,8 @@ static void describe_unknown(struct report *r)
     const char *kind = lora_unknown_kind(r->file);
     struct buf summary = {0};
 
+    if (!kind)
+        kind = net_other_kind(r->file);
     if (kind)
         buf_printf(&summary, "%s, which Mysti does not support", kind);
     else
@@ -413,7 +416,7 @@ static void describe(struct report *r)
 {
     const struct weight *vectors = find_vectors(r);
     const struct network_size *of = r->networks.of;
-    struct rrdb_look upscaler;
+    struct net_look upscaler;
     size_t which;
 
     if (is_text_model(r))
@@ -430,7 +433,7 @@ static void describe(struct report *r)
         describe_vae(r);
     else if (of[NETWORK_TEXT].tensors || of[NETWORK_TEXT2].tensors)
         describe_text_encoder(r);
-    else if (rrdb_look(r->file, &upscaler))
+    else if (net_look(r->file, &upscaler))
         describe_upscaler(r, &upscaler);
     else
         describe_unknown(r);

@@ -35,7 +35,7 @@ struct tiles {
 
 void tiles_plan(struct tiles *ret, const struct tiles_options *options);
 int tiles_count(const struct tiles *t);
-/* ret [down.tile / shuffle, across.tile / shuffle, 3 shuffle^2], 0..1, as rrdb_graph() takes it */
+/* ret [down.tile / shuffle, across.tile / shuffle, 3 shuffle^2], 0..1, as net_graph() takes it */
 void tiles_cut(const struct tiles *t, int index, const struct image *picture,
                float *ret);
 /* Where a row of tiles is put together, before it goes onto the picture. */

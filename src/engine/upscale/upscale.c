@@ -20,7 +20,7 @@
 #include "engine/image/png.h"
 #include "engine/image/read.h"
 #include "engine/model.h"
-#include "engine/upscale/rrdb.h"
+#include "engine/upscale/net.h"
 #include "engine/upscale/tiles.h"
 #include "engine/upscale/upscale.h"
 
@@ -33,7 +33,7 @@ enum { TILE = 192, TILE_MIN = 16, TILE_MAX = 2048, OVERLAP = 32, PASSES_MAX = 3 
 
 struct engine_upscaler {
     struct engine *engine;
-    struct rrdb *net;
+    struct net *net;
     char *name;
     struct weight_store *store;
     struct graph *graph; /* of this tile; NULL: none yet */
@@ -55,11 +55,11 @@ static int open_path(struct engine_upscaler **ret, struct engine *engine,
 {
     struct engine_upscaler *u;
     struct weights_file *file;
-    struct rrdb *net;
+    struct net *net;
 
     if (weights_file_open(&file, path, err))
         return -1;
-    if (rrdb_read(&net, file, err))
+    if (net_read(&net, file, err))
         return err_wrap(err, "%s", path);
     u = mem_zalloc(sizeof(*u));
     u->engine = engine;
@@ -110,7 +110,7 @@ void engine_upscaler_close(struct engine_upscaler *u)
         return;
     forget_program(u);
     u->engine->backend->ops->store_free(u->store);
-    rrdb_close(u->net);
+    net_close(u->net);
     free(u->name);
     free(u);
 }
@@ -131,7 +131,7 @@ static int compile(struct engine_upscaler *u, int high, int wide, struct err *er
     if (u->program && u->high == high && u->wide == wide)
         return 0;
     forget_program(u);
-    u->graph = rrdb_graph(u->net, high, wide);
+    u->graph = net_graph(u->net, high, wide);
     u->high = high;
     u->wide = wide;
     if (graph_check(u->graph, err) ||
@@ -246,7 +246,7 @@ static int plan_way(const struct engine_upscaler *u, const struct engine_upscale
 
 /* What a tile needs, as offsets into one block. */
 struct tile_memory {
-    size_t arena, in, out, strip, total;
+    size_t arena, in, made, out, strip, total;
 };
 
 static size_t take(size_t *total, size_t bytes)
@@ -265,6 +265,7 @@ static struct tile_memory lay_out(const struct engine_upscaler *u,
 
     m.arena = take(&m.total, u->program->arena_bytes);
     m.in = take(&m.total, in);
+    m.made = take(&m.total, net_made_bytes(u->net, u->high, u->wide));
     m.out = take(&m.total, in * (size_t)(u->net->scale * u->net->scale));
     m.strip = take(&m.total, tiles_strip_bytes(t));
     return m;
@@ -342,15 +343,19 @@ static int one_tile(struct run *run, const struct tiles *t, int index, char *blo
     struct engine_upscaler *u = run->u;
     const struct tile_memory m = lay_out(u, t);
     float *in = (float *)(block + m.in), *out = (float *)(block + m.out);
+    bool is_whole = net_made_bytes(u->net, u->high, u->wide) == 0;
+    float *made = is_whole ? out : (float *)(block + m.made);
     const struct program_run how = {.arena = block + m.arena,
                                     .inputs = (void *[]){in},
-                                    .outputs = (void *[]){out},
+                                    .outputs = (void *[]){made},
                                     .is_cancelled = is_cancelled,
                                     .user = run};
 
     tiles_cut(t, index, &run->picture, in);
     if (u->engine->backend->ops->run(u->program, &how, err))
         return -1;
+    if (!is_whole)
+        net_finish(u->net, in, made, u->high, u->wide, out);
     if (tiles_put(t, index, out, (uint8_t *)block + m.strip, larger))
         return err_set(err, ERR_INTERNAL,
                        "the picture is not a number: the weights of %s are damaged or "

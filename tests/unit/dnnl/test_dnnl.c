@@ -187,6 +187,23 @@ static void test_group_norm(void **state)
     }
 }
 
+static void test_prelu(void **state)
+{
+    static const int channels[] = {3, 24, 64, 83};
+
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        struct test_case *c = case_new(430 + (uint64_t)i);
+        int64_t wide = channels[i % 4];
+        int x = case_input(c, shape4(2, 1 + 5 * i, 7, wide)), y;
+
+        y = graph_prelu(c->graph, x, "slopes", case_weight(c, 1, wide, 1, 1, 1));
+        if (i >= 4) /* in place only when x dies here */
+            y = graph_add(c->graph, y, x);
+        case_check(c, y, i < 4 ? 1 : 2);
+    }
+}
+
 static void test_layer_norm(void **state)
 {
     static const int channels[] = {24, 40, 320, 768, 1280};
@@ -597,6 +614,7 @@ int main(void)
         cmocka_unit_test(test_conv_fused),
         cmocka_unit_test(test_conv_of_upsampled),
         cmocka_unit_test(test_group_norm),
+        cmocka_unit_test(test_prelu),
         cmocka_unit_test(test_layer_norm),
         cmocka_unit_test(test_attention),
         cmocka_unit_test(test_attention_joined),

@@ -317,6 +317,9 @@ static void small_and_foreign_files(void **state)
         {{"down_blocks.0.resnets.0.x.weight", "F32", {8, 8}}, "unet", "diffusers"},
         {{"decoder.layers.0.weight", "F32", {8, 8}}, "unknown", "nothing"},
         {{"counter", "I64", {2}}, "unknown", "nothing"},
+        {{"layers.0.residual_group.blocks.0.a", "F32", {2}},
+         "unknown",
+         "a SwinIR network, which Mysti does not support"},
     };
 
     (void)state;
@@ -338,6 +341,11 @@ static void upscalers(void **state)
     (void)state;
     expect_text(r, "kind", "upscaler");
     expect_text(r, "summary", "of the ESRGAN family, 4 times, 2 blocks");
+    json_decref(r);
+    r = inspect_and_remove(small_upscaler_write(
+        &(struct small_upscaler){.names = NAMES_COMPACT, .blocks = 2, .is_torch = 1}));
+    expect_text(r, "kind", "upscaler");
+    expect_text(r, "summary", "of Real-ESRGAN's compact kind, 4 times, 2 blocks");
     json_decref(r);
     r = inspect_and_remove(small_upscaler_write(
         &(struct small_upscaler){.shuffle = 2, .without = "conv_hr.bias"}));

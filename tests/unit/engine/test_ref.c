@@ -372,6 +372,27 @@ static void test_activations(void **state)
     }
 }
 
+static void test_prelu(void **state)
+{
+    enum { ROWS = 111, COLS = 7, COUNT = ROWS * COLS };
+    struct weight slopes = make_weight(1, COLS, 1, 1, 1);
+    double expected[COUNT];
+    struct graph *g = graph_new("prelu");
+    float *x = numbers(COUNT), *got;
+
+    (void)state;
+    for (int i = 0; i < COUNT; i++)
+        expected[i] = (double)x[i] * (x[i] < 0 ? value_at(&slopes, i % COLS) : 1);
+    finish(g, graph_prelu(g, graph_input(g, "x", TENSOR_F32, shape2(ROWS, COLS)), "p",
+                          &slopes));
+    got = run(g, (void *[]){x}, COUNT, PLAN_FUSE);
+    expect(got, expected, COUNT, "prelu");
+    graph_free(g);
+    free(got);
+    free(x);
+    free_weight(&slopes);
+}
+
 static void test_moves(void **state)
 {
     /* x [2, 3, 3, 4]; geglu, concat, slice, upsample to an odd size, channel add */
@@ -683,6 +704,7 @@ int main(void)
         cmocka_unit_test(test_norms),
         cmocka_unit_test(test_attention),
         cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_prelu),
         cmocka_unit_test(test_moves),
         cmocka_unit_test(test_own_rows),
         cmocka_unit_test(test_sources),

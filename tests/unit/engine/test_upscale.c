@@ -239,6 +239,43 @@ static struct planes painted_planes(int high, int wide, int shuffle)
     return p;
 }
 
+/* slopes below zero, over x */
+static void bend(struct planes *x, const float *slopes)
+{
+    for (int c = 0; c < x->channels; c++)
+        for (int i = 0; i < x->high * x->wide; i++) {
+            double *at = plane_at(x, c, i / x->wide, i % x->wide);
+
+            *at *= *at < 0 ? (double)slopes[c] : 1;
+        }
+}
+
+/* convolutions with slopes; PyTorch's pixel_shuffle, and each pixel of the picture added to all that it became */
+static struct planes compact_plainly(const struct small_upscaler *what, int wide,
+                                     int high)
+{
+    struct small_layers l = small_upscaler_layers(what);
+    struct planes picture = painted_planes(high, wide, 1), x = copy(&picture), larger;
+    int s = what->scale ? what->scale : 4;
+
+    for (size_t i = 0; i < l.count; i++) {
+        replace(&x, conv(&x, &l.layers[i], 1));
+        if (l.layers[i].slopes)
+            bend(&x, l.layers[i].slopes);
+    }
+    larger = planes_new(3, high * s, wide * s);
+    for (int c = 0; c < 3; c++)
+        for (int y = 0; y < high * s; y++)
+            for (int column = 0; column < wide * s; column++)
+                *plane_at(&larger, c, y, column) =
+                    *plane_at(&x, (c * s + y % s) * s + column % s, y / s, column / s) +
+                    *plane_at(&picture, c, y / s, column / s);
+    free(x.at);
+    free(picture.at);
+    small_layers_free(&l);
+    return larger;
+}
+
 static struct planes plainly(const struct small_upscaler *what, int wide, int high)
 {
     struct small_layers l = small_upscaler_layers(what);
@@ -309,13 +346,18 @@ static void test_networks(void **state)
         {{.names = NAMES_NUMBERED, .doublings = 1, .is_torch = 1}, 2},
         {{.names = NAMES_NUMBERED, .doublings = 3}, 8},
         {{.names = NAMES_NUMBERED, .doublings = -1}, 1},
+        {{.names = NAMES_COMPACT, .blocks = 3, .is_torch = 1}, 4},
+        {{.names = NAMES_COMPACT, .blocks = 2, .scale = 3, .prefix = "params."}, 3},
+        {{.names = NAMES_COMPACT, .scale = 1}, 1},
     };
     struct buf png = picture(16, 12, NULL);
 
     (void)state;
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         struct engine_upscaler *u = open_small(&all[i].what);
-        struct planes expected = plainly(&all[i].what, 16, 12);
+        struct planes expected = all[i].what.names == NAMES_COMPACT
+                                     ? compact_plainly(&all[i].what, 16, 12)
+                                     : plainly(&all[i].what, 16, 12);
         struct engine_upscale job = job_of(&png, all[i].scale);
         struct engine_upscaler_info info;
         struct result r = {0};
@@ -362,6 +404,7 @@ static void test_tiles(void **state)
         {{.names = NAMES_REAL_ESRGAN}, 101, 260, 152, 76, 3},
         {{.names = NAMES_REAL_ESRGAN}, 180, 165, 154, 76, 4},
         {{.names = NAMES_REAL_ESRGAN, .shuffle = 2}, 331, 39, 320, 152, 2},
+        {{.names = NAMES_COMPACT, .blocks = 2}, 50, 33, 40, 20, 2},
     };
 
     (void)state;
@@ -584,14 +627,44 @@ static void test_refused_files(void **state)
         "model.6.weight is missing");
     expect_upscaler_refused(
         &(struct small_upscaler){.extra = "body.0.rdb1.conv1x1.weight"},
-        "body.0.rdb1.conv1x1.weight belongs to no ESRGAN");
+        "body.0.rdb1.conv1x1.weight belongs to no network of the ESRGAN family");
     expect_upscaler_refused(&(struct small_upscaler){.without = "conv_first.weight"},
-                            "is no upscaler of the ESRGAN family");
+                            "is no upscaler that is known: of the ESRGAN family");
     expect_upscaler_refused(&(struct small_upscaler){.shuffle = 3},
                             "takes 27 channels: 3, 12 and 48");
     expect_upscaler_refused(
         &(struct small_upscaler){.names = NAMES_ESRGAN, .doublings = 1, .shuffle = 4},
         "makes pictures smaller");
+    expect_upscaler_refused(
+        &(struct small_upscaler){.names = NAMES_COMPACT, .without = "body.1.weight"},
+        "body.1.weight is missing: the slopes of its activations");
+    expect_upscaler_refused(
+        &(struct small_upscaler){.names = NAMES_COMPACT, .without = "body.3.weight"},
+        "body.3.weight is missing");
+    expect_upscaler_refused(
+        &(struct small_upscaler){.names = NAMES_COMPACT, .extra = "upsampler.weight"},
+        "belongs to no network of Real-ESRGAN's compact kind");
+    expect_upscaler_refused(
+        &(struct small_upscaler){.names = NAMES_COMPACT, .scale = 9},
+        "makes 243 channels");
+}
+
+/* what is no upscaler, or one of another kind, is called by its name */
+static void test_other_kinds(void **state)
+{
+    static const char *const kinds[][2] = {
+        {"layers.0.residual_group.blocks.0.attn.qkv.weight", "is a SwinIR network"},
+        {"layers.0.residual_group.overlap_attn.qkv.weight", "is a HAT network"},
+        {"stylegan_decoder.conv_body.weight", "is GFPGAN"},
+        {"model.diffusion_model.out.2.weight", "is a picture model"},
+        {"lora_unet_mid_block.lora_up.weight", "is a LoRA"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+        expect_upscaler_refused(&(struct small_upscaler){.without = "conv_first.weight",
+                                                         .extra = kinds[i][0]},
+                                kinds[i][1]);
 }
 
 /* By its name in the folder that the engine was told of */
@@ -693,8 +766,9 @@ int main(void)
         cmocka_unit_test(test_short_overlap),   cmocka_unit_test(test_other_sizes),
         cmocka_unit_test(test_without_network), cmocka_unit_test(test_texts),
         cmocka_unit_test(test_cancel),          cmocka_unit_test(test_estimate),
-        cmocka_unit_test(test_refused_files),   cmocka_unit_test(test_refused_jobs),
-        cmocka_unit_test(test_not_a_number),    cmocka_unit_test(test_names),
+        cmocka_unit_test(test_other_kinds),     cmocka_unit_test(test_refused_files),
+        cmocka_unit_test(test_refused_jobs),    cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_names),
     };
 
     return cmocka_run_group_tests(tests, set_up, small_engine_tear_down);

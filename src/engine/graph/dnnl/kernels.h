@@ -56,6 +56,9 @@ struct kernels {
     void (*layer_norm)(const struct layer_norm_args *a);
     void (*activate)(const void *x, void *y, enum elem type, int64_t count,
                      enum activation act);
+    /* y [rows, C] = x, below 0 x a[c]; a [C]; y may be x */
+    void (*prelu)(const void *x, const float *a, void *y, enum elem type, int64_t rows,
+                  int64_t channels);
     /* x [rows, 2C] -> y [rows, C] = x[..C] gelu(x[C..]) */
     void (*geglu)(const void *x, void *y, enum elem type, int64_t rows,
                   int64_t channels);

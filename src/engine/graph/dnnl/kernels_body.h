@@ -70,6 +70,32 @@ static void activate(const void *x, void *y, enum elem type, int64_t count,
     }
 }
 
+INLINE void prelu_row(const void *x, const float *a, void *y, enum elem type,
+                      int64_t channels)
+{
+    for (int64_t c = 0; c < channels; c += LANES) {
+        lanes v = lanes_next(x, c, type, channels);
+
+        lanes_write(y, c, type, channels,
+                    lanes_pick(v < 0.0f, v * lanes_next(a, c, ELEM_F32, channels), v));
+    }
+}
+
+static void prelu(const void *x, const float *a, void *y, enum elem type, int64_t rows,
+                  int64_t channels)
+{
+#pragma omp parallel for if (rows * channels >= PARALLEL_FROM)
+    for (int64_t row = 0; row < rows; row++) {
+        const void *in = at(x, row * channels, type);
+        void *out = at_mut(y, row * channels, type);
+
+        if (type == ELEM_BF16)
+            prelu_row(in, a, out, ELEM_BF16, channels);
+        else
+            prelu_row(in, a, out, ELEM_F32, channels);
+    }
+}
+
 INLINE void geglu_row(const void *x, void *y, enum elem type, int64_t channels)
 {
     const void *gate = at(x, channels, type);
@@ -211,6 +237,7 @@ const struct kernels KERNELS = {
     .group_norm = group_norm,
     .layer_norm = layer_norm,
     .activate = activate,
+    .prelu = prelu,
     .geglu = geglu,
     .add = add,
     .add_row = add_row,

@@ -163,6 +163,18 @@ static int run_activate(const struct step *s, struct err *err)
     return 0;
 }
 
+static int run_prelu(const struct step *s, struct err *err)
+{
+    const struct node *n = s->node;
+    const struct shape *y = shape_of(s, n->out);
+
+    (void)err;
+    s->backend->kernels->prelu(address(s, n->in[0]), s->vectors->gamma->data,
+                               address(s, n->out), type_of(s, n->in[0]), shape_rows(y),
+                               shape_last(y));
+    return 0;
+}
+
 static int run_geglu(const struct step *s, struct err *err)
 {
     const struct node *n = s->node;
@@ -323,6 +335,7 @@ static step_fn *const functions[OP_COUNT] = {
     [OP_CONCAT] = run_concat,         [OP_SLICE] = run_slice,
     [OP_UPSAMPLE2X] = run_upsample,   [OP_BORDER] = run_border,
     [OP_EMBEDDING] = run_embedding,   [OP_TIMESTEP] = run_timestep,
+    [OP_PRELU] = run_prelu,
 };
 
 int step_run(const struct dnnl_backend *b, const struct node *n,
@@ -364,6 +377,8 @@ struct step_vectors step_vectors(struct weight_store *store, const struct plan *
     int64_t channels = shape_last(&plan->tensors[n->out].shape);
     struct step_vectors v = {0};
 
+    if (n->op == OP_PRELU)
+        v.gamma = store_vector(store, n->weights, &channels, 1);
     if (n->op == OP_GROUP_NORM || n->op == OP_LAYER_NORM) {
         v.gamma = store_vector(store, n->weights, &channels, 1);
         v.beta = store_vector(store, n->biases, &channels, 1);

@@ -1,7 +1,7 @@
 /* steps: the operations that are not products, bound to the kernels.
  *
  *   bytes = step_scratch(backend, plan, node);
- *   step_vectors(backend, store, node, vectors);   gamma and beta, wanted of the store
+ *   step_vectors(backend, store, node, vectors);   gamma and beta, or slopes, wanted of the store
  *   step_run(backend, node, vectors, memory, scratch, &err);
  */
 #ifndef MYSTI_ENGINE_GRAPH_DNNL_STEPS_H

@@ -199,6 +199,8 @@ size_t ref_packed_floats(const struct node *n, size_t *ret_bias_floats)
     *ret_bias_floats = 0;
     if (n->weight_count == 0 || n->op == OP_EMBEDDING)
         return 0;
+    if (n->op == OP_PRELU)
+        return weight_count(n->weights[0]);
     if (n->op == OP_GROUP_NORM || n->op == OP_LAYER_NORM) {
         *ret_bias_floats = weight_count(n->weights[0]);
         return weight_count(n->weights[0]);
@@ -266,6 +268,8 @@ int ref_pack(const struct node *n, const struct weight_edit *edit, float *weight
 {
     int64_t output = 0;
 
+    if (n->op == OP_PRELU)
+        return read_vector(n->weights[0], edit, weights, err);
     if (n->op == OP_GROUP_NORM || n->op == OP_LAYER_NORM)
         return read_vector(n->weights[0], edit, weights, err) ||
                        read_vector(n->biases[0], edit, biases, err)

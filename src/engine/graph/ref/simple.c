@@ -64,6 +64,10 @@ static void one_row(const struct rows *p, int64_t r)
         for (int64_t i = 0; i < p->width; i++)
             ret[i] = ref_activate(n->act, x[i]);
         break;
+    case OP_PRELU:
+        for (int64_t i = 0; i < p->width; i++)
+            ret[i] = x[i] < 0 ? x[i] * p->call->weights[i] : x[i];
+        break;
     case OP_GEGLU:
         for (int64_t i = 0; i < p->width; i++)
             ret[i] = x[i] * gelu(x[p->width + i]);
