@@ -13,7 +13,7 @@ import { startReal } from './real.mjs';
 
 test('the page draws from a picture', async (t) => {
   const server = await startReal(t, { args: ['--llm-model', 'none'], ready: ['sd'] });
-  const { page, see, shoot, errors, cut } = await openPage(t, server.base);
+  const { page, see, shoot, errors, cut, choose } = await openPage(t, server.base);
   const newest = async () => (await (await fetch(`${server.base}/v1/history/images`)).json())[0];
   let count = 0;
   const drawn = async (more = 1) => {
@@ -107,9 +107,102 @@ test('the page draws from a picture', async (t) => {
     await shoot('variations');
   });
 
+  await t.test('a part is painted over and drawn anew, the rest stays bit for bit', async () => {
+    await page.getByRole('button', { name: 'Start from it' }).click();
+    const before = await shownPixels();
+    await see('part').click();
+    await see('brush').fill('30');
+    await see('mask').scrollIntoViewIfNeeded();
+    const box = await see('mask').boundingBox();
+    const to = (x, y) => page.mouse.move(box.x + x * box.width, box.y + y * box.height, { steps: 4 });
+    await to(0.2, 0.2);
+    await page.mouse.down();
+    await to(0.2, 0.8);
+    await page.mouse.up();
+    await see('more').locator('summary').click();
+    await page.getByLabel('Blur of its edge').fill('0');
+    await choose('Begins with', 'noise');
+    await see('strength').fill('100');
+    await see('prompt').fill('a green background');
+    await shoot('mask', { fullPage: true });
+    await see('draw').click();
+    await drawn();
+    const after = await shownPixels();
+    let changed = 0;
+    for (let y = 0; y < 128; y++)
+      for (let x = 0; x < 128; x++) {
+        const same = [0, 1, 2].every((c) => after.rgb[3 * (128 * y + x) + c] === before.rgb[3 * (128 * y + x) + c]);
+        if (!same) changed++;
+        assert.ok(same || x < 46, `${x}, ${y} is outside of what was painted`); // 0.2 and half a brush of 0.3, of 128
+      }
+    assert.ok(changed > 1000, `${changed} pixels changed`);
+    await shoot('masked', { fullPage: true });
+  });
+
+  /** How many of a hundred pixels are painted. */
+  const painted = () => see('mask').evaluate((canvas) => {
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    return Math.round((100 * data.filter((_, i) => i % 4 === 3 && data[i] > 0).length) / (canvas.width * canvas.height));
+  });
+
+  await t.test('undo, invert, clear, eraser, and all of it by keyboard', async () => {
+    const first = await painted();
+    assert.ok(first > 15 && first < 35, `${first} %`);
+    await page.getByRole('button', { name: 'Invert' }).click();
+    assert.equal(await painted(), 100 - first);
+    await see('mask-undo').click();
+    assert.equal(await painted(), first);
+    await page.getByRole('button', { name: 'Clear' }).click();
+    assert.equal(await painted(), 0);
+    await see('brush').focus();
+    await page.keyboard.press('Shift+Tab');
+    assert.equal(await see('mask').evaluate((canvas) => canvas === document.activeElement), true);
+    await page.getByText('Arrow keys move the brush').waitFor();
+    await page.keyboard.press('Space');
+    const dab = await painted();
+    assert.ok(dab > 5, `${dab} %`);
+    await page.keyboard.press('ArrowLeft');
+    assert.equal(await painted(), dab, 'it only moves');
+    await page.keyboard.press('Shift+ArrowRight');
+    await page.keyboard.press('Shift+ArrowRight');
+    const line = await painted();
+    assert.ok(line > dab, `${line} %`);
+    await shoot('mask-keyboard');
+    await page.getByRole('button', { name: 'Eraser' }).click();
+    await see('mask').focus();
+    await page.keyboard.press(']');
+    await page.keyboard.press('Space');
+    assert.ok(await painted() < line);
+    for (let i = 0; i < 4; i++) await page.keyboard.press('Control+z');
+    assert.equal(await painted(), 0);
+    await see('whole').click();
+    assert.equal(await see('mask').count(), 0);
+    await page.getByRole('button', { name: 'Remove' }).click();
+  });
+
+  await t.test('only the painted part is drawn, in full size, and put back', async () => {
+    await arrive('drop', 'large.png', 'image/png', makePng({ width: 400, height: 400 }));
+    await see('part').click();
+    await see('mask').scrollIntoViewIfNeeded();
+    await see('mask').click(); // in its middle
+    await page.getByText('What is painted is drawn anew').waitFor();
+    await see('only-masked').click();
+    await page.getByLabel('Padding around it').fill('8');
+    await page.getByLabel('Padding around it').press('Tab');
+    await see('draw').click();
+    await drawn();
+    const { width, height, rgb } = await shownPixels();
+    assert.deepEqual([width, height], [400, 400], 'it keeps its size');
+    const at = (x, y) => [...rgb.slice(3 * (400 * y + x), 3 * (400 * y + x) + 3)];
+    assert.deepEqual(at(10, 10), at(390, 390));
+    assert.notDeepEqual(at(10, 10), at(200, 200));
+    await page.getByRole('button', { name: 'Remove' }).click();
+  });
+
   await t.test('on a telephone everything is within the screen', async () => {
     await page.getByRole('button', { name: 'Start from it' }).click();
     await see('start').waitFor();
+    await see('part').click();
     await page.setViewportSize({ width: 375, height: 800 });
     assert.deepEqual(await cut(), []);
     await shoot('start-telephone', { fullPage: true });

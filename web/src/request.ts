@@ -75,23 +75,38 @@ export function drawingOf(prompt: string, f: PictureFields): Fields {
 
 export const startFields = () => ({
   strength: 75, // percent
+  // of a masked part
+  blur: null as number | null,
+  fill: null as string | null,
+  onlyMasked: false,
+  padding: null as number | null,
 })
 
 export type StartFields = ReturnType<typeof startFields>
+
+interface From {
+  width: number
+  height: number
+  isOwn: boolean // Mysti drew it
+}
 
 const OWN_SIZE_MAX = 1024 * 1024 // pixels
 
 /** What is drawn from a picture is as large as it was said; else as large as the picture where Mysti drew that at this size, which its
  * model then can; else the server takes the picture's proportions. */
-function startSizeOf(f: PictureFields, from: { width: number; height: number; isOwn: boolean }): string | null {
+function startSizeOf(f: PictureFields, from: From): string | null {
   const { width, height } = from
   const isDrawable = from.isOwn && width % 8 === 0 && height % 8 === 0 && width * height <= OWN_SIZE_MAX
   return sizeOf(f) ?? (isDrawable ? `${width}x${height}` : null)
 }
 
+function maskOf(s: StartFields): Fields {
+  return given({ mask_blur: s.blur, fill: s.fill, ...(s.onlyMasked ? { only_masked: true, padding: s.padding } : {}) })
+}
+
 /** There is no hires fix from a picture. */
-export function editOf(prompt: string, f: PictureFields, s: StartFields, from: { width: number; height: number; isOwn: boolean }): Fields {
-  return given({ ...walkOf(prompt, f), size: startSizeOf(f, from), strength: share(s.strength) })
+export function editOf(prompt: string, f: PictureFields, s: StartFields, from: From, isMasked: boolean): Fields {
+  return given({ ...walkOf(prompt, f), size: startSizeOf(f, from), strength: share(s.strength), ...(isMasked ? maskOf(s) : {}) })
 }
 
 const VARIATIONS = 4

@@ -34,15 +34,26 @@ describe('editOf', () => {
   const own = { width: 768, height: 512, isOwn: true }
 
   it('draws what Mysti drew at its size, other pictures at the one that the server finds, both at the one that was said', () => {
-    expect(editOf('a', pictureFields(), startFields(), own)).toEqual({ prompt: 'a', size: '768x512', strength: 0.75 })
-    expect(editOf('a', pictureFields(), startFields(), { ...own, isOwn: false })).toEqual({ prompt: 'a', strength: 0.75 })
-    expect(editOf('a', pictureFields(), startFields(), { ...own, width: 3072 })).toEqual({ prompt: 'a', strength: 0.75 })
+    expect(editOf('a', pictureFields(), startFields(), own, false)).toEqual({ prompt: 'a', size: '768x512', strength: 0.75 })
+    expect(editOf('a', pictureFields(), startFields(), { ...own, isOwn: false }, false)).toEqual({ prompt: 'a', strength: 0.75 })
+    expect(editOf('a', pictureFields(), startFields(), { ...own, width: 3072 }, false)).toEqual({ prompt: 'a', strength: 0.75 })
     const said = { ...pictureFields(), width: 256, height: 512 }
-    expect(editOf('a', said, startFields(), own).size).toBe('256x512')
+    expect(editOf('a', said, startFields(), own, false).size).toBe('256x512')
   })
 
   it('has no hires fix, and no prompt when there is none', () => {
-    expect(editOf('', { ...pictureFields(), hires: true }, { ...startFields(), strength: 0 }, own)).toEqual({ size: '768x512', strength: 0 })
+    expect(editOf('', { ...pictureFields(), hires: true }, { ...startFields(), strength: 0 }, own, false)).toEqual({ size: '768x512', strength: 0 })
+  })
+})
+
+describe('editOf with a mask', () => {
+  it('has the names of the API, and padding only where it means something', () => {
+    const s = { ...startFields(), blur: 0, fill: 'latent noise', padding: 16 }
+    const from = { width: 8, height: 8, isOwn: false }
+    expect(editOf('a', pictureFields(), s, from, false)).toEqual({ prompt: 'a', strength: 0.75 })
+    expect(editOf('a', pictureFields(), s, from, true)).toEqual({ prompt: 'a', strength: 0.75, mask_blur: 0, fill: 'latent noise' })
+    expect(editOf('a', pictureFields(), { ...s, onlyMasked: true }, from, true)).toEqual({ prompt: 'a', strength: 0.75, mask_blur: 0,
+      fill: 'latent noise', only_masked: true, padding: 16 })
   })
 })
 

@@ -81,7 +81,9 @@ export const usePicture = defineStore('picture', () => {
     const from = start.picture
     if (!from) return make('generations', drawingOf(prompt, fields.value), null, prompt)
     const what = prompt.trim() ? 'edits' : 'variations'
-    return make(what, editOf(prompt.trim(), fields.value, start.fields, from), { image: from.file }, prompt)
+    const mask = await start.maskFile()
+    const files = { image: from.file, ...(mask ? { mask } : {}) }
+    return make(what, editOf(prompt.trim(), fields.value, start.fields, from, mask !== null), files, prompt)
   }
 
   /** Pictures like this one. */

@@ -1,8 +1,9 @@
 // The picture that drawing begins with: a file of the user's or one of this server's.
 import { defineStore } from 'pinia'
-import { ref } from 'vue'
+import { ref, shallowRef } from 'vue'
 
 import { Failure, pictureFile } from '../api/client'
+import { coloured, Mask, maskSize } from '../mask'
 import { startFields } from '../request'
 import type { OwnPicture } from './picture'
 
@@ -28,10 +29,44 @@ async function asPng(bitmap: ImageBitmap): Promise<Blob> {
 export const useStart = defineStore('start', () => {
   const picture = ref<StartPicture | null>(null)
   const fields = ref(startFields())
+  const mask = shallowRef<Mask | null>(null) // a part is to be painted, or is
+  const isMasked = ref(false) // it is
+  const canUndo = ref(false)
 
-  function remove(): void {
+  /** A mask cannot be watched itself: it is a million numbers. */
+  function maskChanged(): void {
+    isMasked.value = mask.value !== null && !mask.value.isEmpty
+    canUndo.value = mask.value?.canUndo ?? false
+  }
+
+  function beginMask(): void {
+    mask.value = new Mask(maskSize(picture.value!.width, picture.value!.height))
+    maskChanged()
+  }
+
+  function removeMask(): void {
+    mask.value = null
+    maskChanged()
+  }
+
+  /** White is drawn anew, black stays. */
+  async function maskFile(): Promise<Blob | null> {
+    const m = mask.value
+    if (!m || m.isEmpty) return null
+    const canvas = new OffscreenCanvas(m.width, m.height)
+    const pixels = coloured(m, m.whole, [[255, 255, 255, 255]], [0, 0, 0, 255])
+    canvas.getContext('2d')!.putImageData(new ImageData(pixels, m.width), 0, 0)
+    return canvas.convertToBlob({ type: 'image/png' })
+  }
+
+  function drop(): void {
     if (picture.value) URL.revokeObjectURL(picture.value.url)
     picture.value = null
+    removeMask()
+  }
+
+  function remove(): void {
+    drop()
     fields.value = startFields()
   }
 
@@ -44,7 +79,7 @@ export const useStart = defineStore('start', () => {
       throw new Failure(`${name} is no picture that can be read here: PNG, JPEG and WebP can.`, 0)
     }
     const understood = UNDERSTOOD.includes(file.type) ? file : await asPng(bitmap)
-    remove()
+    drop()
     picture.value = { file: understood, url: URL.createObjectURL(understood), name, width: bitmap.width, height: bitmap.height,
       prompt: own?.prompt ?? '', isOwn: own !== null }
     bitmap.close()
@@ -54,5 +89,5 @@ export const useStart = defineStore('start', () => {
     await take(await pictureFile(own.url), own.name, own)
   }
 
-  return { picture, fields, take, takeOwn, remove }
+  return { picture, fields, mask, isMasked, canUndo, maskChanged, beginMask, removeMask, maskFile, take, takeOwn, remove }
 })
