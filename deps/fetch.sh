@@ -35,7 +35,8 @@ packages_of() {
     # libuv, jansson and the picture formats again, so that a process on this prefix has all its libraries from one release
     stable) echo libdnnl-dev libllhttp-dev libuv1t64 libjansson4 libpng16-16t64 libjpeg62-turbo libwebp7 \
         libgomp1 libggml-dev ;;
-    testing) echo llama.cpp-tools libggml0 ;;
+    # the Vulkan back end finds a card by the driver that the system has, and is silent without one
+    testing) echo llama.cpp-tools libggml0 libggml0-backend-vulkan ;;
     esac
 }
 # Does the system itself have it? Then no prefix is made.

@@ -57,7 +57,7 @@ struct request {
     int64_t port, threads, context, slots, gpu_layers;
     enum sharing sharing;
     const char *task, *pooling, *kv_folder;
-    bool check, help, version, verbose;
+    bool check, list, help, version, verbose;
 };
 
 static const struct flag {
@@ -72,7 +72,8 @@ static const struct flag {
      "threads; 0: one for a small model, else one per physical core [0]"},
     {"context", 0, 1 << 24, offsetof(struct request, context),
      "tokens of each slot; 0: 4096 [0]"},
-    {"slots", 1, 4096, offsetof(struct request, slots), "requests at the same time [1]"},
+    {"slots", 1, 4096, offsetof(struct request, slots),
+     "requests at the same time [1]"},
     {"gpu-layers", -1, 10000, offsetof(struct request, gpu_layers),
      "layers on the GPU; -1: as many as fit [-1]"},
 };
@@ -97,20 +98,21 @@ static void print_help(void)
            "the one "
            "of the build\n"
            "  --check               say which engine would be used, and stop\n"
+           "  --list-devices        say which graphics cards it can use, and stop\n"
            "  --verbose             log more\n"
            "  --version, --help\n");
 }
 
 static int unknown(const char *arg, struct err *err)
 {
-    const char *names[FLAG_COUNT + 10] = {
-        "model",   "llama-server", "check", "verbose", "help",
-        "version", "sharing",      "task",  "pooling", "kv-folder"};
+    const char *names[FLAG_COUNT + 11] = {
+        "model",   "llama-server", "check",   "verbose",   "help",        "version",
+        "sharing", "task",         "pooling", "kv-folder", "list-devices"};
     const char *near;
 
     for (size_t i = 0; i < FLAG_COUNT; i++)
-        names[10 + i] = flags[i].name;
-    near = str_nearest(arg + strspn(arg, "-"), names, FLAG_COUNT + 10);
+        names[11 + i] = flags[i].name;
+    near = str_nearest(arg + strspn(arg, "-"), names, FLAG_COUNT + 11);
     return err_set(err, ERR_INVALID, "unknown option %.80s%s%s%s", arg,
                    near ? "; did you mean --" : "; --help lists them all",
                    near ? near : "", near ? "?" : "");
@@ -121,9 +123,10 @@ static int take_switch(struct request *r, const char *arg)
     const struct {
         const char *name;
         bool *field;
-    } switches[] = {{"--check", &r->check},     {"--help", &r->help},
-                    {"-h", &r->help},           {"--version", &r->version},
-                    {"--verbose", &r->verbose}, {"-v", &r->verbose}};
+    } switches[] = {{"--check", &r->check},     {"--list-devices", &r->list},
+                    {"--help", &r->help},       {"-h", &r->help},
+                    {"--version", &r->version}, {"--verbose", &r->verbose},
+                    {"-v", &r->verbose}};
 
     for (size_t i = 0; i < sizeof(switches) / sizeof(*switches); i++) {
         if (strcmp(arg, switches[i].name) == 0) {
@@ -214,7 +217,7 @@ static int parse(struct request *r, int argc, char **argv, struct err *err)
             return -1;
         i += !equals;
     }
-    if (!r->model && !r->check && !r->help && !r->version)
+    if (!r->model && !r->check && !r->list && !r->help && !r->version)
         return err_set(err, ERR_INVALID, "--model FILE is missing");
     return 0;
 }
@@ -439,7 +442,12 @@ int main(int argc, char **argv)
             if (r.check)
                 return check(&r, &e);
             add_program(&a, &e);
-            add_arguments(&a, &r);
+            if (r.list) {
+                add_text(&a, "--list-devices");
+                unsetenv("MYSTI_RUN_DIR"); /* its name there is a worker's */
+            } else {
+                add_arguments(&a, &r);
+            }
             cage_close();
             become(&e, &a);
             return 1;

@@ -38,7 +38,7 @@ POLICIES = ["text-first", "equal", "image-first"]
 
 
 class Server:
-    def __init__(self, folder, policy, options):
+    def __init__(self, folder, policy, options, kinds=("sd", "llm")):
         self.policy = policy
         self.port = free_port()
         self.home = tempfile.TemporaryDirectory(prefix="mysti-bench-")
@@ -49,7 +49,7 @@ class Server:
         while True:
             try:
                 workers = self.get("/health")["workers"]
-                if all(w["state"] == "ready" and w["model"] for w in workers.values()):
+                if all(workers[k]["state"] == "ready" and workers[k]["model"] for k in kinds):
                     return
             except OSError:
                 pass

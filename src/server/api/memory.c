@@ -21,15 +21,19 @@
 
 /* ---- what there is ---- */
 
-static json_t *measured_json(int pid)
+static json_t *measured_json(struct api *api, int pid)
 {
     struct memory_use use;
+    uint64_t cards;
 
     if (pid <= 0 || memory_use_of_process("", pid, &use))
         return json_null();
-    return json_pack("{s:I, s:I, s:I, s:I}", "resident", (json_int_t)use.resident,
+    return json_pack("{s:I, s:I, s:I, s:I, s:o}", "resident", (json_int_t)use.resident,
                      "anonymous", (json_int_t)use.anonymous, "file",
-                     (json_int_t)use.file, "swapped", (json_int_t)use.swapped);
+                     (json_int_t)use.file, "swapped", (json_int_t)use.swapped, "cards",
+                     devices_of_process(api->server->devices, "", pid, &cards)
+                         ? json_integer((json_int_t)cards)
+                         : json_null());
 }
 
 static json_t *prediction_json(const struct prediction *p)
@@ -75,11 +79,11 @@ static json_t *devices_json(const struct plan_ledger *l)
     for (int i = 0; i < l->device_count; i++) {
         const struct plan_device *d = &l->devices[i];
 
-        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:b}", "name",
-                                              d->name, "total", (json_int_t)d->total,
-                                              "free", (json_int_t)d->free, "foreseen",
-                                              (json_int_t)foreseen_on(l, i),
-                                              "simulated", d->is_simulated));
+        json_array_append_new(
+            list, json_pack("{s:s, s:I, s:I, s:I, s:b, s:b}", "name", d->name, "total",
+                            (json_int_t)d->total, "free", (json_int_t)d->free,
+                            "foreseen", (json_int_t)foreseen_on(l, i), "simulated",
+                            d->is_simulated, "usable", d->is_usable));
     }
     return list;
 }
@@ -125,7 +129,8 @@ static json_t *resident_json(struct api *api, const struct worker_snapshot *w,
                      "state", w->state_name, "pinned", w->is_pinned, "device",
                      l->devices[r->device].name, "may_give_way", why == NULL, "why_not",
                      why, "layers", layers_json(r), "context", context_json(r),
-                     "predicted", predicted_json(w), "measured", measured_json(w->pid));
+                     "predicted", predicted_json(w), "measured",
+                     measured_json(api, w->pid));
 }
 
 static json_t *residents_json(struct api *api, const struct plan_ledger *l)
@@ -236,7 +241,7 @@ void memory_show(struct api *api, struct http_exchange *x, const char *arg)
             policy_word(ledger->policy), "margin", (json_int_t)ledger->margin_bytes,
             "devices", devices_json(ledger), "residents", residents_json(api, ledger),
             "moves", moves_json(api), "questions", questions_json(api, ledger),
-            "server", measured_json(getpid())));
+            "server", measured_json(api, getpid())));
     free(ledger);
 }
 

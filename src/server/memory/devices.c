@@ -8,6 +8,8 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "server/memory/card_use.h"
+#include "server/memory/listed.h"
 #include "server/memory/memory.h"
 #include "server/memory/nvml.h"
 
@@ -23,6 +25,8 @@ struct devices {
     struct plan_device simulated[PLAN_DEVICES_MAX]; /* cards from 1 on */
     int simulated_count;                            /* of cards */
     struct nvml *nvml;
+    struct listed listed[PLAN_DEVICES_MAX];
+    int listed_count;
 };
 
 struct gpus {
@@ -59,6 +63,18 @@ static bool read_card_number(const struct gpus *g, const char *card, const char 
     return ok;
 }
 
+/* Intel's graphics inside a processor are device 2 of the first bus, in every generation. */
+static bool is_at_intels_own_place(const struct gpus *g, const char *card)
+{
+    char *path = mem_printf("/sys/class/drm/%s/device/uevent", card);
+    struct buf b = {0};
+    bool is = strstr(read_text(&b, g->root, path), "PCI_SLOT_NAME=0000:00:02.0");
+
+    free(path);
+    buf_release(&b);
+    return is;
+}
+
 static void add_drm_card(struct gpus *g, const char *card)
 {
     struct gpu *gpu = &g->list[g->count];
@@ -78,6 +94,7 @@ static void add_drm_card(struct gpus *g, const char *card)
                     used <= total;
     gpu->total = total;
     gpu->free = gpu->is_known ? total - used : 0;
+    gpu->is_integrated = vendor == 0x8086 && is_at_intels_own_place(g, card);
     g->count++;
 }
 
@@ -179,6 +196,7 @@ static int simulate(struct devices *d, const char *item, struct err *err)
     snprintf(device->name, sizeof(device->name), "%.*s", (int)length, item);
     device->total = device->free = (uint64_t)bytes;
     device->is_simulated = true;
+    device->is_usable = device != &d->simulated[PLAN_RAM];
     return 0;
 }
 
@@ -210,6 +228,29 @@ bool devices_simulate_memory(const struct devices *d)
     return d->simulated[PLAN_RAM].is_simulated;
 }
 
+void devices_take_listed(struct devices *d, const char *line)
+{
+    if (d->listed_count < PLAN_DEVICES_MAX &&
+        listed_read(line, &d->listed[d->listed_count]))
+        d->listed_count++;
+}
+
+/* The two have no name in common but the vendor's. A card whose driver says another size than the engine is one that
+ * shares the machine's memory (an APU): what lies on it lies in RAM, and is counted there. */
+static const struct listed *listed_as(const struct devices *d, const struct gpu *gpu)
+{
+    for (int i = 0; i < d->listed_count && !gpu->is_integrated; i++) {
+        const struct listed *l = &d->listed[i];
+        uint64_t more =
+            l->total > gpu->total ? l->total - gpu->total : gpu->total - l->total;
+
+        if (strcasestr(l->name, gpu->vendor) &&
+            (!gpu->is_known || more <= gpu->total / 8))
+            return l;
+    }
+    return NULL;
+}
+
 static int look_at_cards(const struct devices *d, const char *root,
                          struct plan_device *ret)
 {
@@ -217,13 +258,35 @@ static int look_at_cards(const struct devices *d, const char *root,
     int count = devices_gpus(d, root, gpus, PLAN_DEVICES_MAX - 1), known = 0;
 
     for (int i = 0; i < count; i++) {
-        if (!gpus[i].is_known)
+        const struct gpu *gpu = &gpus[i];
+        const struct listed *listed = listed_as(d, gpu);
+
+        if (!gpu->is_known && !listed)
             continue;
-        ret[known] = (struct plan_device){.total = gpus[i].total, .free = gpus[i].free};
-        snprintf(ret[known].name, sizeof(ret[known].name), "%.31s", gpus[i].name);
+        ret[known] = (struct plan_device){
+            .total = gpu->is_known ? gpu->total : listed->total,
+            .free = gpu->is_known ? gpu->free : listed->free,
+            .is_observed = gpu->is_known,
+            .is_usable = listed != NULL,
+        };
+        snprintf(ret[known].name, sizeof(ret[known].name), "%.31s", gpu->name);
         known++;
     }
     return known;
+}
+
+bool devices_of_process(const struct devices *d, const char *root, int pid,
+                        uint64_t *ret)
+{
+    uint64_t nvidia = 0, others = 0;
+
+    if (d->simulated_count || pid <= 0)
+        return false;
+    if (d->nvml)
+        (void)nvml_of_process(d->nvml, pid, &nvidia);
+    (void)card_use_of_process(root, pid, &others);
+    *ret = nvidia + others;
+    return *ret > 0;
 }
 
 int devices_look(const struct devices *d, const char *root, struct plan_device *ret)
@@ -236,6 +299,7 @@ int devices_look(const struct devices *d, const char *root, struct plan_device *
         if (memory_read(root, &now))
             return 0;
         ret[PLAN_RAM] = (struct plan_device){.name = "RAM",
+                                             .is_observed = true,
                                              .total = now.limit ? now.limit : now.total,
                                              .free = now.available};
     }

@@ -14,5 +14,7 @@ struct nvml *nvml_open(const char *library);
 void nvml_close(struct nvml *n);
 /* Returns how many were written. */
 int nvml_gpus(const struct nvml *n, struct gpu *ret, int max);
+/* What a process has on all cards. false: it has nothing there, or is not seen (in a container, where it has another id). */
+bool nvml_of_process(const struct nvml *n, int pid, uint64_t *ret);
 
 #endif

@@ -48,6 +48,9 @@ struct plan_device {
     uint64_t total;
     uint64_t free; /* observed, so that foreign processes count */
     bool is_simulated;
+    bool
+        is_observed; /* `free` is what there is now; else what there was before we took any */
+    bool is_usable; /* a card that text models go to by themselves */
 };
 
 struct plan_resident {

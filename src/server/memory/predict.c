@@ -109,3 +109,15 @@ void predict_shorten(struct prediction *p, int context, int tokens)
     if (p->layers)
         p->layer_bytes -= spare / p->layers;
 }
+
+void predict_measured_on_card(struct prediction *p, uint64_t bytes, int gpu_layers)
+{
+    bool is_all = gpu_layers < 0 || gpu_layers > (int)p->layers;
+    uint64_t in_layers = p->layer_bytes * (is_all ? p->layers : (uint64_t)gpu_layers);
+
+    if (bytes < in_layers)
+        return; /* not all of it was in use */
+    p->is_learned = true;
+    p->total_bytes += bytes - in_layers - p->compute_bytes;
+    p->compute_bytes = bytes - in_layers;
+}

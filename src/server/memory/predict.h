@@ -37,6 +37,9 @@ void predict_text(const struct model_peek *model, const struct predict_start *st
                   struct prediction *ret);
 /* The cache of the tokens of a slot that are left out of `context`. */
 uint64_t predict_spare(const struct prediction *p, int context, int tokens);
+/* What it is when a process with so many layers on a card (-1: all) was seen to have so many bytes there. The layers are what the
+ * file says; the rest are buffers and the driver's context, which stand in no file. */
+void predict_measured_on_card(struct prediction *p, uint64_t bytes, int gpu_layers);
 /* What it is with so many of the tokens of its context. */
 void predict_shorten(struct prediction *p, int context, int tokens);
 

@@ -1,7 +1,7 @@
 /* A SIGKILL that nobody of us sent has two usual senders: a person, and the kernel when memory runs out. The control group
  * counts the kernel's kills (memory.events in version 2, memory.oom_control in version 1), and a count that went up while
- * the process lived tells the two apart. Without a control group the kernel's log would know, which is not ours to read as a
- * rule; then the sentence says that it may have been memory.
+ * the process lived tells the two apart. Outside of any such group the kernel's own count does (/proc/vmstat, of the whole
+ * machine; its log names the process, but is not ours to read as a rule). Where neither went up the sentence says that it may have been memory.
  *
  * Its own fault is what the process did by itself: it ended with an error, by a fault (SEGV, ABRT, ...), for want of
  * memory, or hung. Only that counts towards safe mode. */
@@ -90,36 +90,37 @@ static uint64_t count_in(const char *text)
     return 0;
 }
 
-static uint64_t count_of_file(const char *root, const char *mount, const char *group,
-                              const char *file)
+/* -1: there is no such file */
+static int count_of_file(const char *root, const char *mount, const char *group,
+                         const char *file, uint64_t *count)
 {
     char *path = mem_printf("%s%s%s/%s", root, mount, group, file);
     struct buf text = {0};
-    uint64_t count = 0;
+    int rc = file_read(path, CGROUP_MAX, &text, NULL);
 
-    if (!file_read(path, CGROUP_MAX, &text, NULL))
-        count = count_in(buf_str(&text));
+    if (!rc)
+        *count += count_in(buf_str(&text));
     buf_release(&text);
     free(path);
-    return count;
+    return rc;
 }
 
 /* One line of /proc/self/cgroup: "0::/path" (version 2) or "9:memory:/path" (version 1). */
-static uint64_t count_of_line(const char *root, const char *line)
+static int count_of_line(const char *root, const char *line, uint64_t *count)
 {
     const char *kind = strchr(line, ':'), *group = kind ? strchr(kind + 1, ':') : NULL;
 
     if (!group)
-        return 0;
+        return -1;
     group++;
     if (!strcmp(group, "/"))
         group = "";
     if (strncmp(line, "0::", 3) == 0)
-        return count_of_file(root, "/sys/fs/cgroup", group, "memory.events");
+        return count_of_file(root, "/sys/fs/cgroup", group, "memory.events", count);
     if (strncmp(kind, ":memory:", 8) == 0)
-        return count_of_file(root, "/sys/fs/cgroup/memory", group,
-                             "memory.oom_control");
-    return 0;
+        return count_of_file(root, "/sys/fs/cgroup/memory", group, "memory.oom_control",
+                             count);
+    return -1;
 }
 
 uint64_t ends_memory_kills(const char *root)
@@ -127,16 +128,19 @@ uint64_t ends_memory_kills(const char *root)
     char *path = mem_printf("%s/proc/self/cgroup", root), *rest = NULL;
     struct buf text = {0};
     uint64_t count = 0;
+    bool is_counted = false;
 
     if (!file_read(path, CGROUP_MAX, &text, NULL)) {
         char *copy = mem_strdup(buf_str(&text));
 
         for (char *line = strtok_r(copy, "\n", &rest); line;
              line = strtok_r(NULL, "\n", &rest))
-            count += count_of_line(root, line);
+            is_counted = !count_of_line(root, line, &count) || is_counted;
         free(copy);
     }
     buf_release(&text);
     free(path);
+    if (!is_counted)
+        (void)count_of_file(root, "/proc", "", "vmstat", &count);
     return count;
 }

@@ -204,7 +204,7 @@ static void on_ended(void *data, const struct process_exit *how)
     worker_event(w, EV_EXITED);
 }
 
-static char *program_of(const struct worker *w)
+char *worker_program(const struct worker *w)
 {
     const struct config *c = w->s->config;
     const char *given =
@@ -235,7 +235,7 @@ static int choose_port(struct worker *w, struct err *err)
 int worker_launch(struct worker *w, const struct wish *target, struct err *err)
 {
     struct words arguments = {0}, environment = {0};
-    char *program = program_of(w);
+    char *program = worker_program(w);
     struct process_options options = {
         .loop = w->s->loop,
         .program = program,

@@ -3,8 +3,8 @@
  * newest process counts, for an engine may have been replaced. A picture model says itself what it packed.
  *
  * The key holds the file's size and time, so another file of that name is another model, and the options that memory
- * depends on. Layers on a card are not part of the process's own memory, so with them nothing is learned; nor is anything
- * where the memory is a simulated one.
+ * depends on. Of a model on a card what it has there is learned, where somebody says that: the context of the driver
+ * and the compute buffers, hundreds of MiB, stand in no file. Nothing is learned where the memory is a simulated one.
  */
 #include "base/file.h"
 #include "base/mem.h"
@@ -19,12 +19,13 @@
 
 #define FILE_MAX_BYTES (1024 * 1024)
 
-/* NULL: the file is gone, or layers are on a card. Release with free(). */
-static char *key_of(const char *path, const struct worker_load_options *present)
+/* present: of a text model; NULL: a picture model. NULL: the file is gone. Release with free(). */
+static char *key_of(const char *path, const struct worker_load_options *present,
+                    bool is_on_card)
 {
     struct stat st;
 
-    if (stat(path, &st) || (present && present->gpu_layers > 0))
+    if (stat(path, &st))
         return NULL;
     if (!present) {
         uint64_t bytes = (uint64_t)st.st_size;
@@ -35,10 +36,14 @@ static char *key_of(const char *path, const struct worker_load_options *present)
         return mem_printf("%s %lld %lld picture", path, (long long)bytes,
                           (long long)modified);
     }
-    return mem_printf("%s %lld %lld context=%d slots=%d %s", path,
+    char layers[32] = "";
+
+    if (is_on_card)
+        snprintf(layers, sizeof(layers), " card layers=%d", present->gpu_layers);
+    return mem_printf("%s %lld %lld context=%d slots=%d %s%s", path,
                       (long long)st.st_size, (long long)st.st_mtim.tv_sec,
-                      present->context, present->slots,
-                      worker_task_name(present->task));
+                      present->context, present->slots, worker_task_name(present->task),
+                      layers);
 }
 
 void learn_begin(struct supervisor *s)
@@ -76,24 +81,40 @@ void learn_from(struct worker *w)
     if (!w->loaded || devices_simulate_memory(w->s->devices))
         return;
     if (w->kind == WORKER_SD) {
-        put(w->s, key_of(w->loaded, NULL), w->model_bytes);
+        put(w->s, key_of(w->loaded, NULL, false), w->model_bytes);
+    } else if (w->is_on_card) {
+        uint64_t bytes;
+
+        if (devices_of_process(w->s->devices, "", w->pid, &bytes))
+            put(w->s, key_of(w->loaded, &w->present, true), bytes);
     } else if (!memory_use_of_process("", w->pid, &use)) {
         uint64_t bytes = use.resident + use.swapped;
 
         if (bytes > w->measured_bytes)
             w->measured_bytes = bytes;
-        put(w->s, key_of(w->loaded, &w->present), w->measured_bytes);
+        put(w->s, key_of(w->loaded, &w->present, false), w->measured_bytes);
     }
 }
 
-void learn_correct(const struct supervisor *s, const char *path,
-                   const struct worker_load_options *present, struct prediction *p)
+static uint64_t find(const struct supervisor *s, const char *path,
+                     const struct worker_load_options *present, bool is_on_card)
 {
-    char *key = key_of(path, present);
+    char *key = key_of(path, present, is_on_card);
     uint64_t bytes = key ? learned_find(s->learned, key) : 0;
 
     free(key);
-    if (!bytes)
+    return bytes;
+}
+
+void learn_correct(const struct supervisor *s, const char *path,
+                   const struct worker_load_options *present, bool is_on_card,
+                   struct prediction *p)
+{
+    uint64_t bytes = find(s, path, present, is_on_card);
+
+    if (bytes && is_on_card)
+        predict_measured_on_card(p, bytes, present->gpu_layers);
+    if (!bytes || is_on_card)
         return;
     /* the buffers are what can be known least; then the weights, of which not all may have been touched */
     p->is_learned = true;
@@ -107,9 +128,5 @@ void learn_correct(const struct supervisor *s, const char *path,
 
 uint64_t learn_picture_model(const struct supervisor *s, const char *path)
 {
-    char *key = key_of(path, NULL);
-    uint64_t bytes = key ? learned_find(s->learned, key) : 0;
-
-    free(key);
-    return bytes;
+    return find(s, path, NULL, false);
 }

@@ -7,8 +7,8 @@
  * are the same number, what was foreseen less what the process holds as memory of its own. On a simulated device
  * nothing can be observed; there free is the total less everything that was foreseen.
  *
- * A text model lies on a card when it was started with layers there and there is a card that can be counted; --simulate-device
- * counts for that. Which of several cards llama-server takes is not known here: the largest is assumed.
+ * A text model lies on a card when it was started with layers there, or with as many as fit and its engine can use the card
+ * (listing.c); --simulate-device counts for that. Which of several cards llama-server takes is not known here: the largest is assumed.
  */
 #include "base/clock.h"
 #include "base/file.h"
@@ -95,10 +95,18 @@ int ledger_card(const struct plan_ledger *l, int gpu_layers)
     int best = PLAN_RAM;
 
     for (int i = 1; i < l->device_count; i++)
-        if ((gpu_layers > 0 || (gpu_layers < 0 && l->devices[i].is_simulated)) &&
+        if ((gpu_layers > 0 || (gpu_layers < 0 && l->devices[i].is_usable)) &&
             (best == PLAN_RAM || l->devices[i].total > l->devices[best].total))
             best = i;
     return best;
+}
+
+bool ledger_is_for_card(const struct supervisor *s, int gpu_layers)
+{
+    struct plan_ledger l;
+
+    l.device_count = devices_look(s->devices, "", l.devices);
+    return ledger_card(&l, gpu_layers) != PLAN_RAM;
 }
 
 /* How its bytes are divided between a card and the memory: as it was started, whatever is asked for next. */
@@ -169,6 +177,16 @@ static void fill_resident(const struct worker *w, const struct room_ask *ask,
     fill_context(w, r);
 }
 
+/* Where nobody says what a process has on a card, it has all of it once it is ready. */
+static uint64_t still_to_come_on_card(const struct worker *w, uint64_t foreseen)
+{
+    uint64_t has;
+
+    if (!devices_of_process(w->s->devices, "", w->pid, &has))
+        return w->ready_ms ? 0 : foreseen;
+    return foreseen > has ? foreseen - has : 0;
+}
+
 /* What the device does not know of yet. */
 static uint64_t still_to_come(const struct worker *w, const struct plan_ledger *l,
                               int device)
@@ -179,10 +197,10 @@ static uint64_t still_to_come(const struct worker *w, const struct plan_ledger *
                                              : 0;
     struct memory_use use = {0};
 
-    if (l->devices[device].is_simulated)
+    if (!l->devices[device].is_observed || !foreseen)
         return foreseen;
     if (device != PLAN_RAM)
-        return w->ready_ms ? 0 : foreseen; /* a card's process is not looked into */
+        return still_to_come_on_card(w, foreseen);
     (void)memory_use_of_process("", w->pid, &use);
     return foreseen > use.anonymous + use.swapped
                ? foreseen - use.anonymous - use.swapped

@@ -254,7 +254,7 @@ int supervisor_predict(const struct supervisor *s, const char *path,
                                          .slots = (uint64_t)o.slots,
                                          .in_one_piece = o.task != TASK_CHAT},
                  ret);
-    learn_correct(s, path, &o, ret);
+    learn_correct(s, path, &o, ret->layers && ledger_is_for_card(s, o.gpu_layers), ret);
     return 0;
 }
 

@@ -503,6 +503,7 @@ static int ask_of_text(struct worker *w, struct room_ask *ret, struct err *err)
     if (w->granted_context)
         predict_shorten(&w->predicted, present.context, w->granted_context);
     ask_for(w->s, target->path, present.gpu_layers, &w->predicted, ret);
+    w->is_on_card = ret->device != PLAN_RAM;
     if (w->granted_layers >= 0 && w->granted_layers < ret->layers)
         room_keep_layers(ret, w->granted_layers);
     return 0;

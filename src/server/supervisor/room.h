@@ -95,6 +95,7 @@ uint64_t ledger_foreseen(const struct worker *w);
 const char *ledger_why_it_stays(const struct worker *w, const struct room_ask *ask);
 /* The device that a text model with so many layers on a card (-1: as many as fit) goes to. */
 int ledger_card(const struct plan_ledger *l, int gpu_layers);
+bool ledger_is_for_card(const struct supervisor *s, int gpu_layers);
 /* Does something hold memory which will be free, or can be asked for, soon? */
 bool ledger_is_passing(const struct supervisor *s, const struct room_ask *ask);
 

@@ -359,6 +359,7 @@ int supervisor_new(const struct supervisor_options *o, struct supervisor **ret,
 
 void supervisor_begin(struct supervisor *s)
 {
+    listing_ask(s);
     residents_choose_wanted(s);
     kv_begin(s);
     for (int i = 0; i < s->worker_count; i++)

@@ -183,7 +183,7 @@ struct supervisor_options {
     struct log *log;
     const struct config *config;
     struct http_client *client;
-    const struct devices *devices;
+    struct devices *devices;
 };
 
 /* Takes the state folder for itself, puts an end to workers that a killed server left

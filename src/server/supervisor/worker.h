@@ -3,6 +3,7 @@
  *   states.c      what happens in which state (the table), and what to do about it
  *   starts.c      memory, process, model: how it becomes ready
  *   launch.c      arguments, environment, start of the process, its lines and its end
+ *   listing.c     which graphics cards the text engine can use
  *   health.c      questions to the process: is it there, load this, let it go
  *   wishes.c      what may be asked: load, unload, start, stop, restart
  *   park.c        out of memory and back, with the context; what nobody uses
@@ -120,6 +121,7 @@ struct worker {
     struct wish stored;          /* as on disk */
     struct prediction predicted; /* of what it was started with; with is_predicted */
     bool is_predicted;
+    bool is_on_card;     /* text: so it was admitted */
     int granted_layers;  /* on the card, when fewer than wished; -1: as wished */
     int granted_context; /* tokens of a slot, when fewer than wished; 0: as wished */
     uint64_t measured_bytes; /* text: the most that this process had */
@@ -202,7 +204,7 @@ struct supervisor {
     struct worker *workers[WORKERS_MAX];
     int worker_count;
     int default_text; /* an id */
-    const struct devices *devices;
+    struct devices *devices;
     struct room room;
     struct record *desired;  /* desired.json */
     struct record *measured; /* measured.json */
@@ -257,6 +259,12 @@ struct worker_load_options launch_options(const struct config *c,
 int worker_launch(struct worker *w, const struct wish *target,
                   struct err *err) MUST_CHECK;
 void worker_forget_process(struct worker *w);
+/* Its file. Release with free(). */
+char *worker_program(const struct worker *w);
+
+/* listing.c */
+/* Tells the devices which cards the text engine can use; waits for its answer. */
+void listing_ask(struct supervisor *s);
 
 /* health.c */
 void health_begin(struct worker *w);
@@ -297,7 +305,8 @@ void learn_begin(struct supervisor *s);
 void learn_from(struct worker *w);
 /* makes a prediction as large as it turned out to be, when that is known */
 void learn_correct(const struct supervisor *s, const char *path,
-                   const struct worker_load_options *present, struct prediction *p);
+                   const struct worker_load_options *present, bool is_on_card,
+                   struct prediction *p);
 /* of a picture model; 0: not known */
 uint64_t learn_picture_model(const struct supervisor *s, const char *path);
 

@@ -1,5 +1,5 @@
 /* A stand-in for libnvidia-ml.so.1: three cards, of which the second has fallen off the bus, and the third says neither its name
- * nor its memory. */
+ * nor its memory. Process 77 computes on the first and on the third and draws on the first. */
 #include <stdio.h>
 
 struct memory {
@@ -44,4 +44,28 @@ int nvmlDeviceGetMemoryInfo(void *device, struct memory *ret)
         return 3;
     *ret = (struct memory){.total = 8ULL << 30, .free = 6ULL << 30, .used = 2ULL << 30};
     return 0;
+}
+
+struct process {
+    unsigned pid;
+    unsigned long long bytes;
+    unsigned instance, compute_instance;
+};
+
+int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count,
+                                            struct process *ret)
+{
+    ret[0] = (struct process){.pid = 12, .bytes = 5ULL << 30};
+    ret[1] = (struct process){.pid = 77, .bytes = 3ULL << 30};
+    ret[2] = (struct process){.pid = 78, .bytes = ~0ULL}; /* not available */
+    *count = *(unsigned *)device == 3 ? 2 : 3;
+    return 0;
+}
+
+int nvmlDeviceGetGraphicsRunningProcesses_v2(void *device, unsigned *count,
+                                             struct process *ret)
+{
+    ret[0] = (struct process){.pid = 77, .bytes = 4ULL << 30};
+    *count = 1;
+    return *(unsigned *)device == 3 ? 3 : 0;
 }

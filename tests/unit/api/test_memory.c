@@ -2,7 +2,9 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "server/memory/card_use.h"
 #include "server/memory/devices.h"
+#include "server/memory/listed.h"
 #include "server/memory/memory.h"
 #include "server/memory/nvml.h"
 
@@ -145,6 +147,7 @@ static void cards_of_the_driver_s_library(void **state)
 {
     struct gpu gpus[4];
     struct nvml *n = nvml_open(FAKE_NVML);
+    uint64_t bytes;
 
     (void)state;
     assert_non_null(n);
@@ -156,9 +159,120 @@ static void cards_of_the_driver_s_library(void **state)
     assert_string_equal(gpus[1].name, "NVIDIA 2"); /* it does not say its name */
     assert_false(gpus[1].is_known);
     assert_int_equal(nvml_gpus(n, gpus, 1), 1);
+    assert_true(nvml_of_process(n, 77, &bytes));
+    assert_int_equal(bytes, 7 * GIB); /* 4 on the first, which names it twice, and 3 */
+    assert_false(nvml_of_process(n, 78, &bytes));
+    assert_false(nvml_of_process(n, 79, &bytes));
     nvml_close(n);
     assert_null(nvml_open("/nowhere/libnvidia-ml.so.1"));
     assert_null(nvml_open("libm.so.6")); /* a library that is another one */
+}
+
+static void what_a_process_has_on_cards(void **state)
+{
+    uint64_t bytes;
+
+    (void)state;
+    assert_false(card_use_of_process(root, 5, &bytes));
+    put("/proc/5/fdinfo/0", "pos:\t0\nflags:\t0100002\n");
+    assert_false(card_use_of_process(root, 5, &bytes));
+    put("/proc/5/fdinfo/7", "drm-driver:\tamdgpu\ndrm-client-id:\t9\ndrm-pdev:\t"
+                            "0000:03:00.0\ndrm-memory-vram:\t2097152 KiB\n"
+                            "drm-memory-gtt: \t500 KiB\n");
+    put("/proc/5/fdinfo/8", "drm-client-id:\t9\ndrm-pdev:\t0000:03:00.0\n"
+                            "drm-memory-vram:\t2097152 KiB\n"); /* the same once more */
+    put("/proc/5/fdinfo/9", "drm-client-id:\t9\ndrm-pdev:\t0000:04:00.0\n"
+                            "drm-total-vram0:\t9 MiB\ndrm-resident-vram0:\t1024 MiB\n");
+    assert_true(card_use_of_process(root, 5, &bytes));
+    assert_int_equal(bytes, 3 * GIB);
+    put("/sys/class/kfd/kfd/proc/5/vram_4242", "1073741824\n");
+    put("/sys/class/kfd/kfd/proc/5/pasid", "32773\n");
+    assert_true(card_use_of_process(root, 5, &bytes));
+    assert_int_equal(bytes, 4 * GIB);
+}
+
+static void lines_of_the_engine_s_list(void **state)
+{
+    static const char *const none[] = {
+        "",
+        "Available devices:",
+        "  (none)",
+        "  Vulkan0: NVIDIA H100 (81559 MiB, 80994 MiB)",
+        "  Vulkan0: NVIDIA H100 (81559 MiB, 80994 MiB free",
+        "  Vulkan0: (81559 MiB, 80994 MiB free)",
+        "  : NVIDIA (81559 MiB, 80994 MiB free)",
+        "(81559 MiB, 80994 MiB free) Vulkan0: NVIDIA",
+        "  Vulkan0: NVIDIA (80994 MiB, 81559 MiB free)",
+        "  Vulkan0: NVIDIA (99999999999999999 MiB, 80994 MiB free)",
+    };
+    struct listed l;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++)
+        assert_false(listed_read(none[i], &l));
+    assert_true(listed_read(
+        "  Vulkan1: AMD Radeon RX 6800 (RADV NAVI21) (16368 MiB, 15360 MiB free)", &l));
+    assert_string_equal(l.name, "AMD Radeon RX 6800 (RADV NAVI21)");
+    assert_int_equal(l.total, (uint64_t)16368 << 20);
+    assert_int_equal(l.free, 15 * GIB);
+}
+
+static const struct plan_device *card_named(const struct plan_device *list, int count,
+                                            const char *name)
+{
+    for (int i = 1; i < count; i++)
+        if (strstr(list[i].name, name))
+            return &list[i];
+    return NULL;
+}
+
+/* Usable is what the engine lists; where the driver is silent the engine's numbers count; what shares the machine's memory is none. */
+static void cards_that_the_engine_can_use(void **state)
+{
+    struct plan_device list[PLAN_DEVICES_MAX];
+    const struct plan_device *card;
+    struct devices *d;
+    struct err err;
+    int count;
+
+    (void)state;
+    put("/proc/meminfo", "MemTotal: 1048576 kB\nMemAvailable: 524288 kB\n");
+    put("/sys/class/drm/card0/device/vendor", "0x1002\n");
+    put("/sys/class/drm/card0/device/device", "0x744c\n");
+    put("/sys/class/drm/card0/device/mem_info_vram_total", "25753026560\n");
+    put("/sys/class/drm/card0/device/mem_info_vram_used", "1000000000\n");
+    put("/sys/class/drm/card1/device/vendor", "0x8086\n");
+    put("/sys/class/drm/card1/device/device", "0x56a0\n");
+    put("/sys/class/drm/card1/device/uevent", "PCI_SLOT_NAME=0000:03:00.0\n");
+    put("/sys/class/drm/card2/device/vendor", "0x8086\n");
+    put("/sys/class/drm/card2/device/device", "0x4680\n");
+    put("/sys/class/drm/card2/device/uevent",
+        "DRIVER=i915\nPCI_SLOT_NAME=0000:00:02.0\n");
+    assert_int_equal(devices_open(&d, NULL, 0, &err), 0);
+    count = devices_look(d, root, list);
+    assert_false(card_named(list, count, "744c")->is_usable);
+    assert_null(card_named(list, count, "56a0")); /* nobody says how large it is */
+    devices_take_listed(d, "Available devices:");
+    devices_take_listed(d,
+                        "  Vulkan0: AMD Radeon RX 7900 XTX (RADV NAVI31) (24560 MiB, "
+                        "23000 MiB free)");
+    devices_take_listed(d,
+                        "  Vulkan1: Intel(R) Arc(tm) A770 Graphics (DG2) (16256 MiB, "
+                        "15000 MiB free)");
+    count = devices_look(d, root, list);
+    card = card_named(list, count, "744c");
+    assert_true(card->is_usable && card->is_observed);
+    assert_int_equal(card->free, 24753026560); /* the driver knows it as it is now */
+    card = card_named(list, count, "56a0");
+    assert_true(card->is_usable && !card->is_observed);
+    assert_int_equal(card->total, (uint64_t)16256 << 20);
+    assert_int_equal(card->free, (uint64_t)15000 << 20);
+    assert_null(card_named(list, count, "4680"));
+    put("/sys/class/drm/card0/device/mem_info_vram_total", "536870912\n"); /* an APU */
+    put("/sys/class/drm/card0/device/mem_info_vram_used", "1000000\n");
+    count = devices_look(d, root, list);
+    assert_false(card_named(list, count, "744c")->is_usable);
+    devices_close(d);
 }
 
 static void simulated_devices_take_the_place_of_real_ones(void **state)
@@ -220,6 +334,9 @@ int main(void)
         ON_A_MACHINE(cores_are_counted_once_per_package),
         ON_A_MACHINE(processor_time_whatever_the_program_is_called),
         ON_A_MACHINE(cards_say_what_their_drivers_say),
+        ON_A_MACHINE(what_a_process_has_on_cards),
+        cmocka_unit_test(lines_of_the_engine_s_list),
+        ON_A_MACHINE(cards_that_the_engine_can_use),
         ON_A_MACHINE(simulated_devices_take_the_place_of_real_ones),
         cmocka_unit_test(cards_of_the_driver_s_library),
         cmocka_unit_test(a_machine_that_says_nothing),

@@ -107,6 +107,11 @@ static void the_kernel_counts(void **state)
     put(ROOT "/sys/fs/cgroup/memory/c/memory.oom_control",
         "oom_kill_disable 0\nunder_oom 0\noom_kill 7\n");
     assert_int_equal(ends_memory_kills(ROOT), 7);
+    put(ROOT "/proc/vmstat", "nr_free_pages 9\noom_kill 5\ndrop_pagecache 0\n");
+    assert_int_equal(ends_memory_kills(ROOT),
+                     7); /* the group's own count is the better one */
+    put(ROOT "/proc/self/cgroup", "0::/\n");
+    assert_int_equal(ends_memory_kills(ROOT), 5);
     assert_int_equal(system("rm -rf " ROOT), 0);
 }
 

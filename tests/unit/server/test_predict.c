@@ -149,6 +149,50 @@ static void what_it_took_is_known_the_next_time(void **state)
     learned_free(l);
 }
 
+/* 8 layers of 100, of which 40 are cache for 1000 tokens. */
+static const struct prediction a_small_one = {.weight_bytes = 1000,
+                                              .cache_bytes = 320,
+                                              .compute_bytes = 50,
+                                              .layer_bytes = 100,
+                                              .layers = 8,
+                                              .total_bytes = 1370};
+
+static void a_shorter_context_takes_less(void **state)
+{
+    struct prediction p = a_small_one;
+
+    (void)state;
+    p.cache_bytes = 320000;
+    assert_int_equal(predict_spare(&p, 1000, 250), 240000);
+    assert_int_equal(predict_spare(&p, 1000, 1000), 0);
+    assert_int_equal(predict_spare(&p, 0, 10), 0);
+    p.total_bytes = 321050 + 50;
+    p.layer_bytes = 40100;
+    predict_shorten(&p, 1000, 250);
+    assert_int_equal(p.cache_bytes, 80000);
+    assert_int_equal(p.total_bytes, 81100);
+    assert_int_equal(p.layer_bytes, 10100);
+}
+
+static void what_it_had_on_a_card_has_the_drivers_context_in_it(void **state)
+{
+    struct prediction p = a_small_one;
+
+    (void)state;
+    predict_measured_on_card(&p, 1300, -1);
+    assert_true(p.is_learned);
+    assert_int_equal(p.compute_bytes, 500); /* beside 8 layers */
+    assert_int_equal(p.total_bytes, 1370 + 450);
+    p = a_small_one;
+    predict_measured_on_card(&p, 420, 4);
+    assert_int_equal(p.compute_bytes, 20);
+    assert_int_equal(p.total_bytes, 1370 - 30);
+    p = a_small_one;
+    predict_measured_on_card(&p, 700, 100); /* less than the layers: it cannot be */
+    assert_false(p.is_learned);
+    assert_int_equal(p.compute_bytes, 50);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -158,6 +202,8 @@ int main(void)
         cmocka_unit_test(heads_of_their_own_size),
         cmocka_unit_test(a_file_that_lies_does_not_wrap),
         cmocka_unit_test(what_it_took_is_known_the_next_time),
+        cmocka_unit_test(a_shorter_context_takes_less),
+        cmocka_unit_test(what_it_had_on_a_card_has_the_drivers_context_in_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
