@@ -44,7 +44,8 @@ root=$(realpath "$1")
 
 if [ ! -x "$root/usr/bin/apt-get" ]; then
     say "Debian $RELEASE into $root"
-    debootstrap --variant=minbase "$RELEASE" "$root" "$MIRROR" > "$root.log" 2>&1 \
+    # a debootstrap from before this release has no script of its name; all newer ones are the same
+    debootstrap --variant=minbase "$RELEASE" "$root" "$MIRROR" /usr/share/debootstrap/scripts/sid > "$root.log" 2>&1 \
         || die "debootstrap failed, see $root.log"
 fi
 for at in /proc /sys /dev "$HERE"; do mount_into "$root" "$at"; done

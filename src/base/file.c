@@ -163,6 +163,13 @@ bool file_exists(const char *path)
     return access(path, F_OK) == 0;
 }
 
+bool file_is_folder(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 char *file_join(const char *folder, const char *name)
 {
     if (name[0] == '/' || !folder[0])

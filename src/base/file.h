@@ -18,6 +18,7 @@ int file_write_atomic(const char *path, const void *data, size_t len, mode_t mod
 /* mkdir -p */
 int file_make_folder(const char *path, mode_t mode, struct err *err) MUST_CHECK;
 bool file_exists(const char *path);
+bool file_is_folder(const char *path);
 /* "a/b" from folder and name; free() it. An absolute name is returned as it is. */
 char *file_join(const char *folder, const char *name);
 /* The part after the last slash. */

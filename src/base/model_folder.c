@@ -47,6 +47,19 @@ char *model_folder_weights(const char *folder, const char *part)
     return NULL;
 }
 
+char *model_folder_network(const char *folder)
+{
+    char *config = file_join(folder, "config.json");
+    char *weights = file_exists(config) ? model_folder_weights(folder, ".") : NULL;
+
+    free(config);
+    if (weights && !model_folder_is_index(weights) &&
+        str_has_prefix(file_name(weights), "diffusion_pytorch_model."))
+        return weights;
+    free(weights);
+    return NULL;
+}
+
 bool model_folder_is_index(const char *path)
 {
     return str_has_suffix(path, ".json");

@@ -15,6 +15,9 @@ bool model_folder_is(const char *path);
 /* The file with the weights of a part ("unet", "vae", ...), or the index of the files that it is cut into; free() it.
  * NULL: there is none. Whole ones are taken before cut ones, safetensors before torch's, full precision before fp16. */
 char *model_folder_weights(const char *folder, const char *part);
+/* The file with the weights of a folder that is one such part alone: a VAE that somebody gives away, or a part of a model. It
+ * has a config.json and a whole diffusion_pytorch_model. free() it; NULL: it is none. */
+char *model_folder_network(const char *folder);
 /* Is this one of those indexes? */
 bool model_folder_is_index(const char *path);
 /* Bytes of all weights that model_folder_weights() finds, and when the newest of them was changed (seconds since

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/model_folder.h"
 #include "base/str.h"
 
 #include <dirent.h>
@@ -37,10 +38,10 @@ static bool is_there(const struct named_list *l, const char *name)
     return false;
 }
 
-static void add(struct named_list *l, const char *below, const char *path,
-                const struct stat *st)
+static void add(struct named_list *l, const char *below, size_t length,
+                const char *path, const struct stat *st)
 {
-    char *name = mem_strndup(below, stem_length(below));
+    char *name = mem_strndup(below, length);
 
     if (!*name || l->count == FILES_MAX || is_there(l, name)) {
         free(name);
@@ -52,6 +53,19 @@ static void add(struct named_list *l, const char *below, const char *path,
                                              .path = mem_strdup(path),
                                              .bytes = (uint64_t)st->st_size,
                                              .modified = (int64_t)st->st_mtime};
+}
+
+/* A network alone as diffusers writes it, a VAE for instance, is a folder, and has the folder's name. */
+static bool add_network(struct named_list *l, const char *below, const char *path)
+{
+    char *weights = model_folder_network(path);
+    struct stat st;
+    bool is_one = weights && stat(weights, &st) == 0;
+
+    if (is_one)
+        add(l, below, strlen(below), path, &st);
+    free(weights);
+    return is_one;
 }
 
 static void read_folder(struct named_list *l, const char *folder, const char *below,
@@ -68,10 +82,12 @@ static void read_folder(struct named_list *l, const char *folder, const char *be
             continue;
         name = *below ? file_join(below, d->d_name) : mem_strdup(d->d_name);
         path = file_join(folder, name);
-        if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-            read_folder(l, folder, name, depth + 1);
-        else if (S_ISREG(st.st_mode) && stem_length(d->d_name))
-            add(l, name, path, &st);
+        if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+            if (!add_network(l, name, path))
+                read_folder(l, folder, name, depth + 1);
+        } else if (S_ISREG(st.st_mode) && stem_length(d->d_name)) {
+            add(l, name, stem_length(name), path, &st);
+        }
         free(path);
         free(name);
     }

@@ -1,5 +1,6 @@
-/* named_files: the model files in given folders and what lies below them, LoRAs, upscalers and textual inversions, for the worker, which looks up
- * the names in requests, and for the server, which lists them. */
+/* named_files: the model files in given folders and what lies below them, LoRAs, upscalers, textual inversions and VAEs, for
+ * the worker, which looks up the names in requests, and for the server, which lists them. A folder that is one network
+ * (model_folder_network) is one of them, under the folder's name. */
 #ifndef MYSTI_BASE_NAMED_FILES_H
 #define MYSTI_BASE_NAMED_FILES_H
 

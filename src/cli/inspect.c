@@ -343,11 +343,13 @@ static int inspect(const struct inspect *in)
 {
     char *program = program_path();
     struct stat st;
-    bool is_shelf =
-        stat(in->path, &st) == 0 && S_ISDIR(st.st_mode) && !model_folder_is(in->path);
+    char *network = model_folder_network(in->path);
+    bool is_shelf = stat(in->path, &st) == 0 && S_ISDIR(st.st_mode) &&
+                    !model_folder_is(in->path) && !network;
     int rc = is_shelf ? inspect_folder(in, program) : inspect_one(in, program);
 
     free(program);
+    free(network);
     return rc;
 }
 

@@ -285,6 +285,42 @@ static int check_graph(struct graph *g, struct err *err)
     return result;
 }
 
+/* Also that its output is what there will be room for. */
+static int check_result(struct graph *g, const char *whose, const struct shape *wanted,
+                        struct err *err)
+{
+    int result = graph_check(g, err);
+    const struct shape *is =
+        result ? NULL : graph_shape(g, g->nodes[g->outputs[0]].out);
+
+    if (is && memcmp(is->dim, wanted->dim, sizeof(is->dim)) != 0)
+        result = err_set(
+            err, ERR_BAD_FILE,
+            "its %s makes %lld x %lld pixels of %lld channels where %lld x %lld "
+            "of %lld are expected",
+            whose, (long long)is->dim[2], (long long)is->dim[1], (long long)is->dim[3],
+            (long long)wanted->dim[2], (long long)wanted->dim[1],
+            (long long)wanted->dim[3]);
+    graph_free(g);
+    return result;
+}
+
+/* Both halves of the VAE that is in use. */
+static int check_vae_graphs(const struct checkpoint *c, const struct picture_size *size,
+                            bool *used, struct err *err)
+{
+    const struct vae *vae = &c->vae;
+    struct shape picture = shape4(1, size->height, size->width, 3);
+    struct shape latent = shape4(1, size->height / vae->scale, size->width / vae->scale,
+                                 vae_moments(vae));
+
+    if (check_result(decode_graph(c, size, used), "decoder", &picture, err))
+        return -1;
+    return vae->has_encoder
+               ? check_result(start_graph(c, size, used), "encoder", &latent, err)
+               : 0;
+}
+
 /* What the U-Net reads beside the latent. */
 static int check_channels(struct checkpoint *c, int64_t takes, int64_t gives,
                           struct err *err)
@@ -341,7 +377,7 @@ static int check_networks(struct checkpoint *c, bool *used, struct err *err)
     for (size_t i = 0; i < weights_file_count(c->file); i++)
         if (used[i])
             c->parameters += weight_count(weights_file_at(c->file, i));
-    if (c->vae.has_encoder && check_graph(start_graph(c, &size, used), err))
+    if (check_vae_graphs(c, &size, used, err))
         return -1;
     return refuse_unused(c, c->file, used, err);
 }
@@ -454,9 +490,7 @@ static int check_vae(const struct checkpoint *with, const struct vae *own,
         return err_set(err, ERR_BAD_FILE, "has no encoder, which %s needs to inpaint",
                        with->name);
     used = mem_zalloc(weights_file_count(vae->file) * sizeof(*used));
-    result = check_graph(decode_graph(with, &size, used), err);
-    if (!result && vae->has_encoder)
-        result = check_graph(start_graph(with, &size, used), err);
+    result = check_vae_graphs(with, &size, used, err);
     if (!result)
         result = refuse_unused(with, vae->file, used, err);
     free(used);

@@ -79,6 +79,8 @@ static int encode_pixels(struct run *run, float *pixels, float *ret, size_t pitc
 {
     const struct checkpoint *c = run->model->checkpoint;
     size_t channels = (size_t)c->vae.latent_channels;
+    size_t said = (size_t)vae_moments(&c->vae); /* per pixel, the mean first */
+    double scale = vae_latent_scale(&c->vae, c->family->latent_scale);
     float *moments = run_at(run, run->memory.moments);
 
     if (run_to_moments(run, pixels, moments, err))
@@ -87,8 +89,7 @@ static int encode_pixels(struct run *run, float *pixels, float *ret, size_t pitc
         size_t pixel = i / channels, channel = i % channels;
 
         ret[pixel * pitch + channel] =
-            (float)((double)moments[pixel * 2 * channels + channel] *
-                    c->family->latent_scale);
+            (float)((double)moments[pixel * said + channel] * scale);
     }
     return 0;
 }
@@ -428,19 +429,24 @@ static int to_bytes(const float *picture, uint8_t *ret_rgb, size_t count)
 static int decode(struct run *run, struct err *err)
 {
     const struct picture_size *size = &run->plan.size;
+    const struct checkpoint *c = run->model->checkpoint;
+    double scale = vae_latent_scale(&c->vae, c->family->latent_scale);
     float *x = run_at(run, run->memory.x), *picture = run_at(run, run->memory.picture);
+    bool is_finite = true; /* a clamp or a ReLU may make a number of what is none */
 
     tell_phase(run, ENGINE_PHASE_DECODE);
-    for (size_t i = 0; i < run->latent_count; i++)
-        x[i] = (float)((double)x[i] / run->model->checkpoint->family->latent_scale);
-    if (run_to_pixels(run, x, picture, err))
+    for (size_t i = 0; i < run->latent_count; i++) {
+        is_finite = is_finite && isfinite(x[i]);
+        x[i] = (float)((double)x[i] / scale);
+    }
+    if (is_finite && run_to_pixels(run, x, picture, err))
         return -1;
-    if (to_bytes(picture, run_at(run, run->memory.rgb),
-                 (size_t)size->width * (size_t)size->height * 3))
+    if (!is_finite || to_bytes(picture, run_at(run, run->memory.rgb),
+                               (size_t)size->width * (size_t)size->height * 3))
         return err_set(err, ERR_INTERNAL,
                        "the picture is not a number: the weights of %s are damaged or "
                        "overflow",
-                       run->model->checkpoint->name);
+                       c->name);
     return 0;
 }
 

@@ -42,8 +42,7 @@ static void lay_out_tiles(struct job_memory *m, const struct checkpoint *c,
     size_t scale = (size_t)c->vae.scale;
     size_t rows = (size_t)tile.height, columns = (size_t)tile.width;
     size_t pixels = rows * columns * 3;
-    size_t moments =
-        rows / scale * (columns / scale) * 2 * (size_t)c->vae.latent_channels;
+    size_t moments = rows / scale * (columns / scale) * (size_t)vae_moments(&c->vae);
     size_t most = (pixels > moments ? pixels : moments) * sizeof(float);
 
     m->tile_in = take(&m->total, most);
@@ -106,7 +105,8 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
     if (size->starts || plan->begins)
         m.first = take(&m.total, latent);
     if (size->starts)
-        m.moments = take(&m.total, 2 * latent);
+        m.moments = take(&m.total, latent / (size_t)c->vae.latent_channels *
+                                       (size_t)vae_moments(&c->vae));
     if (size->tile)
         lay_out_tiles(&m, c, size);
     /* a PNG is never much larger than its pixels, and its buffer grows by doubling */

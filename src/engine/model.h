@@ -128,7 +128,7 @@ struct job_memory {
     size_t picture;    /* [height, width, 3] f32 */
     size_t rgb;        /* [height, width, 3] bytes */
     size_t first;      /* [H, W, C] f32: the picture to start from, as a latent */
-    size_t moments;    /* [H, W, 2C] f32: what the encoder says */
+    size_t moments;    /* [H, W, vae_moments()] f32: what the encoder says */
     size_t tile_in, tile_out; /* of the VAE, where it works in tiles */
     size_t strip;             /* a row of tiles, put together */
     size_t total;

@@ -156,7 +156,7 @@ int run_to_moments(struct run *run, float *pixels, float *moments, struct err *e
                        .in_scale = vae->scale,
                        .in_channels = 3,
                        .out_scale = 1,
-                       .out_channels = 2 * (int)vae->latent_channels};
+                       .out_channels = (int)vae_moments(vae)};
 
     return run_through(run, t, pixels, moments, err);
 }

@@ -64,7 +64,7 @@ static float *paint_patches(int scale)
     return picture;
 }
 
-/* The picture's latent moments [PATCHES^2, 2 channels]; NULL: it could not be done. In a store of its own, so that the
+/* The picture's latent moments [PATCHES^2, vae_moments()]; NULL: it could not be done. In a store of its own, so that the
  * model grows by nothing. */
 static float *encode(const struct engine_model *model, float *picture)
 {
@@ -75,7 +75,7 @@ static float *encode(const struct engine_model *model, float *picture)
         .width = side, .height = side, .batch = 1, .starts = 1, .chunks = 1};
     struct graph *graph = checkpoint_start_graph(c, &size);
     struct weight_store *store = ops->store_new(model->engine->backend);
-    size_t bytes = (size_t)PATCHES * PATCHES * 2 * (size_t)c->vae.latent_channels * 4;
+    size_t bytes = (size_t)PATCHES * PATCHES * (size_t)vae_moments(&c->vae) * 4;
     float *moments = aligned_alloc(64, (bytes + 63) / 64 * 64);
     struct program *program = NULL;
     struct program_run run = {.inputs = (void *[]){picture},
@@ -135,8 +135,11 @@ static bool solve(double a[UNKNOWNS][UNKNOWNS], double b[UNKNOWNS][3], int n)
     return true;
 }
 
-static bool fit(struct preview *p, const float *moments, double scale)
+static bool fit(struct preview *p, const float *moments, const struct vae *vae,
+                double family_scale)
 {
+    double scale = vae_latent_scale(vae, family_scale);
+    int64_t said = vae_moments(vae);
     double a[UNKNOWNS][UNKNOWNS] = {{0}}, b[UNKNOWNS][3] = {{0}};
     int n = p->channels + 1;
 
@@ -144,7 +147,7 @@ static bool fit(struct preview *p, const float *moments, double scale)
         double row[UNKNOWNS];
 
         for (int c = 0; c < p->channels; c++)
-            row[c] = (double)moments[patch * 2 * p->channels + c] * scale;
+            row[c] = (double)moments[patch * said + c] * scale;
         row[p->channels] = 1;
         for (int i = 0; i < n; i++) {
             for (int k = 0; k < n; k++)
@@ -177,7 +180,7 @@ void preview_learn(struct engine_model *model)
         return;
     picture = paint_patches(c->vae.scale);
     moments = encode(model, picture);
-    if (moments && !fit(p, moments, c->family->latent_scale))
+    if (moments && !fit(p, moments, &c->vae, c->family->latent_scale))
         use_standard(p, c->family);
     free(picture);
     free(moments);

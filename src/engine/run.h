@@ -39,7 +39,7 @@ int run_say(struct run *run, int call, struct err *err) MUST_CHECK;
 /* Through the VAE, whole or in tiles (pixels.c). x [H, W, C] divided by the family's scale -> picture [height, width, 3] */
 int run_to_pixels(struct run *run, float *x, float *picture,
                   struct err *err) MUST_CHECK;
-/* pixels [height, width, 3] -> moments [H, W, 2C] */
+/* pixels [height, width, 3] -> moments [H, W, vae_moments()] */
 int run_to_moments(struct run *run, float *pixels, float *moments,
                    struct err *err) MUST_CHECK;
 

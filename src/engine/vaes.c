@@ -1,4 +1,4 @@
-/* A VAE is the same as the one before when its file is, by device, inode, time and size. Its own weights wait for
+/* A VAE is the same as the one before when its files are, by device, inode, time and size. Its own weights wait for
  * model_pack(), as all do, so that an estimate costs no packing. */
 #include "engine/vaes.h"
 
@@ -10,8 +10,11 @@
 #include <strings.h>
 #include <sys/stat.h>
 
+enum { FILES_MAX = 3 }; /* what was named, and the files that were read for it */
+
 struct other_vae {
-    struct stat stat; /* when it was opened */
+    struct stat stats[FILES_MAX]; /* when it was opened */
+    int files;
     struct weights_file *file;
 };
 
@@ -29,12 +32,40 @@ const char *vae_name(const struct engine_model *model)
                             : NULL;
 }
 
-static bool is_same(const struct other_vae *vae, const struct stat *stat)
+static bool is_same_file(const struct stat *a, const struct stat *b)
 {
-    return vae && vae->stat.st_dev == stat->st_dev &&
-           vae->stat.st_ino == stat->st_ino && vae->stat.st_size == stat->st_size &&
-           vae->stat.st_mtim.tv_sec == stat->st_mtim.tv_sec &&
-           vae->stat.st_mtim.tv_nsec == stat->st_mtim.tv_nsec;
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino &&
+           a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* index 0: what was named */
+static const char *path_of(const struct other_vae *vae, int index, const char *named)
+{
+    return index ? weights_file_part_path(vae->file, (size_t)index - 1) : named;
+}
+
+static bool is_same(const struct other_vae *vae, const char *named)
+{
+    struct stat now;
+
+    for (int i = 0; vae && i < vae->files; i++)
+        if (stat(path_of(vae, i, named), &now) || !is_same_file(&now, &vae->stats[i]))
+            return false;
+    return vae != NULL;
+}
+
+static int open_vae(struct other_vae *vae, const char *named, struct err *err)
+{
+    const char *path;
+
+    if (weights_vae_open(&vae->file, named, err))
+        return -1;
+    for (; vae->files < FILES_MAX && (path = path_of(vae, vae->files, named));
+         vae->files++)
+        if (stat(path, &vae->stats[vae->files]))
+            return err_set(err, ERR_NOT_FOUND, "%s is gone", path);
+    return 0;
 }
 
 /* The checkpoint uses `vae` already, or its own again where that is NULL. */
@@ -54,13 +85,11 @@ static int take(struct engine_model *model, const char *path, const char *name,
                 struct err *err)
 {
     struct other_vae *vae;
-    struct stat now = {0};
 
-    if (stat(path, &now) == 0 && is_same(model->other_vae, &now))
+    if (is_same(model->other_vae, path))
         return 0;
     vae = mem_zalloc(sizeof(*vae));
-    vae->stat = now;
-    if (weights_vae_open(&vae->file, path, err) ||
+    if (open_vae(vae, path, err) ||
         checkpoint_use_vae(model->checkpoint, vae->file, err)) {
         other_vae_close(vae);
         if (err)
@@ -71,9 +100,24 @@ static int take(struct engine_model *model, const char *path, const char *name,
     return 0;
 }
 
+/* "taesd" is taesd_decoder.pth, and what lies beside it: so others list the pair. */
+static int find(const struct engine *engine, const char *name, char **ret_path,
+                struct err *err)
+{
+    const struct named_search search = {engine->vae_folders, "VAE", "vae"};
+    char *decoder;
+    int result = named_file_find(&search, name, ret_path, err);
+
+    if (!result)
+        return 0;
+    decoder = mem_printf("%s_decoder", name);
+    result = named_file_find(&search, decoder, ret_path, NULL);
+    free(decoder);
+    return result;
+}
+
 int model_take_vae(struct engine_model *model, const char *name, struct err *err)
 {
-    const struct named_search search = {model->engine->vae_folders, "VAE", "vae"};
     char *path;
     int result;
 
@@ -85,7 +129,7 @@ int model_take_vae(struct engine_model *model, const char *name, struct err *err
             change(model, NULL);
         return result;
     }
-    if (named_file_find(&search, name, &path, err))
+    if (find(model->engine, name, &path, err))
         return -1;
     result = take(model, path, name, err);
     free(path);

@@ -103,11 +103,13 @@ test('the VAEs that there are, and their folder is the worker\'s', async (t) => 
   const folder = join(server.root, 'my vaes');
   const other = await startServer(t, { args: ['--vae-dir', folder], prepare: () => {
     mkdirSync(join(folder, 'xl'), { recursive: true });
-    for (const name of ['ft-mse.vae.pt', 'xl/fix.safetensors', 'notes.txt']) writeFileSync(join(folder, name), 'four');
+    mkdirSync(join(folder, 'tiny'));
+    for (const name of ['ft-mse.vae.pt', 'xl/fix.safetensors', 'notes.txt', 'tiny/config.json', 'tiny/diffusion_pytorch_model.safetensors'])
+      writeFileSync(join(folder, name), 'four');
   } });
   const { json: list } = await other.getJson('/v1/vaes');
   checkSchema('VaeList', list);
-  assert.deepEqual(list.data.map(({ name, size_bytes }) => [name, size_bytes]), [['automatic', undefined], ['ft-mse.vae', 4], ['xl/fix', 4]]);
+  assert.deepEqual(list.data.map(({ name, size_bytes }) => [name, size_bytes]), [['automatic', undefined], ['ft-mse.vae', 4], ['tiny', 4], ['xl/fix', 4]]);
   assert.deepEqual((await server.getJson('/v1/vaes')).json.data, [{ name: 'automatic' }]);
   const start = other.records('sd').find((r) => r.event === 'start');
   assert.equal(start.options[start.options.indexOf('--vae-dir') + 1], folder);

@@ -58,6 +58,19 @@ static void read_text(const struct clip *clip, struct build *b)
     }
 }
 
+static void read_vae(const struct vae *vae)
+{
+    struct build b = {.graph = graph_new("decode"), .file = vae->file};
+
+    vae_build_decoder(vae, &b, 1, 3, 2);
+    plan_and_free(b.graph);
+    if (!vae->has_encoder)
+        return;
+    b.graph = graph_new("start");
+    vae_build_encoder(vae, &b, 1, 2 * vae->scale, 3 * vae->scale);
+    plan_and_free(b.graph);
+}
+
 static void read_model(const struct weights_file *file)
 {
     struct build b = {.file = file};
@@ -73,11 +86,8 @@ static void read_model(const struct weights_file *file)
     for (int i = 0; i < family->text_count; i++)
         if (clip_open(&clip, file, &family->texts[i], 0, NULL) == 0)
             read_text(&clip, &b);
-    if (vae_open(&vae, file, NULL) == 0) {
-        b.graph = graph_new("decode");
-        vae_build_decoder(&vae, &b, 1, 3, 2);
-        plan_and_free(b.graph);
-    }
+    if (vae_open(&vae, file, NULL) == 0)
+        read_vae(&vae);
     if (unet_open(&unet, file, family->heads, NULL) == 0) {
         int context, label = -1;
 
@@ -96,12 +106,19 @@ static void read_model(const struct weights_file *file)
     }
 }
 
-static void name_as_vae(struct weights_file *file)
+static void read_as_vae(const uint8_t *data, size_t size)
 {
-    vae_names_complete(file);
+    struct weights_file *file;
+    struct vae vae;
+
+    if (weights_memory_vae_open(&file, data, size, NULL))
+        return;
     for (size_t i = 0; i < weights_file_count(file); i++)
         if (!weights_file_at(file, i)->name[0])
             abort();
+    if (vae_open(&vae, file, NULL) == 0)
+        read_vae(&vae);
+    weights_file_close(file);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -116,7 +133,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     read_values(file);
     read_model(file);
-    name_as_vae(file);
     weights_file_close(file);
+    read_as_vae(data, size);
     return 0;
 }

@@ -6,6 +6,8 @@
 
 #define SMALL_MODEL_TENSORS "tests/golden/sd1_small.tensors"
 
+#define SMALL_TAESD_TENSORS                                                            \
+    "tests/golden/taesd_small.tensors" /* under diffusers' names */
 #define SMALL_TINY_TENSORS "tests/golden/tiny_small.tensors"
 #define SMALL_INPAINT_TENSORS "tests/golden/inpaint_small.tensors"
 #define SMALL_LCM_TENSORS "tests/golden/lcm_small.tensors"

@@ -110,13 +110,8 @@ struct part {
 static int open_file(struct weights_file *file, struct part *part, const char *path,
                      struct err *err)
 {
-    struct weights_file *opened;
-
-    if (weights_single_open(&opened, path, err))
+    if (weights_file_open_part(file, path, err))
         return -1;
-    file->parts =
-        mem_realloc(file->parts, (file->part_count + 1) * sizeof(*file->parts));
-    file->parts[file->part_count++] = opened;
     part->count++;
     return 0;
 }

@@ -58,8 +58,17 @@ int safetensors_read(struct weights_file *file, struct err *err) MUST_CHECK;
 int gguf_read(struct weights_file *file, struct err *err) MUST_CHECK;
 int torch_read(struct weights_file *file, struct err *err) MUST_CHECK;
 
-/* After which the tensors of a VAE alone have a checkpoint's names; before they are sorted. */
-void vae_names_complete(struct weights_file *file);
+/* Opens another file and makes it the last of file->parts. */
+int weights_file_open_part(struct weights_file *file, const char *path,
+                           struct err *err) MUST_CHECK;
+
+/* What a file with one half of a TAESD alone is. */
+enum vae_half { VAE_HALF_NONE, VAE_HALF_DECODER, VAE_HALF_ENCODER };
+
+/* After which the tensors of a VAE alone have a checkpoint's names, in no order any more. */
+enum vae_half vae_names_complete(struct weights_file *file);
+/* Of file->path, a file or a folder; errors name the path. */
+int vae_file_read(struct weights_file *file, struct err *err) MUST_CHECK;
 
 /* weights_file_open() of a file: a folder is refused. */
 int weights_single_open(struct weights_file **ret_file, const char *path,
@@ -67,5 +76,8 @@ int weights_single_open(struct weights_file **ret_file, const char *path,
 /* For tests and fuzzing: as weights_file_open, from memory that outlives the file. */
 int weights_memory_open(struct weights_file **ret_file, const void *data, size_t size,
                         struct err *err) MUST_CHECK;
+/* The same as weights_vae_open. */
+int weights_memory_vae_open(struct weights_file **ret_file, const void *data,
+                            size_t size, struct err *err) MUST_CHECK;
 
 #endif

@@ -18,6 +18,7 @@
 #include "engine/files/ggml_types.h"
 #include "engine/files/reader.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
 
@@ -405,13 +406,6 @@ static int map_file(struct weights_file *file, struct err *err)
     return 0;
 }
 
-static bool is_folder(const char *path)
-{
-    struct stat st;
-
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
 static int open_path(struct weights_file **ret_file, const char *path,
                      int (*read)(struct weights_file *file, struct err *err),
                      struct err *err)
@@ -421,7 +415,7 @@ static int open_path(struct weights_file **ret_file, const char *path,
     file->path = mem_strdup(path);
     if (read(file, err) || settle(file, err)) {
         weights_file_close(file);
-        return err_wrap(err, "%s", path);
+        return -1;
     }
     *ret_file = file;
     return 0;
@@ -435,41 +429,63 @@ static int map_and_read(struct weights_file *file, struct err *err)
 int weights_single_open(struct weights_file **ret_file, const char *path,
                         struct err *err)
 {
-    return open_path(ret_file, path, map_and_read, err);
+    return open_path(ret_file, path, map_and_read, err) ? err_wrap(err, "%s", path) : 0;
+}
+
+int weights_file_open_part(struct weights_file *file, const char *path, struct err *err)
+{
+    struct weights_file *opened = NULL;
+
+    if (weights_single_open(&opened, path, err))
+        return -1;
+    file->parts =
+        mem_realloc(file->parts, (file->part_count + 1) * sizeof(*file->parts));
+    file->parts[file->part_count++] = opened;
+    return 0;
 }
 
 int weights_file_open(struct weights_file **ret_file, const char *path, struct err *err)
 {
-    return open_path(ret_file, path, is_folder(path) ? folder_read : map_and_read, err);
-}
-
-static int read_vae(struct weights_file *file, struct err *err)
-{
-    if (map_and_read(file, err))
-        return -1;
-    vae_names_complete(file);
-    return 0;
+    if (!file_is_folder(path))
+        return weights_single_open(ret_file, path, err);
+    return open_path(ret_file, path, folder_read, err) ? err_wrap(err, "%s", path) : 0;
 }
 
 int weights_vae_open(struct weights_file **ret_file, const char *path, struct err *err)
 {
-    return open_path(ret_file, path, read_vae, err);
+    return open_path(ret_file, path, vae_file_read, err);
 }
 
-int weights_memory_open(struct weights_file **ret_file, const void *data, size_t size,
-                        struct err *err)
+static int open_memory(struct weights_file **ret_file, const void *data, size_t size,
+                       bool is_vae, struct err *err)
 {
     struct weights_file *file = mem_zalloc(sizeof(*file));
+    int result;
 
     file->path = mem_strdup("memory");
     file->map = data;
     file->size = size;
-    if (read_contents(file, err) || settle(file, err)) {
+    result = read_contents(file, err);
+    if (!result && is_vae)
+        vae_names_complete(file);
+    if (result || settle(file, err)) {
         weights_file_close(file);
         return -1;
     }
     *ret_file = file;
     return 0;
+}
+
+int weights_memory_open(struct weights_file **ret_file, const void *data, size_t size,
+                        struct err *err)
+{
+    return open_memory(ret_file, data, size, false, err);
+}
+
+int weights_memory_vae_open(struct weights_file **ret_file, const void *data,
+                            size_t size, struct err *err)
+{
+    return open_memory(ret_file, data, size, true, err);
 }
 
 void weights_file_close(struct weights_file *file)
@@ -527,6 +543,11 @@ const char *weights_file_meta(const struct weights_file *file, const char *key)
 const char *weights_file_path(const struct weights_file *file)
 {
     return file->path;
+}
+
+const char *weights_file_part_path(const struct weights_file *file, size_t index)
+{
+    return index < file->part_count ? file->parts[index]->path : NULL;
 }
 
 const char *weights_file_format(const struct weights_file *file)

@@ -54,8 +54,9 @@ struct weights_file;
 
 int weights_file_open(struct weights_file **ret_file, const char *path,
                       struct err *err) MUST_CHECK;
-/* The same for a file that is to be a VAE: one without the rest of a checkpoint, also under diffusers' names, gets a
- * checkpoint's ("first_stage_model...."). */
+/* The same for what is to be a VAE, a file or a folder as diffusers writes one: one without the rest of a checkpoint, also
+ * under diffusers' names or TAESD's, gets a checkpoint's ("first_stage_model...."). Beside one half of a TAESD the file
+ * with the other half is looked for. */
 int weights_vae_open(struct weights_file **ret_file, const char *path,
                      struct err *err) MUST_CHECK;
 void weights_file_close(struct weights_file *file); /* NULL is fine */
@@ -69,6 +70,8 @@ const struct weight *weights_file_at(const struct weights_file *file, size_t ind
  */
 const char *weights_file_meta(const struct weights_file *file, const char *key);
 const char *weights_file_path(const struct weights_file *file);
+/* The files that the tensors are in, where these are not all in the one that was opened; NULL: there are no more. */
+const char *weights_file_part_path(const struct weights_file *file, size_t index);
 const char *weights_file_format(const struct weights_file *file); /* "safetensors" */
 uint64_t weights_file_bytes(const struct weights_file *file);
 /* weight_forget() for all of the file */

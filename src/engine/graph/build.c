@@ -66,9 +66,10 @@ int build_linear_joined(struct build *b, int x, const char *const *names, int co
                                bias == BUILD_BIAS ? biases : NULL, count);
 }
 
-static int conv(struct build *b, int x, const char *name, int stride)
+static int conv(struct build *b, int x, const char *name, int stride,
+                const struct weight *bias)
 {
-    const struct weight *w = build_find(b, name, ".weight"), *bias = find_bias(b, name);
+    const struct weight *w = build_find(b, name, ".weight");
     struct conv_args args = {.stride = stride};
 
     if (w && stride == 1 &&
@@ -85,12 +86,17 @@ static int conv(struct build *b, int x, const char *name, int stride)
 
 int build_conv(struct build *b, int x, const char *name)
 {
-    return conv(b, x, name, 1);
+    return conv(b, x, name, 1, find_bias(b, name));
 }
 
 int build_conv_stride2(struct build *b, int x, const char *name)
 {
-    return conv(b, x, name, 2);
+    return conv(b, x, name, 2, find_bias(b, name));
+}
+
+int build_conv_unbiased(struct build *b, int x, const char *name, int stride)
+{
+    return conv(b, x, name, stride, NULL);
 }
 
 int build_prelu(struct build *b, int x, const char *name)

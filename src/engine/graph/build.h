@@ -41,6 +41,8 @@ int build_conv(struct build *b, int x, const char *name);
 /* slopes of an activation, one for each channel, in "<name>.weight" */
 int build_prelu(struct build *b, int x, const char *name);
 int build_conv_stride2(struct build *b, int x, const char *name); /* pad 1 */
+/* without a bias, whatever the file has; stride 1 or 2 */
+int build_conv_unbiased(struct build *b, int x, const char *name, int stride);
 /* 32 groups at every real width; at small ones the largest divisor of C that is at most
  * C / 4 */
 int build_group_norm(struct build *b, int x, const char *name, float eps);

@@ -103,6 +103,10 @@ enum activation {
     ACT_QUICK_GELU, /* x sigmoid(1.702 x) */
     ACT_LEAKY_RELU, /* x, below 0 x/5 */
     ACT_FIFTH,      /* x/5: what a block of ESRGAN adds to its input */
+    ACT_RELU,       /* x, below 0 it is 0 */
+    ACT_SOFT_CLAMP, /* 3 tanh(x/3): how far TAESD lets a latent go */
+    ACT_TO_UNIT,    /* (x + 1)/2: -1..1 to 0..1, where TAESD's pictures are */
+    ACT_TO_SIGNED,  /* 2x - 1: back */
 };
 
 struct node {

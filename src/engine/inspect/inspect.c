@@ -8,9 +8,11 @@
  * Whether Mysti draws with it is not guessed: the file is opened as a checkpoint, which
  * checks every tensor, and what that says is quoted. */
 #include "engine/inspect/inspect.h"
+#include "engine/inspect/taesd.h"
 
 #include "base/buf.h"
 #include "base/file.h"
+#include "base/model_folder.h"
 #include "base/str.h"
 #include "engine/checkpoint.h"
 #include "engine/engine.h"
@@ -31,6 +33,7 @@ struct report {
     const struct weights_file *file;
     struct networks networks;
     struct lora_groups groups;
+    struct taesd_look taesd;
     json_t *json, *needs;
 };
 
@@ -171,6 +174,38 @@ static void describe_vae(struct report *r)
     set_kind(r, "vae", NULL, buf_str(&summary));
     need(r, "a picture model to be the VAE of");
     buf_release(&summary);
+}
+
+static void describe_taesd(struct report *r)
+{
+    const struct taesd_look *l = &r->taesd;
+    const char *name = file_name(weights_file_path(r->file));
+    bool says_xl = strcasestr(name, "xl") != NULL;
+    struct buf text = {0};
+
+    buf_printf(&text, "a TAESD, the tiny VAE, %s",
+               l->has_decoder && l->has_encoder ? "both halves"
+               : l->has_decoder                 ? "its decoder alone"
+                                                : "its encoder alone");
+    if (l->channels)
+        buf_printf(&text, ", for latents of %lld channels", (long long)l->channels);
+    set_kind(r, "vae", NULL, buf_str(&text));
+    if (!l->has_decoder)
+        need(r, "its decoder beside it, in a file that is called the same but for that "
+                "word");
+    else if (!l->has_encoder)
+        need(r, "its encoder, for pictures that start from another one");
+    buf_clear(&text);
+    if (l->channels == 4)
+        buf_printf(
+            &text,
+            "a picture model to be the VAE of: SD 1.x and SD 2.x, or SDXL, which "
+            "no tensor tells%s",
+            says_xl ? " (its name says SDXL)" : "");
+    else
+        buf_append_str(&text, "a picture model to be the VAE of");
+    need(r, buf_str(&text));
+    buf_release(&text);
 }
 
 static void describe_text_encoder(struct report *r)
@@ -427,6 +462,8 @@ static void describe(struct report *r)
         describe_vectors(r, vectors);
     else if (r->networks.unet && has(r, r->networks.unet, "input_blocks.0.0.weight"))
         describe_picture_model(r);
+    else if (r->taesd.has_decoder || r->taesd.has_encoder)
+        describe_taesd(r);
     else if (is_other(r, &which))
         set_kind(r, others[which].kind, others[which].family, others[which].summary);
     else if (of[NETWORK_DECODER].tensors || of[NETWORK_ENCODER].tensors)
@@ -446,7 +483,7 @@ static bool is_made_of_networks(const struct report *r)
 
     return (strcmp(kind, "checkpoint") == 0 || strcmp(kind, "unet") == 0 ||
             strcmp(kind, "vae") == 0 || strcmp(kind, "text_encoder") == 0) &&
-           !is_other(r, &which);
+           !is_other(r, &which) && !r->taesd.has_decoder && !r->taesd.has_encoder;
 }
 
 static json_t *list_of(const char *const *names, size_t count)
@@ -600,9 +637,12 @@ static void add_verdict(struct report *r, const char *path)
     struct err err = {0};
     const char *sentence = err.message;
 
-    if (strcmp(kind, "checkpoint") != 0 && strcmp(kind, "unet") != 0)
+    if (strcmp(kind, "vae") == 0 && r->taesd.has_decoder) {
+        if (taesd_check(path, &err) == 0)
+            return;
+    } else if (strcmp(kind, "checkpoint") != 0 && strcmp(kind, "unet") != 0) {
         return;
-    if (checkpoint_open(&checkpoint, path, &err) == 0) {
+    } else if (checkpoint_open(&checkpoint, path, &err) == 0) {
         checkpoint_close(checkpoint);
         json_object_set_new(r->json, "draws", json_true());
         return;
@@ -621,6 +661,7 @@ static void report(struct report *r, const char *path)
     networks_read(&r->networks, r->file);
     if (lora_groups_read(&r->groups, r->file, NULL))
         r->groups = (struct lora_groups){0}; /* says the same twice: no LoRA */
+    taesd_look(&r->taesd, r->file);
     describe(r);
     add_types(r);
     add_networks(r);
@@ -647,10 +688,15 @@ char *inspect_report(const struct weights_file *file)
 int engine_inspect(char **ret_json, const char *path, struct err *err)
 {
     struct weights_file *file;
+    char *inside;
+    int result;
 
     if (!str_is_utf8(path, strlen(path)))
         return err_set(err, ERR_INVALID, "the path is not UTF-8");
-    if (weights_file_open(&file, path, err))
+    inside = model_folder_network(path);
+    result = weights_file_open(&file, inside ? inside : path, err);
+    free(inside);
+    if (result)
         return -1;
     *ret_json = inspect_report(file);
     weights_file_close(file);

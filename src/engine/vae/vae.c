@@ -1,4 +1,5 @@
 #include "engine/vae/vae.h"
+#include "engine/vae/taesd.h"
 
 #define PREFIX "first_stage_model."
 #define DECODER PREFIX "decoder."
@@ -10,6 +11,8 @@ int vae_open(struct vae *ret_vae, const struct weights_file *file, struct err *e
     const struct weight *first = weights_file_find(file, DECODER "conv_in.weight");
     struct vae vae = {.file = file, .scale = 1};
 
+    if (!first && taesd_is(file))
+        return taesd_open(ret_vae, file, err);
     if (!first)
         return err_set(err, ERR_BAD_FILE,
                        "has no decoder (tensor " DECODER "conv_in.weight is missing)");
@@ -30,6 +33,16 @@ int vae_open(struct vae *ret_vae, const struct weights_file *file, struct err *e
     vae.has_encoder = weights_file_find(file, ENCODER "conv_in.weight") != NULL;
     *ret_vae = vae;
     return 0;
+}
+
+int64_t vae_moments(const struct vae *vae)
+{
+    return vae->is_taesd ? vae->latent_channels : 2 * vae->latent_channels;
+}
+
+double vae_latent_scale(const struct vae *vae, double family_scale)
+{
+    return vae->is_taesd ? 1 : family_scale;
 }
 
 static int residual(struct build *b, int x, const char *name)
@@ -117,6 +130,10 @@ void vae_build_decoder(const struct vae *vae, struct build *b, int64_t batch,
     int x = graph_input(b->graph, "latent", TENSOR_F32,
                         shape4(batch, high, wide, vae->latent_channels));
 
+    if (vae->is_taesd) {
+        graph_output(b->graph, "picture", TENSOR_F32, taesd_build_decoder(b, x));
+        return;
+    }
     if (build_has(b, PREFIX "post_quant_conv", ".weight"))
         x = build_conv(b, x, PREFIX "post_quant_conv");
     x = middle(b, build_conv(b, x, DECODER "conv_in"), DECODER);
@@ -142,6 +159,10 @@ void vae_build_encoder(const struct vae *vae, struct build *b, int64_t batch,
 {
     int x = graph_input(b->graph, "picture", TENSOR_F32, shape4(batch, high, wide, 3));
 
+    if (vae->is_taesd) {
+        graph_output(b->graph, "latent", TENSOR_F32, taesd_build_encoder(b, x));
+        return;
+    }
     x = build_conv(b, x, ENCODER "conv_in");
     for (int level = 0; level < vae->levels; level++) {
         x = blocks(b, x, NAME(ENCODER "down.%d", level));

@@ -10,8 +10,9 @@
 #include <math.h>
 
 static const enum activation all_activations[] = {
-    ACT_NONE,       ACT_SILU,       ACT_GELU, ACT_GELU_TANH,
-    ACT_QUICK_GELU, ACT_LEAKY_RELU, ACT_FIFTH};
+    ACT_NONE,  ACT_SILU, ACT_GELU,       ACT_GELU_TANH, ACT_QUICK_GELU, ACT_LEAKY_RELU,
+    ACT_FIFTH, ACT_RELU, ACT_SOFT_CLAMP, ACT_TO_UNIT,   ACT_TO_SIGNED};
+enum { ACTIVATIONS = sizeof(all_activations) / sizeof(*all_activations) };
 
 /* ---- products ---- */
 
@@ -28,7 +29,7 @@ static void test_linear(void **state)
         const struct weight *b = i % 4 ? case_weight(c, 1, out, 1, 1, 1) : NULL;
         int y = graph_linear(c->graph, x, "linear", w, b);
 
-        y = graph_activate(c->graph, y, all_activations[i % 7]);
+        y = graph_activate(c->graph, y, all_activations[i % ACTIVATIONS]);
         case_check(c, y, 2);
     }
 }
@@ -37,7 +38,7 @@ static void test_linear(void **state)
 static void test_linear_fused(void **state)
 {
     (void)state;
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 12; i++) {
         struct test_case *c = case_new(100 + (uint64_t)i);
         int n = 2, t = case_between(c, 3, 70), size = 48 + 24 * (i % 3);
         int x = case_input(c, shape3(n, t, size));
@@ -50,7 +51,7 @@ static void test_linear_fused(void **state)
 
         y = graph_add(c->graph, y, row);
         y = i % 3 ? graph_add(c->graph, y, residual) : graph_add(c->graph, residual, y);
-        y = graph_activate(c->graph, y, all_activations[i % 7]);
+        y = graph_activate(c->graph, y, all_activations[i % ACTIVATIONS]);
         if (i >= 4) /* the residual is read again: it must not be overwritten */
             y = graph_add(c->graph, y, residual);
         case_check(c, y, 4);
@@ -138,7 +139,7 @@ static void test_conv_fused(void **state)
         residual = conv_of(c, x, &skip);
         y = graph_add(c->graph, y, row);
         y = graph_add(c->graph, y, residual);
-        y = graph_activate(c->graph, y, all_activations[i % 7]);
+        y = graph_activate(c->graph, y, all_activations[i % ACTIVATIONS]);
         if (i >= 4)
             y = graph_add(c->graph, y, residual);
         case_check(c, y, 4);
@@ -293,10 +294,10 @@ static void test_elementwise(void **state)
         int b = case_input(c, i % 2 ? shape4(2, h, 5, channels)
                                     : shape2(i % 4 ? 2 : 1, channels));
 
-        case_check(
-            c,
-            graph_activate(c->graph, graph_add(c->graph, a, b), all_activations[i % 7]),
-            3);
+        case_check(c,
+                   graph_activate(c->graph, graph_add(c->graph, a, b),
+                                  all_activations[i % ACTIVATIONS]),
+                   3);
     }
 }
 

@@ -4,8 +4,10 @@
 #include "base/mem.h"
 #include "engine/engine.h"
 
+#include "remove_tree.h"
 #include "small_folder.h"
 #include "small_model.h"
+#include "small_taesd.h"
 #include "small_upscaler.h"
 #include "unit.h"
 
@@ -60,8 +62,7 @@ static char *write_file(const struct entry *entries, const char *metadata)
     return path;
 }
 
-/* Takes the path, and the file. */
-static json_t *inspect_and_remove(char *path)
+static json_t *inspect_path(const char *path)
 {
     struct err err = {0};
     char *text;
@@ -71,9 +72,17 @@ static json_t *inspect_and_remove(char *path)
         fail_msg("%s", err.message);
     report = json_loads(text, 0, NULL);
     assert_non_null(report);
+    free(text);
+    return report;
+}
+
+/* Takes the path, and the file. */
+static json_t *inspect_and_remove(char *path)
+{
+    json_t *report = inspect_path(path);
+
     unlink(path);
     free(path);
-    free(text);
     return report;
 }
 
@@ -333,6 +342,70 @@ static void small_and_foreign_files(void **state)
     }
 }
 
+static json_t *inspect_taesd(const char *folder, const char *name,
+                             const struct small_taesd *how)
+{
+    char *path = file_join(folder, name);
+    json_t *r;
+
+    small_taesd_write(folder, name, how);
+    r = inspect_path(path);
+    expect_text(r, "kind", "vae");
+    free(path);
+    return r;
+}
+
+static const char *need_at(const json_t *r, size_t index)
+{
+    return json_string_value(json_array_get(json_object_get(r, "needs"), index));
+}
+
+static void tiny_autoencoders(void **state)
+{
+    static const enum taesd_naming namings[] = {TAESD_DIFFUSERS, TAESD_COMFY};
+    char folder[] = "/tmp/mysti-inspect-XXXXXX";
+    char *config;
+    json_t *r;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    for (int i = 0; i < 2; i++) {
+        r = inspect_taesd(folder, "taesdxl.safetensors",
+                          &(struct small_taesd){.naming = namings[i]});
+        expect_text(r, "summary",
+                    "a TAESD, the tiny VAE, both halves, for latents of 4");
+        assert_null(json_object_get(r, "draws"));
+        assert_non_null(strstr(need_at(r, 0), "no tensor tells (its name says SDXL)"));
+        json_decref(r);
+    }
+    r = inspect_taesd(folder, "taesd_decoder.pth",
+                      &(struct small_taesd){TAESD_ORIGINAL, .only = "decoder"});
+    expect_text(r, "summary", "its decoder alone");
+    assert_non_null(strstr(need_at(r, 0), "its encoder, for pictures that start"));
+    assert_null(strstr(need_at(r, 1), "its name"));
+    json_decref(r);
+    r = inspect_taesd(folder, "taesd_encoder.pth",
+                      &(struct small_taesd){TAESD_ORIGINAL, .only = "encoder"});
+    expect_text(r, "summary", "its encoder alone");
+    assert_non_null(strstr(need_at(r, 0), "its decoder beside it"));
+    json_decref(r);
+    r = inspect_taesd(folder, "torn.safetensors",
+                      &(struct small_taesd){.without = "decoder.layers.3.conv.2.bias"});
+    assert_true(json_is_false(json_object_get(r, "draws")));
+    expect_text(r, "trouble", "decoder.layers.3.conv.2.bias is missing");
+    json_decref(r);
+    /* a folder of one network is what is in it */
+    small_taesd_write(folder, "diffusion_pytorch_model.safetensors",
+                      &(struct small_taesd){0});
+    config = file_join(folder, "config.json");
+    assert_int_equal(file_write_atomic(config, "{}", 2, 0600, NULL), 0);
+    r = inspect_path(folder);
+    expect_text(r, "summary", "a TAESD");
+    json_decref(r);
+    free(config);
+    remove_tree(folder);
+}
+
 static void upscalers(void **state)
 {
     json_t *r = inspect_and_remove(small_upscaler_write(
@@ -404,6 +477,7 @@ int main(void)
         cmocka_unit_test(loras),
         cmocka_unit_test(kinds_of_lora),
         cmocka_unit_test(small_and_foreign_files),
+        cmocka_unit_test(tiny_autoencoders),
         cmocka_unit_test(upscalers),
         cmocka_unit_test(types_that_are_not_read_are_named),
         cmocka_unit_test(what_is_no_model_is_refused),

@@ -342,6 +342,14 @@ static double activated(enum activation act, double x)
         return x < 0 ? x / 5 : x;
     case ACT_FIFTH:
         return x / 5;
+    case ACT_RELU:
+        return x < 0 ? 0 : x;
+    case ACT_SOFT_CLAMP:
+        return 3 * tanh(x / 3);
+    case ACT_TO_UNIT:
+        return (x + 1) / 2;
+    case ACT_TO_SIGNED:
+        return 2 * x - 1;
     default:
         return x;
     }
@@ -353,7 +361,7 @@ static void test_activations(void **state)
     double expected[COUNT];
 
     (void)state;
-    for (int act = ACT_SILU; act <= ACT_FIFTH; act++) {
+    for (int act = ACT_SILU; act <= ACT_TO_SIGNED; act++) {
         struct graph *g = graph_new("act");
         float *x = numbers(COUNT), *got;
 

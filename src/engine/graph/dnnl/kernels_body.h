@@ -36,6 +36,18 @@ INLINE void activate_typed(const void *x, void *y, enum elem type, int64_t count
     case ACT_FIFTH:
         activate_range(x, y, type, count, ACT_FIFTH);
         break;
+    case ACT_RELU:
+        activate_range(x, y, type, count, ACT_RELU);
+        break;
+    case ACT_SOFT_CLAMP:
+        activate_range(x, y, type, count, ACT_SOFT_CLAMP);
+        break;
+    case ACT_TO_UNIT:
+        activate_range(x, y, type, count, ACT_TO_UNIT);
+        break;
+    case ACT_TO_SIGNED:
+        activate_range(x, y, type, count, ACT_TO_SIGNED);
+        break;
     case ACT_NONE:
         memmove(y, x, (size_t)count * elem_bytes(type));
         break;

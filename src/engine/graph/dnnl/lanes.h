@@ -221,6 +221,14 @@ INLINE lanes lanes_activate(lanes x, enum activation act)
         return lanes_pick(x < 0.0f, x * 0.2f, x);
     case ACT_FIFTH:
         return x * 0.2f;
+    case ACT_RELU:
+        return lanes_pick(x < 0.0f, lanes_of(0), x);
+    case ACT_SOFT_CLAMP: /* tanh(u) = 1 - 2 / (exp(2u) + 1) */
+        return 3.0f - 6.0f / (lanes_exp(x * (2.0f / 3.0f)) + 1.0f);
+    case ACT_TO_UNIT:
+        return x * 0.5f + 0.5f;
+    case ACT_TO_SIGNED:
+        return x * 2.0f - 1.0f;
     case ACT_NONE:
         break;
     }

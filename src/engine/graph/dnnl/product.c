@@ -147,6 +147,13 @@ static void release_operands(struct operands *o)
             dnnl_memory_desc_destroy(all[i]);
 }
 
+static int append_soft_clamp(dnnl_post_ops_t ops)
+{
+    return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_linear, 1 / 3.0f, 0) ||
+           dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_tanh, 0, 0) ||
+           dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_linear, 3.0f, 0);
+}
+
 static int append_activation(dnnl_post_ops_t ops, enum activation act)
 {
     switch (act) {
@@ -162,6 +169,14 @@ static int append_activation(dnnl_post_ops_t ops, enum activation act)
         return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_relu, 0.2f, 0);
     case ACT_FIFTH:
         return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_linear, 0.2f, 0);
+    case ACT_RELU:
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_relu, 0, 0);
+    case ACT_SOFT_CLAMP:
+        return append_soft_clamp(ops);
+    case ACT_TO_UNIT:
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_linear, 0.5f, 0.5f);
+    case ACT_TO_SIGNED:
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_linear, 2.0f, -1.0f);
     case ACT_NONE:
         break;
     }

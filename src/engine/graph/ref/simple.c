@@ -27,6 +27,14 @@ float ref_activate(enum activation act, float x)
         return x < 0 ? 0.2F * x : x;
     case ACT_FIFTH:
         return 0.2F * x;
+    case ACT_RELU:
+        return x < 0 ? 0 : x;
+    case ACT_SOFT_CLAMP:
+        return 3 * tanhf(x / 3);
+    case ACT_TO_UNIT:
+        return 0.5F * x + 0.5F;
+    case ACT_TO_SIGNED:
+        return 2 * x - 1;
     }
     return x;
 }
