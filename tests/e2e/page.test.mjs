@@ -34,8 +34,9 @@ test('the page: load, wand, draw, cancel', async (t) => {
 
   await t.test('Generate shows progress, then the picture, which is also among the recent ones', async () => {
     await see('prompt').fill('a red circle on a blue background');
+    const begun = see('progress').waitFor(); // it may be over before we look
     await see('draw').click();
-    await see('progress').waitFor();
+    await begun;
     await see('picture').waitFor({ timeout: 60000 });
     const width = await see('picture').evaluate((img) => img.decode().then(() => img.naturalWidth));
     assert.equal(width, 128);

@@ -78,7 +78,7 @@ test('the page: larger pictures, hires fix, VAEs, several at once', async (t) =>
     await see('recent').locator('button').last().click();
     await page.getByText('128 × 128 · model starter-painter').waitFor();
     await page.getByRole('dialog').getByRole('button', { name: 'Make larger' }).click();
-    await choose('How', 'Lanczos: plain resizing');
+    await choose('How', 'Lanczos');
     await page.getByRole('dialog').getByLabel('Times as large').fill('3');
     await page.getByRole('dialog').getByLabel('Times as large').press('Tab');
     await see('larger').getByText('becomes 384 × 384').waitFor();
@@ -86,6 +86,26 @@ test('the page: larger pictures, hires fix, VAEs, several at once', async (t) =>
     await drawn(5);
     assert.deepEqual(await sizeOf(see('picture')), [384, 384]);
     assert.match(await wordsOf(see('picture')), /Postprocess upscaler: Lanczos/);
+  });
+
+  await t.test('what a picture was drawn with comes back into the form, and outlives a reload', async () => {
+    await page.getByText('Back to the model\'s own').click();
+    await see('recent').locator('button').nth(2).click(); // the hires fix
+    await page.getByText('Prompt and settings').click();
+    await page.reload();
+    assert.equal(await see('prompt').inputValue(), 'a red circle on a blue background');
+    await see('more').locator('summary').click();
+    assert.equal(await page.getByLabel('Width').inputValue(), '128');
+    assert.equal(await page.getByLabel('Steps', { exact: true }).inputValue(), '3');
+    assert.equal(await page.getByLabel('Times as large').inputValue(), '1.5');
+    assert.equal(await page.getByRole('combobox', { name: 'Upscaler', exact: true }).innerText(), 'tiny-x4');
+    const first = (await history())[2];
+    await see('draw').click();
+    await drawn(6);
+    await see('facts').getByText(`192 × 192 · seed ${first.params.seed}`).waitFor();
+    const bytes = (url) => fetch(server.base + url).then((r) => r.arrayBuffer()).then((b) => Buffer.from(b));
+    assert.ok((await bytes(first.url)).equals(await bytes((await history())[0].url)), 'the same picture');
+    await page.getByText('Back to the model\'s own').click();
   });
 
   await t.test('it says who is before it, and Cancel leaves their picture alone', async () => {
@@ -117,4 +137,17 @@ test('the page: larger pictures, hires fix, VAEs, several at once', async (t) =>
   });
 
   await t.test('nothing went wrong on the way', () => assert.deepEqual(errors().filter((e) => !/404|400/.test(e)), []));
+
+  await t.test('a server that dies in the middle is a sentence as well', async () => {
+    await see('prompt').fill('a boat');
+    await page.getByLabel('Steps', { exact: true }).fill('150');
+    await page.getByLabel('Width').fill('512');
+    await page.getByLabel('Width').press('Tab');
+    await see('draw').click();
+    await see('preview').waitFor();
+    await server.stop('SIGKILL');
+    await page.getByText('The connection to Mysti broke in the middle').waitFor();
+    await see('lost').waitFor();
+    await see('draw').waitFor();
+  });
 });

@@ -44,11 +44,6 @@ function hiresOf(f: PictureFields): Fields {
   return given({ scale: f.hiresScale, upscaler: f.hiresUpscaler, strength: share(f.hiresStrength), steps: f.hiresSteps })
 }
 
-/** One side alone says nothing: the other would be the model's own, and the picture cut. */
-function sizeOf(f: PictureFields): string | null {
-  return f.width && f.height ? `${f.width}x${f.height}` : null
-}
-
 /** What every way of drawing takes. */
 function walkOf(prompt: string, f: PictureFields): Fields {
   return given({
@@ -70,7 +65,7 @@ function walkOf(prompt: string, f: PictureFields): Fields {
 }
 
 export function drawingOf(prompt: string, f: PictureFields): Fields {
-  return given({ ...walkOf(prompt, f), size: sizeOf(f), hires: f.hires ? hiresOf(f) : null })
+  return given({ ...walkOf(prompt, f), width: f.width, height: f.height, hires: f.hires ? hiresOf(f) : null })
 }
 
 export const startFields = () => ({
@@ -92,12 +87,17 @@ interface From {
 
 const OWN_SIZE_MAX = 1024 * 1024 // pixels
 
-/** What is drawn from a picture is as large as it was said; else as large as the picture where Mysti drew that at this size, which its
- * model then can; else the server takes the picture's proportions. */
-function startSizeOf(f: PictureFields, from: From): string | null {
+const SIDE_STEP = 8 // what every model takes
+
+/** What is drawn from a picture is as large as it was said, the other side in proportion; else as large as the picture where Mysti drew
+ * that at this size, which its model then can; else the server takes the picture's proportions. */
+function startSizeOf(f: { width: number | null; height: number | null }, from: From): Fields {
   const { width, height } = from
-  const isDrawable = from.isOwn && width % 8 === 0 && height % 8 === 0 && width * height <= OWN_SIZE_MAX
-  return sizeOf(f) ?? (isDrawable ? `${width}x${height}` : null)
+  const fitting = (side: number) => Math.max(SIDE_STEP, Math.round(side / SIDE_STEP) * SIDE_STEP)
+  if (f.width || f.height)
+    return { width: f.width ?? fitting((f.height! * width) / height), height: f.height ?? fitting((f.width! * height) / width) }
+  const isDrawable = from.isOwn && width % SIDE_STEP === 0 && height % SIDE_STEP === 0 && width * height <= OWN_SIZE_MAX
+  return isDrawable ? { width, height } : {}
 }
 
 function maskOf(s: StartFields): Fields {
@@ -106,7 +106,7 @@ function maskOf(s: StartFields): Fields {
 
 /** There is no hires fix from a picture. */
 export function editOf(prompt: string, f: PictureFields, s: StartFields, from: From, isMasked: boolean): Fields {
-  return given({ ...walkOf(prompt, f), size: startSizeOf(f, from), strength: share(s.strength), ...(isMasked ? maskOf(s) : {}) })
+  return given({ ...walkOf(prompt, f), ...startSizeOf(f, from), strength: share(s.strength), ...(isMasked ? maskOf(s) : {}) })
 }
 
 const VARIATIONS = 4
@@ -114,7 +114,7 @@ const VARIATIONS = 4
 /** Others like one that was drawn: with seeds of their own, so the form's does not count. */
 export function variationsOf(prompt: string, f: PictureFields, from: { width: number; height: number }): Fields {
   const walk = walkOf(prompt, { ...f, count: VARIATIONS, seed: null, variationStrength: null })
-  return given({ ...walk, size: startSizeOf({ ...f, width: null }, { ...from, isOwn: true }) })
+  return { ...walk, ...startSizeOf({ width: null, height: null }, { ...from, isOwn: true }) }
 }
 
 const PIXELS_MAX = 67_000_000 // of a picture that was made larger

@@ -7,18 +7,19 @@ import type { Progress } from '../src/api/client'
 import { factsOf } from '../src/facts'
 import { percentOf, statusOf } from '../src/progress'
 import { changedCount, drawingOf, editOf, largerSize, pictureFields, startFields, variationsOf } from '../src/request'
+import { settingsOf } from '../src/settings'
 import { components } from '../src/theme'
 
 describe('drawingOf', () => {
   it('sends nothing that was left alone', () => {
     expect(drawingOf('a boat', pictureFields())).toEqual({ prompt: 'a boat' })
-    expect(drawingOf('a boat', { ...pictureFields(), negative: '  ', width: 512, hiresScale: 3 })).toEqual({ prompt: 'a boat' })
+    expect(drawingOf('a boat', { ...pictureFields(), negative: '  ', width: 512, hiresScale: 3 })).toEqual({ prompt: 'a boat', width: 512 })
   })
 
   it('has the names of the API for what was said', () => {
     const f = { ...pictureFields(), negative: ' fog ', width: 512, height: 768, count: 2, steps: 9, cfg: 0, sampler: 'euler', scheduler: 'karras',
       seed: 0, variationStrength: 25, variationSeed: 3, seamless: 'x', vae: 'soft', clipSkip: 2, dialect: 'comfy' }
-    expect(drawingOf('a boat', f)).toEqual({ prompt: 'a boat', negative_prompt: 'fog', size: '512x768', n: 2, steps: 9, cfg_scale: 0,
+    expect(drawingOf('a boat', f)).toEqual({ prompt: 'a boat', negative_prompt: 'fog', width: 512, height: 768, n: 2, steps: 9, cfg_scale: 0,
       sampler: 'euler', scheduler: 'karras', seed: 0, variation_strength: 0.25, variation_seed: 3, seamless: 'x', vae: 'soft', clip_skip: 2,
       dialect: 'comfy' })
   })
@@ -34,15 +35,17 @@ describe('editOf', () => {
   const own = { width: 768, height: 512, isOwn: true }
 
   it('draws what Mysti drew at its size, other pictures at the one that the server finds, both at the one that was said', () => {
-    expect(editOf('a', pictureFields(), startFields(), own, false)).toEqual({ prompt: 'a', size: '768x512', strength: 0.75 })
+    expect(editOf('a', pictureFields(), startFields(), own, false)).toEqual({ prompt: 'a', width: 768, height: 512, strength: 0.75 })
     expect(editOf('a', pictureFields(), startFields(), { ...own, isOwn: false }, false)).toEqual({ prompt: 'a', strength: 0.75 })
     expect(editOf('a', pictureFields(), startFields(), { ...own, width: 3072 }, false)).toEqual({ prompt: 'a', strength: 0.75 })
     const said = { ...pictureFields(), width: 256, height: 512 }
-    expect(editOf('a', said, startFields(), own, false).size).toBe('256x512')
+    expect(editOf('a', said, startFields(), own, false)).toMatchObject({ width: 256, height: 512 })
+    expect(editOf('a', { ...said, height: null }, startFields(), own, false)).toMatchObject({ width: 256, height: 168 })
+    expect(editOf('a', { ...said, width: null }, startFields(), own, false)).toMatchObject({ width: 768, height: 512 })
   })
 
   it('has no hires fix, and no prompt when there is none', () => {
-    expect(editOf('', { ...pictureFields(), hires: true }, { ...startFields(), strength: 0 }, own, false)).toEqual({ size: '768x512', strength: 0 })
+    expect(editOf('', { ...pictureFields(), hires: true }, { ...startFields(), strength: 0 }, own, false)).toEqual({ width: 768, height: 512, strength: 0 })
   })
 })
 
@@ -60,7 +63,28 @@ describe('editOf with a mask', () => {
 describe('variationsOf', () => {
   it('asks for four with seeds of their own, as the form says otherwise', () => {
     const f = { ...pictureFields(), seed: 3, count: 9, width: 64, height: 64, variationStrength: 10, steps: 8 }
-    expect(variationsOf('a boat', f, { width: 512, height: 512 })).toEqual({ prompt: 'a boat', n: 4, steps: 8, size: '512x512' })
+    expect(variationsOf('a boat', f, { width: 512, height: 512 })).toEqual({ prompt: 'a boat', n: 4, steps: 8, width: 512, height: 512 })
+  })
+})
+
+describe('settingsOf', () => {
+  const choice = (name: string, label: string) => ({ name, label })
+  const lists = { samplers: [choice('euler', 'Euler'), choice('dpmpp_2m', 'DPM++ 2M')], schedulers: [choice('karras', 'Karras')],
+    vaes: [choice('soft, old', 'soft, old')], hiresUpscalers: [choice('latent-nearest', 'Latent (nearest)'), choice('x4', 'x4')] }
+
+  it('finds what the form has in what the picture says', () => {
+    const text = 'a boat, Steps: 3\nNegative prompt: fog\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 0, Size: 512x768, ' +
+      'Model: "a: b, c", VAE: "soft, old.safetensors", Variation seed: 9, Variation seed strength: 0.25, Clip skip: 2, Denoising strength: 0.5, ' +
+      'Hires upscale: 1.5, Hires steps: 7, Hires upscaler: Latent (nearest), Tiling: True, Version: Mysti'
+    expect(settingsOf(text, 'fog', lists)).toEqual({ ...pictureFields(), negative: 'fog', width: 512, height: 768, steps: 20, cfg: 7.5, seed: 0,
+      sampler: 'dpmpp_2m', scheduler: 'karras', vae: 'soft, old', clipSkip: 2, variationSeed: 9, variationStrength: 25, seamless: 'both',
+      hires: true, hiresScale: 1.5, hiresSteps: 7, hiresUpscaler: 'latent-nearest', hiresStrength: 50 })
+  })
+
+  it('leaves the rest to the model, also what is not there any more', () => {
+    expect(settingsOf('', '', lists)).toEqual(pictureFields())
+    expect(settingsOf('x\nSteps: many, Sampler: Unheard of, Denoising strength: 0.5, Size: large', '', lists)).toEqual(pictureFields())
+    expect(settingsOf('x\nSize: 100x100, Hires resize: 150x200', '', lists)).toMatchObject({ hires: true, hiresScale: 1.5 })
   })
 })
 

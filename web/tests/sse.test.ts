@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 
-import { EventParser, type ServerEvent } from '../src/api/sse'
+import { EventParser, readEvents, type ServerEvent } from '../src/api/sse'
+import { restored } from '../src/stores/keep'
 import { withoutThoughts } from '../src/stores/prompt'
 
 function parse(pieces: string[]): { events: ServerEvent[]; comments: string[] } {
@@ -27,6 +28,35 @@ describe('EventParser', () => {
 
   it('gives no event before its empty line', () => {
     expect(parse(['data: half']).events).toEqual([])
+  })
+})
+
+describe('readEvents', () => {
+  const body = (end: (c: ReadableStreamDefaultController<Uint8Array>) => void) => {
+    let isBegun = false
+    return new ReadableStream<Uint8Array>({
+      pull(c) {
+        if (isBegun) return end(c)
+        isBegun = true
+        c.enqueue(new TextEncoder().encode('data: one\n\n'))
+      },
+    })
+  }
+
+  it('gives what came, and says that the connection broke', async () => {
+    const seen: string[] = []
+    await readEvents(body((c) => c.close()), ({ data }) => seen.push(data))
+    await expect(readEvents(body((c) => c.error(new TypeError('network error'))), ({ data }) => seen.push(data))).rejects.toThrow(/connection to Mysti broke/)
+    await expect(readEvents(body((c) => c.error(new DOMException('left', 'AbortError'))), () => {})).rejects.toThrow('left')
+    expect(seen).toEqual(['one', 'one'])
+  })
+})
+
+describe('restored', () => {
+  it('keeps what is known, and begins anew where nothing can be read', () => {
+    expect(restored({ a: 1, b: null as number | null }, '{"a":2,"gone":3}')).toEqual({ a: 2, b: null })
+    expect(restored({ a: 1 }, null)).toEqual({ a: 1 })
+    expect(restored({ a: 1 }, '{torn')).toEqual({ a: 1 })
   })
 })
 

@@ -186,6 +186,7 @@ export async function makePictures(
   const all = { ...fields, response_format: 'url', stream: true, ...(what === 'upscale' ? {} : { partial_images: PREVIEWS }) }
   const answer = await send('POST', `/v1/images/${what}`, files ? asForm(all, files) : all, signal)
   let failure: Failure | null = null
+  let isThere = false
   on.onJob(answer.headers.get('X-Mysti-Job') ?? '')
   await readEvents(
     answer.body!,
@@ -193,11 +194,15 @@ export async function makePictures(
       const event = JSON.parse(data)
       if (event.error) failure = new Failure(event.error.message, 200, event.error.code)
       else if (event.type.endsWith('.partial_image')) on.onPreview(`data:image/png;base64,${event.b64_json}`)
-      else on.onPicture(event as DrawnPicture)
+      else {
+        isThere = true
+        on.onPicture(event as DrawnPicture)
+      }
     },
     on.onNote,
   )
   if (failure) throw failure
+  if (!isThere) throw new Failure('The answer ended without a picture. The log of mysti_server says why.', 200)
 }
 
 /** Follows the progress of pictures until the signal ends it. */

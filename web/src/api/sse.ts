@@ -46,6 +46,16 @@ export class EventParser {
   }
 }
 
+async function readOn(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<ReadableStreamReadResult<Uint8Array>> {
+  try {
+    return await reader.read()
+  } catch (error) {
+    // what browsers throw when a connection breaks; one that was left on purpose is an AbortError
+    if (error instanceof TypeError) throw new Error('The connection to Mysti broke in the middle of the answer. Is mysti_server still running?')
+    throw error
+  }
+}
+
 /** Reads an answer's body to its end through the parser. */
 export async function readEvents(
   body: ReadableStream<Uint8Array>,
@@ -56,7 +66,7 @@ export async function readEvents(
   const reader = body.getReader()
   const decoder = new TextDecoder()
   for (;;) {
-    const { done, value } = await reader.read()
+    const { done, value } = await readOn(reader)
     if (done) return
     parser.push(decoder.decode(value, { stream: true }))
   }

@@ -13,12 +13,12 @@ export interface Choice {
 const asItIs = (name: string): Choice => ({ name, label: name })
 
 const resizing: Choice[] = [
-  { name: 'lanczos', label: 'Lanczos: plain resizing' },
-  { name: 'nearest', label: 'Nearest: plain resizing, square pixels' },
+  { name: 'lanczos', label: 'Lanczos' },
+  { name: 'nearest', label: 'Nearest' },
 ]
 const latents: Choice[] = [
   { name: 'latent', label: 'Latent' },
-  { name: 'latent-nearest', label: 'Latent, nearest' },
+  { name: 'latent-nearest', label: 'Latent (nearest)' },
 ]
 const dialectLabels: Record<string, string> = { a1111: 'A1111', comfy: 'ComfyUI' }
 

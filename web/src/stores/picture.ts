@@ -5,19 +5,22 @@ import { computed, ref } from 'vue'
 
 import * as api from '../api/client'
 import { percentOf, statusOf } from '../progress'
-import { drawingOf, editOf, pictureFields, variationsOf } from '../request'
+import { drawingOf, editOf, pictureFields, variationsOf, type PictureFields } from '../request'
+import { keep } from './keep'
 import { useServer } from './server'
 import { useStart } from './start'
 
-/** A picture that this server has, and the prompt that it was drawn with. */
+/** A picture that this server has, and what it was drawn with. */
 export interface OwnPicture {
   url: string
   name: string
   prompt: string
+  seed: number | null
 }
 
 export const usePicture = defineStore('picture', () => {
   const fields = ref(pictureFields())
+  keep('mysti-fields', fields)
   const progress = ref<api.Progress | null>(null)
   const note = ref('')
   const made = ref<OwnPicture[]>([]) // by the newest request
@@ -36,9 +39,9 @@ export const usePicture = defineStore('picture', () => {
     recent.value = await api.recentPictures()
   }
 
-  function take(picture: api.DrawnPicture, prompt: string, isFirst: boolean): void {
+  function take(picture: api.DrawnPicture, prompt: string, seed: number | null, isFirst: boolean): void {
     if (isFirst) made.value = []
-    made.value.push({ url: new URL(picture.url).pathname, name: picture.file, prompt })
+    made.value.push({ url: new URL(picture.url).pathname, name: picture.file, prompt, seed })
     shown.value = made.value.length - 1
     preview.value = null
     void refresh().catch(() => {})
@@ -60,7 +63,7 @@ export const usePicture = defineStore('picture', () => {
         onJob: (id) => (job = id),
         onNote: (text) => (note.value = text),
         onPreview: (url) => (preview.value = url),
-        onPicture: (picture) => take(picture, prompt, count++ === 0),
+        onPicture: (picture) => take(picture, prompt, what === 'upscale' ? null : (picture.seed ?? null), count++ === 0),
       }, mine.signal)
       return true
     } catch (error) {
@@ -102,9 +105,9 @@ export const usePicture = defineStore('picture', () => {
     request?.abort()
   }
 
-  function forgetSettings(): void {
-    fields.value = pictureFields()
+  function useSettings(settings: PictureFields): void {
+    fields.value = settings
   }
 
-  return { fields, progress, percent, status, preview, made, shown, current, recent, busy, refresh, draw, vary, upscale, cancel, forgetSettings }
+  return { fields, progress, percent, status, preview, made, shown, current, recent, busy, refresh, draw, vary, upscale, cancel, useSettings }
 })

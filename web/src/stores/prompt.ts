@@ -1,9 +1,10 @@
 // The prompt, and the magic wand that rewrites it: the text model's words stream into the box as they come.
 // The wand keeps the old prompt for undo, and a second click stops it.
 import { defineStore } from 'pinia'
-import { ref } from 'vue'
+import { computed, ref } from 'vue'
 
 import * as api from '../api/client'
+import { keep } from './keep'
 
 const SYSTEM =
   'You write prompts for pictures. Turn the idea into one vivid paragraph that keeps its subject and adds ' +
@@ -21,7 +22,9 @@ export function takeLorasOut(text: string): { text: string; loras: string } {
 }
 
 export const usePrompt = defineStore('prompt', () => {
-  const text = ref('')
+  const kept = ref({ text: '' })
+  keep('mysti-prompt', kept)
+  const text = computed({ get: () => kept.value.text, set: (words: string) => (kept.value.text = words) })
   const before = ref<string | null>(null)
   const writing = ref(false)
   const note = ref('')
