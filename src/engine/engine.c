@@ -135,6 +135,17 @@ uint64_t model_resident_bytes(const struct engine_model *model)
     return ops->store_bytes(model->store) + ops->store_bytes(model->vae_store);
 }
 
+uint64_t model_missing_bytes(const struct engine_model *model)
+{
+    uint64_t bytes = 0;
+
+    for (int i = 0; i < STAGE_COUNT; i++)
+        if (model->stages->programs[i])
+            bytes +=
+                model->engine->backend->ops->missing_bytes(model->stages->programs[i]);
+    return bytes;
+}
+
 int model_compile(struct engine_model *model, const struct picture_size *size,
                   struct err *err)
 {
@@ -164,32 +175,48 @@ int model_compile(struct engine_model *model, const struct picture_size *size,
     return 0;
 }
 
-int model_pack(struct engine_model *model, const struct engine_load_events *events,
-               struct err *err)
+int model_pack(struct engine_model *model, struct stop *stop, struct err *err)
 {
     const struct backend_ops *ops = model->engine->backend->ops;
-    double bytes = 1, done = 0;
 
     for (int i = 0; i < STAGE_COUNT; i++)
-        if (model->stages->programs[i])
-            bytes += (double)model->stages->programs[i]->missing_weight_bytes;
-    for (int i = 0; i < STAGE_COUNT; i++) {
-        struct program *program = model->stages->programs[i];
-        size_t missing = program ? program->missing_weight_bytes : 0;
-
-        if (events && events->on_progress &&
-            events->on_progress(events->user, done / bytes))
-            return err_set(err, ERR_CANCELLED, "loading was cancelled");
-        if (program && ops->load(program, err))
+        if (model->stages->programs[i] &&
+            ops->load(model->stages->programs[i], stop, err))
             return -1;
-        done += (double)missing;
-    }
     weights_file_forget(model->checkpoint->file);
     weights_file_forget(model->checkpoint->vae.file);
     return 0;
 }
 
 /* ---- models ---- */
+
+struct loading {
+    const struct engine_model *model;
+    const struct engine_load_events *events;
+    double bytes; /* to be packed in all */
+};
+
+static bool tell_progress(void *user)
+{
+    const struct loading *l = user;
+
+    return l->events->on_progress(
+        l->events->user, 1 - (double)model_missing_bytes(l->model) / (l->bytes + 1));
+}
+
+static int pack_all(struct engine_model *model, const struct engine_load_events *events,
+                    struct err *err)
+{
+    struct loading loading = {model, events, (double)model_missing_bytes(model)};
+    struct stop stop = {.user = &loading};
+
+    if (events && events->on_progress)
+        stop.is_cancelled = tell_progress;
+    if (!model_pack(model, &stop, err))
+        return 0;
+    return stop_is_set(&stop) ? err_set(err, ERR_CANCELLED, "loading was cancelled")
+                              : -1;
+}
 
 int engine_model_load(struct engine_model **ret_model, struct engine *engine,
                       const char *path, const struct engine_load_events *events,
@@ -208,7 +235,7 @@ int engine_model_load(struct engine_model **ret_model, struct engine *engine,
                                  .batch = 2,
                                  .starts = model->checkpoint->is_inpainting,
                                  .chunks = 1};
-    if (model_compile(model, &size, err) || model_pack(model, events, err)) {
+    if (model_compile(model, &size, err) || pack_all(model, events, err)) {
         err_wrap(err, "%s", path);
         goto fail;
     }

@@ -256,8 +256,8 @@ struct engine_events {
     /* false ends the job (the receiver is gone or cannot store it); reason in err, else
      * ERR_CANCELLED */
     bool (*on_image)(void *user, const struct engine_image *image, struct err *err);
-    /* asked before every operation, from the calling thread; true ends the job with
-     * ERR_CANCELLED */
+    /* asked before every operation, in long ones every tenth of a second or so, from the calling thread; true ends the
+     * job with ERR_CANCELLED */
     bool (*is_cancelled)(void *user);
     void *user;
 };

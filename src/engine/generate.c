@@ -14,8 +14,8 @@
  * both are the same, because denoised = skip x + out prediction is linear in the
  * prediction.
  *
- * Cancelling: the back end asks before every operation, so a job ends within one of
- * them, and the arena, the contexts and everything else of the job lie in one mapped
+ * Cancelling: the back end asks before every operation and inside of those that take long, so a job ends within a part of
+ * one of them, and the arena, the contexts and everything else of the job lie in one mapped
  * block that goes away in one place. */
 #include "base/mem.h"
 #include "engine/hires.h"

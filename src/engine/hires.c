@@ -183,17 +183,6 @@ static void give_budget(struct hires *h, int walk)
         h->jobs[walk].budget_bytes = whole > taken ? whole - taken : 1;
 }
 
-/* What the walk whose stages are compiled leaves packed. */
-static uint64_t packed_bytes(const struct hires *h)
-{
-    uint64_t bytes = 0;
-
-    for (int i = 0; i < STAGE_COUNT; i++)
-        if (h->model->stages->programs[i])
-            bytes += h->model->stages->programs[i]->missing_weight_bytes;
-    return bytes;
-}
-
 int hires_estimate(struct engine_model *model, const struct engine_job *job,
                    struct engine_estimate *ret_estimate, struct err *err)
 {
@@ -211,7 +200,7 @@ int hires_estimate(struct engine_model *model, const struct engine_job *job,
     give_budget(&h, 1);
     if (engine_estimate(model, &h.jobs[0], &one, err))
         goto out;
-    packed = packed_bytes(&h);
+    packed = model_missing_bytes(model);
     if (engine_estimate(model, &h.jobs[1], &two, err))
         goto out;
     to = target_of(&h);

@@ -134,14 +134,21 @@ static const struct weight_edit *edit_of(const struct loras *l)
 
 size_t loras_lay_bytes(const struct engine_model *model, const struct loras *l)
 {
-    size_t most = 0;
+    size_t delta = 0, packing = 0;
 
     for (int i = 0; i < l->count; i++) {
         size_t bytes = lora_delta_bytes(l->all[i].lora);
 
-        most = bytes > most ? bytes : most;
+        delta = bytes > delta ? bytes : delta;
     }
-    return most + model->engine->backend->ops->edit_bytes(model->store, edit_of(l));
+    for (int i = 0; i < STAGE_COUNT; i++) {
+        const struct program *p = model->stages->programs[i];
+        size_t bytes =
+            p ? model->engine->backend->ops->packing_bytes(p, edit_of(l)) : 0;
+
+        packing = bytes > packing ? bytes : packing;
+    }
+    return delta + packing;
 }
 
 void loras_tell(const struct loras *l, const struct engine_events *events)
@@ -164,6 +171,7 @@ int model_lay(struct engine_model *model, struct loras *loras,
               const struct engine_events *events, struct err *err)
 {
     struct loras *before = model->loras;
+    struct stop stop = {.is_cancelled = events->is_cancelled, .user = events->user};
     int result;
 
     if (before && are_laid(model, loras)) {
@@ -175,7 +183,7 @@ int model_lay(struct engine_model *model, struct loras *loras,
         loras_close(before);
     }
     model->loras->events = events;
-    result = model_pack(model, NULL, err);
+    result = model_pack(model, &stop, err);
     model->loras->events = NULL;
     for (int i = 0; i < model->loras->count; i++)
         lora_forget(model->loras->all[i].lora);

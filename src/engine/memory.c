@@ -170,7 +170,7 @@ static uint64_t growth(const struct engine_model *model, const struct plan_of_jo
 {
     const struct program *encode = model->stages->programs[STAGE_ENCODE];
     const struct program *context = model->stages->programs[STAGE_CONTEXT];
-    uint64_t drawing, reading, laying = loras_lay_bytes(model, loras), bytes = 0;
+    uint64_t drawing, reading, laying = loras_lay_bytes(model, loras), bytes;
     struct job_memory memory;
 
     job_memory_lay_out(&memory, model, plan);
@@ -183,10 +183,7 @@ static uint64_t growth(const struct engine_model *model, const struct plan_of_jo
         drawing = drawing > reading ? drawing : reading;
     }
     job_memory_release(&memory);
-    for (int i = 0; i < STAGE_COUNT; i++)
-        if (model->stages->programs[i])
-            bytes += model->stages->programs[i]->missing_weight_bytes;
-    bytes += kernel_bytes(model);
+    bytes = model_missing_bytes(model) + kernel_bytes(model);
     /* LoRAs are laid before the job's own memory is there */
     return bytes + (drawing > laying ? drawing : laying);
 }

@@ -54,10 +54,12 @@ int model_compile(struct engine_model *model, const struct picture_size *size,
                   struct err *err) MUST_CHECK;
 /* What was compiled is not used any more. */
 void model_forget_stages(struct engine_model *model);
+/* What the stages will add to them. */
+uint64_t model_missing_bytes(const struct engine_model *model);
 /* Packed weights, now. */
 uint64_t model_resident_bytes(const struct engine_model *model);
-/* Packs what the stages need. */
-int model_pack(struct engine_model *model, const struct engine_load_events *events,
+/* Packs what the stages need; asks `stop` before each weight. */
+int model_pack(struct engine_model *model, struct stop *stop,
                struct err *err) MUST_CHECK;
 
 /* One of the two walks of a job with a hires fix (hires.c). The first one's result goes to a callback; the second

@@ -82,7 +82,7 @@ static float *encode(const struct engine_model *model, float *picture)
                               .outputs = (void *[]){moments}};
     bool done =
         ops->compile(model->engine->backend, graph, store, &program, NULL) == 0 &&
-        ops->load(program, NULL) == 0;
+        ops->load(program, NULL, NULL) == 0;
 
     if (done) {
         run.arena = aligned_alloc(64, program->arena_bytes + 64);

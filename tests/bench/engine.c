@@ -7,7 +7,7 @@
  * touches fresh memory, is not counted. Predicted bytes are what the programs said before anything was packed;
  * measured growth is RssAnon of the process around everything they were made for. cpu: seconds of all threads together, the
  * least of the runs, which wander less than the clock's when the machine is shared. --profile: where the time of a step
- * and of a decode goes, by operation, to stderr: the cancel check that runs before every operation is the clock. */
+ * and of a decode goes, by operation, to stderr. */
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/str.h"
@@ -97,13 +97,13 @@ static void bind(struct bench *b, struct model *m, int first_input)
             bound(b, &m->graph->tensors[m->graph->nodes[m->graph->outputs[i]].out]);
 }
 
-static bool note_time(void *user)
+static void note_time(void *user, int node)
 {
     struct bench *b = user;
 
+    (void)node;
     if (b->at_count < MAX_NODES)
         b->at[b->at_count++] = clock_ns();
-    return false;
 }
 
 static double cpu_seconds(void)
@@ -120,7 +120,7 @@ static double run(struct bench *b, struct model *m)
     struct program_run r = {.arena = b->arena,
                             .inputs = m->inputs,
                             .outputs = m->outputs,
-                            .is_cancelled = note_time,
+                            .on_node = note_time,
                             .user = b};
     double cpu = cpu_seconds();
     uint64_t from = clock_ns();
@@ -279,12 +279,12 @@ static void measure(struct bench *b)
     for (int i = 0; i < 3; i++) {
         compile(b, all[i]);
         arena = larger(arena, all[i]->program->arena_bytes);
-        weights += all[i]->program->missing_weight_bytes;
+        weights += b->backend->ops->missing_bytes(all[i]->program);
         other += all[i]->program->other_bytes;
     }
     compiled = clock_ns();
     for (int i = 0; i < 3; i++)
-        if (b->backend->ops->load(all[i]->program, &err))
+        if (b->backend->ops->load(all[i]->program, NULL, &err))
             die(&err);
     weights_file_forget(b->file);
     loaded = clock_ns();

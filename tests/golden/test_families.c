@@ -83,7 +83,7 @@ static void run(const struct setup *s, struct graph *g, void *const *inputs,
 
     check(graph_check(g, &err), &err);
     check(ops->compile(s->backend, g, s->store, &program, &err), &err);
-    check(ops->load(program, &err), &err);
+    check(ops->load(program, NULL, &err), &err);
     how.arena = aligned(program->arena_bytes + 64);
     memset(how.arena, 0xff, program->arena_bytes); /* NaN: nothing is read unwritten */
     check(ops->run(program, &how, &err), &err);

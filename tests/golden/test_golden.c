@@ -115,7 +115,7 @@ static float *run_graph(const struct setup *s, struct graph *g, void *const *inp
 
     check(graph_check(g, &err), &err);
     check(ops->compile(s->backend, g, s->store, &program, &err), &err);
-    check(ops->load(program, &err), &err);
+    check(ops->load(program, NULL, &err), &err);
     run.arena = aligned_alloc(64, program->arena_bytes + 64);
     memset(run.arena, 0xff,
            program->arena_bytes); /* NaN: nothing may be read unwritten */
@@ -274,7 +274,7 @@ static void test_unet(void **state)
         inputs[2 + i] = aligned_alloc(
             64, (size_t)(2 * 77 * unet_context_channels(u, i) * 4 + 63) / 64 * 64);
     check(ops->compile(s->backend, b.graph, s->store, &program, &err), &err);
-    check(ops->load(program, &err), &err);
+    check(ops->load(program, NULL, &err), &err);
     run.arena = aligned_alloc(64, program->arena_bytes + 64);
     check(ops->run(program, &run, &err), &err);
     free(run.arena);

@@ -119,7 +119,7 @@ static void run_half(const struct setup *s, enum half half, const char *in,
     check(backend_open(s->backend_name, &options, &backend, &err), &err);
     store = backend->ops->store_new(backend);
     check(backend->ops->compile(backend, g, store, &program, &err), &err);
-    check(backend->ops->load(program, &err), &err);
+    check(backend->ops->load(program, NULL, &err), &err);
     how.arena = aligned(program->arena_bytes + 64);
     memset(how.arena, 0xff, program->arena_bytes); /* NaN: nothing is read unwritten */
     check(backend->ops->run(program, &how, &err), &err);

@@ -22,6 +22,7 @@
 
 #include "engine/graph/edit.h"
 #include "engine/graph/plan.h"
+#include "engine/graph/stop.h"
 
 enum backend_precision {
     PRECISION_AUTO, /* the best the back end has for this processor (dnnl: bf16 where it
@@ -34,6 +35,8 @@ struct backend_options {
     int threads; /* 0: all the processor has */
     enum backend_precision precision;
     enum plan_fusing fusing; /* tests compare fused with plain */
+    double
+        piece_operations; /* tests: the longest piece of an operation (dnnl); 0: as suits the processor */
 };
 
 struct backend_ops;
@@ -54,11 +57,9 @@ struct program {
     struct backend *backend;
     const struct graph *graph;
     struct plan *plan;
-    size_t arena_bytes;          /* wanted of the caller at run */
-    size_t weight_bytes;         /* packed weights this program reads */
-    size_t missing_weight_bytes; /* those of them that load() would add to the store; 0
-                                    once loaded */
-    size_t other_bytes;          /* kernels, tables: what else the program holds, 0 when
+    size_t arena_bytes;  /* wanted of the caller at run */
+    size_t weight_bytes; /* packed weights this program reads */
+    size_t other_bytes;  /* kernels, tables: what else the program holds, 0 when
                                     negligible */
 };
 
@@ -68,9 +69,11 @@ struct program_run {
     void *arena;
     void *const *inputs;
     void *const *outputs;
-    /* Asked before every operation; true ends the run with ERR_CANCELLED. NULL: never.
-     */
+    /* Asked before every operation, and in long ones every tenth of a second or so, on the calling thread; true ends
+     * the run with ERR_CANCELLED. NULL: never. */
     bool (*is_cancelled)(void *user);
+    void (*on_node)(void *user,
+                    int node); /* told before each, for measurements; NULL */
     void *user;
 };
 
@@ -87,18 +90,20 @@ struct backend_ops {
      * must be loaded again before they run; a load that fails on the way can be tried again, with this edit or another.
      */
     void (*edit)(struct weight_store *store, const struct weight_edit *edit);
-    /* What the loads after that allocate for a while, at most; the edit's own memory is not in it. */
-    size_t (*edit_bytes)(const struct weight_store *store,
-                         const struct weight_edit *edit);
 
     /* Plans the graph, makes what needs no weights; fills program's byte counts. Quick
      * enough to be asked for an estimate. */
     int (*compile)(struct backend *backend, const struct graph *graph,
                    struct weight_store *store, struct program **ret_program,
                    struct err *err);
+    /* What load() would add to the store now; 0 once loaded. */
+    size_t (*missing_bytes)(const struct program *program);
+    /* What load() allocates for a while, at most, when `edit` is laid before it; the edit's own memory is not in it. */
+    size_t (*packing_bytes)(const struct program *program,
+                            const struct weight_edit *edit);
     /* Packs the weights the store lacks, and those that an edit put out of date. Again: nothing to do. ERR_NO_MEMORY
-     * adds nothing to the store. */
-    int (*load)(struct program *program, struct err *err);
+     * adds nothing to the store. stop: asked before each weight, then ERR_CANCELLED; NULL: nobody is. */
+    int (*load)(struct program *program, struct stop *stop, struct err *err);
     /* Gives back the weights that were packed for this program alone; it must be loaded again before it runs. */
     void (*unload)(struct program *program);
     int (*run)(struct program *program, const struct program_run *run, struct err *err);

@@ -288,7 +288,7 @@ static int way_bytes(struct engine_upscaler *u, const struct way *way, uint64_t 
 
         if (compile(u, way->tiles[i].down.tile, way->tiles[i].across.tile, err))
             return -1;
-        packed = most(packed, u->program->missing_weight_bytes);
+        packed = most(packed, u->engine->backend->ops->missing_bytes(u->program));
         peak =
             most(peak, 4 * (pixels(now) + pixels(next)) +
                            lay_out(u, &way->tiles[i]).total + u->program->other_bytes);
@@ -371,12 +371,13 @@ static int one_pass(struct run *run, const struct tiles *t, struct err *err)
     struct engine_upscaler *u = run->u;
     struct image larger = {.width = run->picture.width * u->net->scale,
                            .height = run->picture.height * u->net->scale};
+    struct stop stop = {.is_cancelled = is_cancelled, .user = run};
     char *block = MAP_FAILED;
     size_t bytes = 0;
     int rc = -1;
 
     if (compile(u, t->down.tile, t->across.tile, err) ||
-        u->engine->backend->ops->load(u->program, err))
+        u->engine->backend->ops->load(u->program, &stop, err))
         return -1;
     weights_file_forget(u->net->file);
     larger.rgba = mem_try_zalloc((size_t)larger.width * (size_t)larger.height, 4);

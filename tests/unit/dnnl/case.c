@@ -20,6 +20,7 @@
 
 #include "unit.h"
 
+#include <limits.h>
 #include <math.h>
 
 struct test_case *case_new(uint64_t seed)
@@ -162,7 +163,21 @@ const struct weight *case_halves(struct test_case *c, int64_t out, int64_t in)
 
 /* ---- running and comparing ---- */
 
-static void run_program(struct program *program, struct test_case *c, float *result)
+/* A run's questions whether it is cancelled; the one after `most` of them is answered with yes. */
+struct questions {
+    int asked, most;
+};
+
+static bool ask(void *user)
+{
+    struct questions *q = user;
+
+    return ++q->asked > q->most;
+}
+
+/* Does it end with a result? Not when there are more than q->most questions. */
+static bool run_program(struct program *program, struct test_case *c, float *result,
+                        struct questions *q)
 {
     enum { GUARD = 256 };
     struct err err = {0};
@@ -172,25 +187,32 @@ static void run_program(struct program *program, struct test_case *c, float *res
 
     memset(arena, 0xff, program->arena_bytes); /* not a number, in bf16 and f32 */
     memset(arena + program->arena_bytes, 0x5a, GUARD);
+    q->asked = 0;
     if (program->backend->ops->run(program,
                                    &(struct program_run){.arena = arena,
                                                          .inputs = c->inputs,
-                                                         .outputs = outputs},
-                                   &err))
+                                                         .outputs = outputs,
+                                                         .is_cancelled = ask,
+                                                         .user = q},
+                                   &err) &&
+        (err.code != ERR_CANCELLED || q->asked <= q->most))
         fail_msg("run: %s", err.message);
     for (int i = 0; i < GUARD; i++)
         assert_int_equal(arena[program->arena_bytes + (size_t)i], 0x5a);
     free(arena);
+    return q->asked <= q->most;
 }
 
 /* NULL: this processor has no such precision */
 static float *results_of(struct test_case *c, const char *name,
-                         const struct backend_options *options, size_t elements)
+                         const struct backend_options *options, size_t elements,
+                         int *ret_asked)
 {
     struct err err = {0};
     struct backend *backend;
     struct weight_store *store;
     struct program *program;
+    struct questions q = {.most = INT_MAX};
     float *result;
 
     if (backend_open(name, options, &backend, &err)) {
@@ -199,11 +221,18 @@ static float *results_of(struct test_case *c, const char *name,
     }
     store = backend->ops->store_new(backend);
     if (backend->ops->compile(backend, c->graph, store, &program, &err) ||
-        backend->ops->load(program, &err))
+        backend->ops->load(program, NULL, &err))
         fail_msg("%s: %s", name, err.message);
     result = aligned_alloc(64, (elements * sizeof(float) + 63) / 64 * 64);
     for (int again = 0; again < 2; again++) /* nothing may survive in the arena */
-        run_program(program, c, result);
+        assert_true(run_program(program, c, result, &q));
+    *ret_asked = q.asked;
+    /* at the last question that is sure to come, and before. In long loops it depends on the time. */
+    q.most = options->piece_operations > 0 ? q.asked : program->plan->node_count;
+    while (--q.most > 0)
+        assert_false(run_program(program, c, result, &q));
+    q.most = INT_MAX;
+    assert_true(run_program(program, c, result, &q));
     backend->ops->program_free(program);
     backend->ops->store_free(store);
     backend_close(backend);
@@ -238,22 +267,23 @@ void case_check(struct test_case *c, int y, int roundings)
         const char *what;
         struct backend_options options;
     } ways[] = {
-        {"f32 fused", {3, PRECISION_F32, PLAN_FUSE}},
-        {"f32 plain", {1, PRECISION_F32, PLAN_PLAIN}},
-        {"bf16 fused", {3, PRECISION_BF16, PLAN_FUSE}},
-        {"bf16 plain", {2, PRECISION_BF16, PLAN_PLAIN}},
+        {"f32 fused", {3, PRECISION_F32, PLAN_FUSE, 0}},
+        {"f32 plain", {1, PRECISION_F32, PLAN_PLAIN, 0}},
+        {"bf16 fused", {3, PRECISION_BF16, PLAN_FUSE, 0}},
+        {"bf16 plain", {2, PRECISION_BF16, PLAN_PLAIN, 0}},
     };
     struct err err = {0};
     size_t n;
     float *want;
+    int asked;
 
     graph_output(c->graph, "y", TENSOR_F32, y);
     if (graph_check(c->graph, &err))
         fail_msg("graph: %s", err.message);
     n = (size_t)shape_elements(graph_shape(c->graph, y));
-    want = results_of(c, "ref", &(struct backend_options){.threads = 1}, n);
+    want = results_of(c, "ref", &(struct backend_options){.threads = 1}, n, &asked);
     for (int i = 0; i < 4; i++) {
-        float *have = results_of(c, "dnnl", &ways[i].options, n);
+        float *have = results_of(c, "dnnl", &ways[i].options, n, &asked);
         double steps = ways[i].options.fusing == PLAN_FUSE ? roundings : roundings + 2;
 
         if (!have)
@@ -266,4 +296,39 @@ void case_check(struct test_case *c, int y, int roundings)
     }
     free(want);
     case_free(c);
+}
+
+int case_check_pieces(struct test_case *c, int y)
+{
+    struct backend *newer;
+    bool is_exact = !backend_open(
+        "dnnl", &(struct backend_options){.precision = PRECISION_BF16}, &newer, NULL);
+    struct err err = {0};
+    int in_one, in_pieces = 0;
+    size_t n;
+
+    graph_output(c->graph, "y", TENSOR_F32, y);
+    if (graph_check(c->graph, &err))
+        fail_msg("graph: %s", err.message);
+    n = (size_t)shape_elements(graph_shape(c->graph, y));
+    for (int threads = 1; threads <= 3; threads += 2)
+        for (int p = PRECISION_F32; p <= PRECISION_BF16; p++) {
+            struct backend_options options = {.threads = threads,
+                                              .precision = (enum backend_precision)p,
+                                              .piece_operations = 1e15};
+            float *whole = results_of(c, "dnnl", &options, n, &in_one), *pieces;
+
+            if (!whole)
+                continue;
+            options.piece_operations = 1;
+            pieces = results_of(c, "dnnl", &options, n, &in_pieces);
+            compare(whole, pieces, n, is_exact ? 0 : 2e-6, 1e-6, "pieces");
+            assert_true(in_pieces > in_one);
+            free(whole);
+            free(pieces);
+        }
+    if (is_exact)
+        backend_close(newer);
+    case_free(c);
+    return in_pieces;
 }

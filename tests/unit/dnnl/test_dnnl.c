@@ -161,6 +161,74 @@ static void test_conv_of_upsampled(void **state)
     }
 }
 
+/* ---- long ones, in pieces ---- */
+
+static void test_linear_in_pieces(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct test_case *c = case_new(330 + (uint64_t)i);
+        int rows = 130 + 75 * i, in = 40 + 24 * i, out = 96;
+        int x = case_input(c, shape3(1 + i % 2, rows, in));
+        int y = graph_linear(c->graph, x, "linear", case_weight(c, 2, out, in, 1, 1),
+                             case_weight(c, 1, out, 1, 1, 1));
+
+        if (i >= 2) {
+            int skip = graph_linear(c->graph, x, "skip",
+                                    case_weight(c, 2, out, in, 1, 1), NULL);
+
+            y = graph_add(c->graph, graph_add(c->graph, y, skip), skip);
+        }
+        case_check_pieces(c, y);
+    }
+}
+
+/* Borders, strides, pictures of a batch, what rides along; a last piece of one row. */
+static void test_conv_in_pieces(void **state)
+{
+    static const struct conv_shape shapes[] = {
+        {1, 9, 8, 48, 96, 3, 1, 1, 0},   {2, 8, 7, 64, 64, 3, 1, 1, 0},
+        {2, 12, 12, 48, 48, 3, 2, 1, 0}, {1, 12, 12, 48, 48, 3, 2, 0, 1},
+        {2, 7, 5, 64, 128, 1, 1, 0, 0},  {1, 33, 31, 24, 3, 3, 1, 1, 0},
+        {1, 16, 16, 4, 48, 3, 1, 1, 0},  {1, 13, 16, 256, 256, 3, 1, 1, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof(shapes) / sizeof(*shapes); i++) {
+        const struct conv_shape *s = &shapes[i / 2];
+        struct test_case *c = case_new(340 + i);
+        int x = case_input(c, shape4(s->n, s->h, s->w, s->in));
+        int y = conv_of(c, x, s);
+
+        if (i % 2) {
+            int like = conv_of(c, x, s);
+
+            y = graph_add(c->graph, y,
+                          case_input(c, shape2(i % 4 == 1 ? 1 : s->n, s->out)));
+            y = graph_activate(c->graph, graph_add(c->graph, y, like), ACT_SILU);
+            if (i % 4 == 1)
+                y = graph_add(c->graph, y, like);
+        }
+        case_check_pieces(c, y);
+    }
+}
+
+static void test_upsampled_in_pieces(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        struct conv_shape s = {1 + i % 2, 4 + i, 8 - i, 48, 40 + 24 * (i % 2),
+                               3,         1,     1,     0};
+        struct test_case *c = case_new(360 + (uint64_t)i);
+        int x = case_input(c, shape4(s.n, s.h, s.w, s.in));
+        int y = conv_of(c, graph_upsample2x(c->graph, x, 2 * s.h, 2 * s.w), &s);
+
+        if (i >= 3)
+            y = graph_add(c->graph, y, case_input(c, shape2(s.n, s.out)));
+        case_check_pieces(c, y);
+    }
+}
+
 /* ---- norms ---- */
 
 /* A mean of 30 deviations must not eat the digits. */
@@ -479,6 +547,11 @@ static struct graph *small_model(struct test_case *c, int size,
     return g;
 }
 
+static bool is_the_one(void *user, const struct weight *weight)
+{
+    return weight == user;
+}
+
 static void test_programs_share_weights(void **state)
 {
     struct test_case *c = case_new(900);
@@ -489,6 +562,8 @@ static void test_programs_share_weights(void **state)
     struct backend *b;
     struct weight_store *store;
     struct program *first, *second;
+    const struct weight_edit edit = {.touches = is_the_one,
+                                     .user = (void *)(uintptr_t)w[0]};
     size_t bytes;
 
     (void)state;
@@ -496,23 +571,29 @@ static void test_programs_share_weights(void **state)
         backend_open("dnnl", &(struct backend_options){.threads = 2}, &b, NULL), 0);
     store = b->ops->store_new(b);
     assert_int_equal(b->ops->compile(b, small, store, &first, NULL), 0);
-    assert_true(first->missing_weight_bytes > 0);
-    assert_int_equal(first->missing_weight_bytes, first->weight_bytes);
+    assert_true(b->ops->missing_bytes(first) > 0);
+    assert_int_equal(b->ops->missing_bytes(first), first->weight_bytes);
+    /* the largest weight, plain, and what an edit makes of one in f32 */
+    assert_true(b->ops->packing_bytes(first, NULL) >= 64 * 48 * 9 * b->act_bytes);
+    assert_true(b->ops->packing_bytes(first, &edit) >=
+                b->ops->packing_bytes(first, NULL) + 64 * 48 * 9 * sizeof(float));
     assert_int_equal(b->ops->store_bytes(store), 0);
-    assert_int_equal(b->ops->load(first, NULL), 0);
-    assert_int_equal(first->missing_weight_bytes, 0);
+    assert_int_equal(b->ops->load(first, NULL, NULL), 0);
+    assert_int_equal(b->ops->missing_bytes(first), 0);
+    assert_int_equal(b->ops->packing_bytes(first, NULL), 0);
+    assert_true(b->ops->packing_bytes(first, &edit) > 0);
     bytes = b->ops->store_bytes(store);
     assert_int_equal(bytes, first->weight_bytes);
     assert_int_equal(b->ops->compile(b, large, store, &second, NULL), 0);
     /* another size: nothing is packed twice unless oneDNN insists on another layout, and
      * then what it adds was announced */
-    bytes += second->missing_weight_bytes;
-    assert_int_equal(b->ops->load(second, NULL), 0);
+    bytes += b->ops->missing_bytes(second);
+    assert_int_equal(b->ops->load(second, NULL, NULL), 0);
     assert_int_equal(b->ops->store_bytes(store), bytes);
     assert_true(second->arena_bytes > first->arena_bytes);
     b->ops->program_free(first);
     assert_int_equal(b->ops->compile(b, small, store, &first, NULL), 0);
-    assert_int_equal(first->missing_weight_bytes, 0);
+    assert_int_equal(b->ops->missing_bytes(first), 0);
     b->ops->program_free(first);
     b->ops->program_free(second);
     b->ops->store_free(store);
@@ -547,7 +628,7 @@ static void test_cancel(void **state)
         backend_open("dnnl", &(struct backend_options){.threads = 1}, &b, NULL), 0);
     store = b->ops->store_new(b);
     assert_int_equal(b->ops->compile(b, g, store, &p, NULL), 0);
-    assert_int_equal(b->ops->load(p, NULL), 0);
+    assert_int_equal(b->ops->load(p, NULL, NULL), 0);
     memset(x, 0, 8 * 8 * 48 * 4);
     void *arena = aligned_alloc(64, p->arena_bytes);
     struct program_run run = {.arena = arena,
@@ -589,14 +670,14 @@ static void test_load_without_memory(void **state)
         struct err err = {0};
 
         mem_fail_after(nth);
-        assert_int_equal(b->ops->load(p, &err), -1);
+        assert_int_equal(b->ops->load(p, NULL, &err), -1);
         mem_fail_after(0);
         assert_int_equal(err.code, ERR_NO_MEMORY);
         assert_int_equal(b->ops->store_bytes(store), 0);
-        assert_int_equal(p->missing_weight_bytes, p->weight_bytes);
+        assert_int_equal(b->ops->missing_bytes(p), p->weight_bytes);
     }
-    assert_int_equal(b->ops->load(p, NULL), 0);
-    assert_int_equal(p->missing_weight_bytes, 0);
+    assert_int_equal(b->ops->load(p, NULL, NULL), 0);
+    assert_int_equal(b->ops->missing_bytes(p), 0);
     b->ops->program_free(p);
     b->ops->store_free(store);
     backend_close(b);
@@ -614,6 +695,9 @@ int main(void)
         cmocka_unit_test(test_conv),
         cmocka_unit_test(test_conv_fused),
         cmocka_unit_test(test_conv_of_upsampled),
+        cmocka_unit_test(test_linear_in_pieces),
+        cmocka_unit_test(test_conv_in_pieces),
+        cmocka_unit_test(test_upsampled_in_pieces),
         cmocka_unit_test(test_group_norm),
         cmocka_unit_test(test_prelu),
         cmocka_unit_test(test_layer_norm),

@@ -7,6 +7,7 @@
 #include "small_engine.h"
 #include "unit.h"
 
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
@@ -415,6 +416,67 @@ static void test_ends_early(void **state)
     assert_int_equal(seen.images, 1);
 }
 
+struct progress {
+    double last;
+    int asked, most;
+};
+
+static bool on_progress(void *user, double progress)
+{
+    struct progress *p = user;
+
+    assert_true(progress >= p->last && progress <= 1);
+    p->last = progress;
+    return ++p->asked > p->most;
+}
+
+/* Before each weight, not once per network. */
+static void test_load_ends_early(void **state)
+{
+    char *path = small_model_write(&(struct small_model){0});
+    struct engine_model *other;
+    int all = 0;
+
+    (void)state;
+    for (int most = INT_MAX; most > 0; most = all ? (most < all ? most : all) / 2 : 0) {
+        struct progress p = {.most = most};
+        struct engine_load_events events = {.on_progress = on_progress, .user = &p};
+        struct err err = {0};
+        int result = engine_model_load(&other, engine, path, &events, &err);
+
+        if (most < all || result) {
+            assert_int_equal(result, -1);
+            assert_int_equal(err.code, ERR_CANCELLED);
+            assert_int_equal(p.asked, most + 1);
+            continue;
+        }
+        all = p.asked;
+        assert_true(all > 50 && p.last == 1);
+        engine_model_free(other);
+    }
+    unlink(path);
+    free(path);
+}
+
+/* In the middle of an operation, too, not only between two. */
+static void test_ends_within_operations(void **state)
+{
+    struct engine_model *small = model;
+    struct engine_job job = a_job();
+    struct seen seen = {.cancel_after = INT_MAX - 1};
+    struct err err = {0};
+    int nodes = 0;
+
+    (void)state;
+    job.width = job.height = 512;
+    job.steps = 1;
+    check(draw(&job, &seen, &err), &err);
+    for (int i = 0; i < STAGE_COUNT; i++)
+        if (small->stages->programs[i])
+            nodes += small->stages->programs[i]->plan->node_count;
+    assert_true(seen.asked > nodes + 10);
+}
+
 static void test_no_numbers(void **state)
 {
     char *path = small_model_write(
@@ -457,7 +519,7 @@ static float *decoded(const float *z, int shift, int seamless)
     for (int i = 0; i < 4 * 4 * 4; i++)
         shifted[i / 16 * 16 + (i % 16 + 4 * shift) % 16] = z[i];
     check(ops->compile(engine->backend, g, model->store, &program, &err), &err);
-    check(ops->load(program, &err), &err);
+    check(ops->load(program, NULL, &err), &err);
     how.arena = aligned_alloc(64, program->arena_bytes + 64);
     check(ops->run(program, &how, &err), &err);
     ops->program_free(program);
@@ -552,6 +614,8 @@ int main(void)
         cmocka_unit_test(test_every_field_counts),
         cmocka_unit_test(test_draws_a_seed),
         cmocka_unit_test(test_ends_early),
+        cmocka_unit_test(test_load_ends_early),
+        cmocka_unit_test(test_ends_within_operations),
         cmocka_unit_test(test_no_numbers),
         cmocka_unit_test(test_seamless),
         cmocka_unit_test(test_estimate),

@@ -506,6 +506,7 @@ static void expect_failures(void)
 {
     struct drawn plain = draw("a boat"), inked = draw("a boat<lora:ink>"), d = {0};
     struct err err = {0};
+    uint64_t whole = resident();
 
     assert_int_equal(draw_at("a boat<lora:broken>", "", 32, &d, &err), -1);
     assert_int_equal(err.code, ERR_BAD_FILE);
@@ -518,6 +519,8 @@ static void expect_failures(void)
         err = (struct err){0};
         assert_int_equal(draw_at("a boat<lora:ink:0.9>", "", 32, &d, &err), -1);
         assert_int_equal(err.code, ERR_CANCELLED);
+        /* what is out of memory is in the next estimate */
+        assert_true(resident() + model_missing_bytes(model) == whole);
         d = draw(after % 2 ? "a boat" : "a boat<lora:ink>");
         assert_true(is_like(&d, after % 2 ? &plain : &inked));
     }

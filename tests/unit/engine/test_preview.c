@@ -92,7 +92,7 @@ static void they_are_learned_from_the_encoder(void **state)
 
     check(ops->compile(loaded->engine->backend, graph, loaded->store, &program, &err),
           &err);
-    check(ops->load(program, &err), &err);
+    check(ops->load(program, NULL, &err), &err);
     struct program_run run = {.inputs = (void *[]){picture},
                               .outputs = (void *[]){moments}};
     run.arena = aligned_alloc(64, program->arena_bytes + 64);

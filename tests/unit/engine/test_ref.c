@@ -74,8 +74,8 @@ static float *run(struct graph *g, void *const *inputs, int64_t count,
     store = backend->ops->store_new(backend);
     assert_int_equal(backend->ops->compile(backend, g, store, &program, &err), 0);
     assert_int_equal(backend->ops->store_bytes(store), 0);
-    assert_int_equal(program->missing_weight_bytes, program->weight_bytes);
-    assert_int_equal(backend->ops->load(program, &err), 0);
+    assert_int_equal(backend->ops->missing_bytes(program), program->weight_bytes);
+    assert_int_equal(backend->ops->load(program, NULL, &err), 0);
     assert_int_equal(backend->ops->store_bytes(store), program->weight_bytes);
     how.arena = aligned_alloc(64, program->arena_bytes + 64);
     memset(how.arena, 0xff, program->arena_bytes);
@@ -660,7 +660,7 @@ static void test_cancels_between_operations(void **state)
     how.arena = aligned_alloc(64, program->arena_bytes + 64);
     assert_int_equal(backend->ops->run(program, &how, &err), -1);
     assert_non_null(strstr(err.message, "before its weights"));
-    assert_int_equal(backend->ops->load(program, &err), 0);
+    assert_int_equal(backend->ops->load(program, NULL, &err), 0);
     how.is_cancelled = after_three;
     assert_int_equal(backend->ops->run(program, &how, &err), -1);
     assert_int_equal(err.code, ERR_CANCELLED);
@@ -672,11 +672,11 @@ static void test_cancels_between_operations(void **state)
     store = backend->ops->store_new(backend);
     assert_int_equal(backend->ops->compile(backend, g, store, &program, &err), 0);
     mem_fail_after(1);
-    assert_int_equal(backend->ops->load(program, &err), -1);
+    assert_int_equal(backend->ops->load(program, NULL, &err), -1);
     mem_fail_after(0);
     assert_int_equal(err.code, ERR_NO_MEMORY);
     assert_int_equal(backend->ops->store_bytes(store), 0);
-    assert_int_equal(backend->ops->load(program, &err), 0);
+    assert_int_equal(backend->ops->load(program, NULL, &err), 0);
     backend->ops->program_free(program);
     backend->ops->store_free(store);
     backend_close(backend);

@@ -155,7 +155,7 @@ static void encode(bool is_openclip, struct result *ret)
     struct weight_store *store = backend->ops->store_new(backend);
 
     assert_int_equal(backend->ops->compile(backend, b.graph, store, &program, NULL), 0);
-    assert_int_equal(backend->ops->load(program, NULL), 0);
+    assert_int_equal(backend->ops->load(program, NULL, NULL), 0);
     run.arena = aligned(program->arena_bytes + 64);
     for (int i = 0; i < POSITIONS; i++)
         ids[i] = 3 * i + 1;

@@ -521,16 +521,13 @@ static void configure_tiles(void)
     _tile_loadconfig(&config);
 }
 
-/* A task is a part of one head's queries: whole heads when there are enough of them. */
 void attention_amx(const struct attend_args *a)
 {
     struct head h = head_of(a);
-    int64_t heads = a->pictures * a->heads;
-    int64_t blocks = (a->queries + QUERIES - 1) / QUERIES;
-    int64_t parts = heads % a->threads == 0 ? 1 : (4 * a->threads + heads - 1) / heads;
+    struct attention_tasks tasks = attention_tasks(a, QUERIES);
+    int64_t blocks = (a->queries + QUERIES - 1) / QUERIES, parts = tasks.parts;
     size_t per_thread = attention_amx_scratch(a);
 
-    parts = parts > blocks ? blocks : parts;
 #pragma omp parallel num_threads(a->threads)
     {
         struct block_space b;
@@ -538,8 +535,8 @@ void attention_amx(const struct attend_args *a)
 
         cut_scratch(&h, (char *)a->scratch + omp_get_thread_num() * per_thread, &b);
         configure_tiles();
-#pragma omp for schedule(static)
-        for (int64_t task = 0; task < heads * parts; task++) {
+#pragma omp for schedule(dynamic, tasks.chunk)
+        for (int64_t task = 0; task < tasks.count; task++) {
             int64_t head = task / parts, part = task % parts;
             int64_t n = head / a->heads, at = head % a->heads * h.size;
             const bf16 *q = (const bf16 *)a->q + n * a->queries * a->q_pitch + at;
@@ -547,13 +544,15 @@ void attention_amx(const struct attend_args *a)
             const bf16 *v = (const bf16 *)a->v + n * a->keys * a->v_pitch + at;
             bf16 *y = (bf16 *)a->y + n * a->queries * a->y_pitch + at;
 
+            if (!attention_goes_on(a))
+                continue;
             if (packed != head) {
                 pack_keys(&h, k, a->k_pitch, b.k);
                 pack_values(&h, v, a->v_pitch, b.v);
                 packed = head;
             }
-            for (int64_t i = blocks * part / parts; i < blocks * (part + 1) / parts;
-                 i++)
+            for (int64_t i = blocks * part / parts;
+                 i < blocks * (part + 1) / parts && attention_goes_on(a); i++)
                 attend_queries(&h, &b, q, a->q_pitch, y, a->y_pitch, (int)i * QUERIES);
         }
         _tile_release();

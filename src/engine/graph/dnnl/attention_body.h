@@ -124,11 +124,10 @@ INLINE void attend_queries(const struct attend_args *a, struct head *h, enum ele
 
 INLINE void attention_typed(const struct attend_args *a, enum elem type)
 {
-    int64_t tasks = a->pictures * a->heads, size = a->head_size;
-    int64_t parts = (4 * a->threads + tasks - 1) / tasks; /* of a head's queries */
-    int64_t blocks = (a->queries + LANES - 1) / LANES;
+    struct attention_tasks tasks = attention_tasks(a, LANES);
+    int64_t size = a->head_size, blocks = (a->queries + LANES - 1) / LANES;
+    int64_t parts = tasks.parts;
 
-    parts = parts > blocks ? blocks : parts;
 #pragma omp parallel num_threads(a->threads)
     {
         char *mine = (char *)a->scratch + omp_get_thread_num() * attention_scratch(a);
@@ -140,8 +139,8 @@ INLINE void attention_typed(const struct attend_args *a, enum elem type)
         h.scores = h.y + size;
         h.k = (float *)(h.scores + KEY_BLOCK);
         h.v = h.k + a->keys * size;
-#pragma omp for schedule(static)
-        for (int64_t task = 0; task < tasks * parts; task++) {
+#pragma omp for schedule(dynamic, tasks.chunk)
+        for (int64_t task = 0; task < tasks.count; task++) {
             int64_t head = task / parts, part = task % parts;
             int64_t n = head / a->heads, from = head % a->heads * size;
             const void *k = at(a->k, n * a->keys * a->k_pitch + from, type);
@@ -149,14 +148,16 @@ INLINE void attention_typed(const struct attend_args *a, enum elem type)
             const void *q = at(a->q, n * a->queries * a->q_pitch + from, type);
             void *y = at_mut(a->y, n * a->queries * a->y_pitch + from, type);
 
+            if (!attention_goes_on(a))
+                continue;
             for (int64_t s = 0; packed != head && s < a->keys; s++)
                 for (int64_t d = 0; d < size; d++) {
                     h.k[s * size + d] = get(k, s * a->k_pitch + d, type);
                     h.v[s * size + d] = get(v, s * a->v_pitch + d, type);
                 }
             packed = head;
-            for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts;
-                 b++)
+            for (int64_t b = blocks * part / parts;
+                 b < blocks * (part + 1) / parts && attention_goes_on(a); b++)
                 attend_queries(a, &h, type, q, y, b * LANES);
         }
     }

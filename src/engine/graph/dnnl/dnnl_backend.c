@@ -3,7 +3,7 @@
  *   compile: plan -> one step per node (products as primitives, the rest as kernels) ->
  *            scratch of each step into the plan -> every byte known, nothing packed
  *   load:    the weights that the store lacks are packed
- *   run:     step after step; between two steps: cancelled?
+ *   run:     step after step; between two steps, and in those that take long: cancelled?
  *
  * Memory: tensors and scratch are the caller's arena (primitives are made with user
  * scratchpads, so oneDNN allocates nothing of its own during a run), weights are the
@@ -163,7 +163,7 @@ static int by_address(const void *a, const void *b)
     return *x < *y ? -1 : *x > *y;
 }
 
-/* Leaves each wanted item once, and counts its bytes as store_pack places them. */
+/* Leaves each wanted item once, and counts its bytes. */
 static void count_weights(struct dnnl_program *p)
 {
     int kept = 0;
@@ -173,14 +173,28 @@ static void count_weights(struct dnnl_program *p)
         if (kept == 0 || p->weights[kept - 1] != p->weights[i])
             p->weights[kept++] = p->weights[i];
     p->weight_count = kept;
-    p->program.weight_bytes = p->program.missing_weight_bytes = 0;
-    for (int i = 0; i < kept; i++) {
-        size_t bytes = (p->weights[i]->bytes + 63) / 64 * 64;
+    p->program.weight_bytes = 0;
+    for (int i = 0; i < kept; i++)
+        p->program.weight_bytes += store_room(p->weights[i]);
+}
 
-        p->program.weight_bytes += bytes;
+static size_t missing_bytes(const struct program *program)
+{
+    const struct dnnl_program *p = (const struct dnnl_program *)program;
+    size_t bytes = 0;
+
+    for (int i = 0; i < p->weight_count; i++)
         if (!p->weights[i]->data)
-            p->program.missing_weight_bytes += bytes;
-    }
+            bytes += store_room(p->weights[i]);
+    return bytes;
+}
+
+static size_t packing_bytes(const struct program *program,
+                            const struct weight_edit *edit)
+{
+    const struct dnnl_program *p = (const struct dnnl_program *)program;
+
+    return store_packing_bytes(p->store, p->weights, p->weight_count, edit);
 }
 
 static size_t heap_bytes(void)
@@ -226,16 +240,13 @@ static int compile(struct backend *backend, const struct graph *graph,
 
 /* ---- load and run ---- */
 
-static int load(struct program *program, struct err *err)
+static int load(struct program *program, struct stop *stop, struct err *err)
 {
     struct dnnl_program *p = (struct dnnl_program *)program;
     struct dnnl_backend *b = (struct dnnl_backend *)program->backend;
 
     omp_set_num_threads(b->threads);
-    if (store_pack(p->store, p->weights, p->weight_count, err))
-        return -1;
-    count_weights(p);
-    return 0;
+    return store_pack(p->store, p->weights, p->weight_count, stop, err);
 }
 
 static void unload(struct program *program)
@@ -243,7 +254,6 @@ static void unload(struct program *program)
     struct dnnl_program *p = (struct dnnl_program *)program;
 
     store_unpack(p->store, p->weights, p->weight_count);
-    count_weights(p);
 }
 
 static int run(struct program *program, const struct program_run *run, struct err *err)
@@ -251,15 +261,18 @@ static int run(struct program *program, const struct program_run *run, struct er
     struct dnnl_program *p = (struct dnnl_program *)program;
     struct dnnl_backend *b = (struct dnnl_backend *)program->backend;
     const struct plan *plan = program->plan;
-    struct run_memory memory = {plan, run->arena, run->inputs, run->outputs};
+    struct stop stop = {.is_cancelled = run->is_cancelled, .user = run->user};
+    struct run_memory memory = {plan, run->arena, run->inputs, run->outputs, &stop};
 
-    assert(program->missing_weight_bytes == 0);
+    assert(missing_bytes(program) == 0);
     omp_set_num_threads(b->threads);
     for (int i = 0; i < plan->node_count; i++) {
         struct step *s = &p->steps[i];
         void *scratch = (char *)run->arena + plan->scratch_offset[i];
 
-        if (run->is_cancelled && run->is_cancelled(run->user))
+        if (run->on_node)
+            run->on_node(run->user, i);
+        if (stop_ask(&stop))
             return err_set(err, ERR_CANCELLED, "cancelled");
         if (s->product) {
             if (product_run(s->product, &memory, scratch, err))
@@ -285,8 +298,9 @@ const struct backend_ops backend_dnnl = {
     .store_free = store_free,
     .store_bytes = store_bytes,
     .edit = store_edit,
-    .edit_bytes = store_edit_bytes,
     .compile = compile,
+    .missing_bytes = missing_bytes,
+    .packing_bytes = packing_bytes,
     .load = load,
     .unload = unload,
     .run = run,

@@ -21,12 +21,13 @@ struct dnnl_backend {
     const struct kernels *kernels;
 };
 
-/* Where a run's tensors lie: what a step needs to find its operands. */
+/* Where a run's tensors lie: what a step needs to find its operands. And whether it goes on. */
 struct run_memory {
     const struct plan *plan;
     void *arena;
     void *const *inputs;
     void *const *outputs;
+    struct stop *stop;
 };
 
 static inline void *run_address(const struct run_memory *m, int tensor)
@@ -47,6 +48,14 @@ static inline int threads_for(const struct dnnl_backend *b, double seconds)
 static inline double product_rate(const struct dnnl_backend *b)
 {
     return b->act == ELEM_BF16 ? 500e9 : 50e9;
+}
+
+/* The longest piece of an operation: some 0.1 s of all threads on a slow processor. */
+static inline double piece_operations(const struct dnnl_backend *b)
+{
+    if (b->base.options.piece_operations > 0)
+        return b->base.options.piece_operations;
+    return (b->act == ELEM_BF16 ? 10e9 : 3e9) * b->threads;
 }
 
 static inline int dnnl_thread(void)

@@ -11,6 +11,7 @@
 #define MYSTI_ENGINE_GRAPH_DNNL_KERNELS_H
 
 #include "engine/graph/graph.h"
+#include "engine/graph/stop.h"
 
 enum elem { ELEM_F32, ELEM_BF16 };
 
@@ -26,7 +27,8 @@ struct group_norm_args {
     const float *gamma, *beta; /* [channels] */
     enum activation act;       /* applied to y */
     int threads;
-    void *scratch; /* group_norm_scratch() bytes, 64-aligned */
+    void *scratch;     /* group_norm_scratch() bytes, 64-aligned */
+    struct stop *stop; /* asked now and then; y is unfinished then */
 };
 
 struct layer_norm_args {
@@ -48,7 +50,8 @@ struct attend_args {
     int64_t q_pitch, k_pitch, v_pitch, y_pitch; /* elements between two tokens */
     bool is_causal;
     int threads;
-    void *scratch; /* threads * ..._attention_scratch() bytes, 64-aligned */
+    void *scratch;     /* threads * ..._attention_scratch() bytes, 64-aligned */
+    struct stop *stop; /* asked between two blocks of queries; y is unfinished then */
 };
 
 struct kernels {
@@ -85,6 +88,21 @@ const struct kernels *kernels_for(enum isa isa);
 
 size_t group_norm_scratch(int64_t channels, int threads);
 size_t attention_scratch(const struct attend_args *a); /* per thread */
+
+/* Attention is cut into tasks, parts of one head's queries. A thread takes `chunk` in a row, because the next part of
+ * a head finds its keys packed. What takes long has small parts and no chunks: no thread waits for another then, least of all
+ * the one that asks whether to go on. */
+struct attention_tasks {
+    int64_t parts; /* of a head */
+    int64_t count;
+    int64_t chunk;
+};
+
+struct attention_tasks attention_tasks(const struct attend_args *a,
+                                       int64_t queries_at_once);
+
+/* On every thread, between two blocks. */
+bool attention_goes_on(const struct attend_args *a);
 
 static inline size_t elem_bytes(enum elem type)
 {

@@ -173,6 +173,8 @@ INLINE void norm_shared_picture(const struct group_norm_args *g, const void *x, 
     for (int64_t i = 1; i < shares; i++)
         for (int64_t c = 0; c < 2 * channels; c++)
             all.sums[c] += norm_space(g, i).sums[c];
+    if (stop_ask_soon(g->stop))
+        return;
     group_factors(g, x, type, all.sums, all.sums + channels, all.factor,
                   all.factor + channels);
 #pragma omp parallel for num_threads(g->threads)
@@ -190,7 +192,7 @@ INLINE void group_norm_typed(const struct group_norm_args *g, enum elem type)
     else if (g->pictures % g->threads == 0)
         norm_whole_pictures(g, type, g->threads);
     else
-        for (int64_t n = 0; n < g->pictures; n++)
+        for (int64_t n = 0; n < g->pictures && !stop_ask_soon(g->stop); n++)
             norm_shared_picture(g, at(g->x, n * per_picture, type),
                                 at_mut(g->y, n * per_picture, type), type);
 }

@@ -38,6 +38,11 @@ static enum elem type_of(const struct step *s, int tensor)
     return elem_of(s->backend, s->memory->plan, tensor);
 }
 
+static int has_stopped(const struct step *s, struct err *err)
+{
+    return stop_is_set(s->memory->stop) ? err_set(err, ERR_CANCELLED, "cancelled") : 0;
+}
+
 static int run_input(const struct step *s, struct err *err)
 {
     const struct node *n = s->node;
@@ -67,7 +72,6 @@ static int run_group_norm(const struct step *s, struct err *err)
     const struct node *n = s->node;
     const int64_t *x = shape_of(s, n->in[0])->dim;
 
-    (void)err;
     s->backend->kernels->group_norm(&(struct group_norm_args){
         .x = address(s, n->in[0]),
         .y = address(s, n->out),
@@ -82,8 +86,9 @@ static int run_group_norm(const struct step *s, struct err *err)
         .act = n->act,
         .threads = s->backend->threads,
         .scratch = s->scratch,
+        .stop = s->memory->stop,
     });
-    return 0;
+    return has_stopped(s, err);
 }
 
 static int run_layer_norm(const struct step *s, struct err *err)
@@ -139,17 +144,17 @@ static int run_attention(const struct step *s, struct err *err)
     const struct node *n = s->node;
     struct attend_args a = attend_args(s->backend, s->memory->plan, n);
 
-    (void)err;
     a.q = address(s, n->in[0]);
     a.k = address(s, n->in[1]);
     a.v = address(s, n->in[2]);
     a.y = address(s, n->out);
     a.scratch = s->scratch;
+    a.stop = s->memory->stop;
     if (uses_amx(s->backend, &a))
         attention_amx(&a);
     else
         s->backend->kernels->attention(&a);
-    return 0;
+    return has_stopped(s, err);
 }
 
 static int run_activate(const struct step *s, struct err *err)

@@ -441,26 +441,36 @@ static size_t plain_bytes(const struct dnnl_backend *b, const struct packed *p)
     return rows * (size_t)row_length(p) * elem_bytes(b->act);
 }
 
+/* What is needed for these: bytes of rows, floats of a row. */
+struct plain_size {
+    size_t rows, row;
+};
+
+static void make_room_for(struct plain_size *size, const struct dnnl_backend *b,
+                          const struct packed *p)
+{
+    size_t bytes, length;
+
+    if (!p->layout)
+        return;
+    bytes = plain_bytes(b, p);
+    length = (size_t)b->threads * (size_t)room_for_row(p);
+    size->rows = bytes > size->rows ? bytes : size->rows;
+    size->row = length > size->row ? length : size->row;
+}
+
 static int plain_alloc(struct plain *plain, const struct dnnl_backend *b,
                        struct packed *const *items, int count, struct err *err)
 {
-    size_t rows = 0, row = 0;
+    struct plain_size size = {0};
 
-    for (int i = 0; i < count; i++) {
-        size_t bytes, length;
-
-        if (!items[i]->layout)
-            continue;
-        bytes = plain_bytes(b, items[i]);
-        rows = bytes > rows ? bytes : rows;
-        length = (size_t)room_for_row(items[i]);
-        row = length > row ? length : row;
-    }
-    plain->rows = mem_try_alloc(rows);
-    plain->row = mem_try_alloc((size_t)b->threads * row * sizeof(float));
+    for (int i = 0; i < count; i++)
+        make_room_for(&size, b, items[i]);
+    plain->rows = mem_try_alloc(size.rows);
+    plain->row = mem_try_alloc(size.row * sizeof(float));
     if (!plain->rows || !plain->row)
         return err_set(err, ERR_NO_MEMORY, "no memory to pack a weight of %zu MiB",
-                       rows >> 20);
+                       size.rows >> 20);
     return 0;
 }
 
@@ -523,6 +533,11 @@ static int find_wanted(struct packed *const *items, int count, struct packed **r
     return wanted;
 }
 
+size_t store_room(const struct packed *p)
+{
+    return round_up(p->bytes, ITEM_ALIGN);
+}
+
 /* Places in one new block for items without. */
 static int give_places(struct packed *const *items, int count, struct block *ret,
                        struct err *err)
@@ -531,7 +546,7 @@ static int give_places(struct packed *const *items, int count, struct block *ret
 
     *ret = (struct block){0};
     for (int i = 0; i < count; i++)
-        ret->bytes += round_up(items[i]->bytes, ITEM_ALIGN);
+        ret->bytes += store_room(items[i]);
     if (!count)
         return 0;
     ret->data = to = pages_alloc(ret->bytes);
@@ -540,13 +555,13 @@ static int give_places(struct packed *const *items, int count, struct block *ret
                        ret->bytes >> 20);
     for (int i = 0; i < count; i++) {
         items[i]->data = to;
-        to += round_up(items[i]->bytes, ITEM_ALIGN);
+        to += store_room(items[i]);
     }
     return 0;
 }
 
 int store_pack(struct weight_store *s, struct packed *const *items, int count,
-               struct err *err)
+               struct stop *stop, struct err *err)
 {
     struct packed **wanted = mem_alloc(((size_t)count + 1) * sizeof(struct packed *));
     struct block block;
@@ -557,7 +572,8 @@ int store_pack(struct weight_store *s, struct packed *const *items, int count,
     if (!result)
         result = plain_alloc(&plain, s->backend, wanted, total, err);
     for (int i = 0; i < total && !result; i++)
-        result = pack(s, wanted[i], &plain, err);
+        result = stop && stop_ask(stop) ? err_set(err, ERR_CANCELLED, "cancelled")
+                                        : pack(s, wanted[i], &plain, err);
     if (result) {
         for (int i = 0; i < missing; i++)
             unpack(wanted[i]);
@@ -627,22 +643,30 @@ void store_edit(struct weight_store *s, const struct weight_edit *edit)
     s->edit = edit;
 }
 
-size_t store_edit_bytes(const struct weight_store *s, const struct weight_edit *edit)
+/* the largest of its sources that is made anew in f32 */
+static size_t edited_bytes(const struct packed *p, const struct weight_edit *edit)
 {
     size_t most = 0;
 
-    for (int i = 0; i < s->count; i++) {
-        const struct packed *p = s->items[i];
-        size_t bytes, source = 0;
+    for (int k = 0; k < p->source_count; k++)
+        if (edit_touches(edit, &p->sources[k], 1) && weight_count(p->sources[k]) > most)
+            most = weight_count(p->sources[k]);
+    return most * sizeof(float);
+}
 
-        if (!p->layout || !is_in_the_way(p, edit))
+size_t store_packing_bytes(const struct weight_store *s, struct packed *const *items,
+                           int count, const struct weight_edit *edit)
+{
+    struct plain_size size = {0};
+    size_t edited = 0;
+
+    for (int i = 0; i < count; i++) {
+        size_t bytes = edited_bytes(items[i], edit);
+
+        if (items[i]->data && !is_in_the_way(items[i], edit))
             continue;
-        for (int k = 0; k < p->source_count; k++)
-            if (edit_touches(edit, &p->sources[k], 1) &&
-                weight_count(p->sources[k]) > source)
-                source = weight_count(p->sources[k]);
-        bytes = plain_bytes(s->backend, p) + source * sizeof(float);
-        most = bytes > most ? bytes : most;
+        make_room_for(&size, s->backend, items[i]);
+        edited = bytes > edited ? bytes : edited;
     }
-    return most;
+    return size.rows + size.row * sizeof(float) + edited;
 }

@@ -39,8 +39,6 @@ struct weight_store *store_new(struct backend *backend);
 void store_free(struct weight_store *store);
 size_t store_bytes(const struct weight_store *store);
 void store_edit(struct weight_store *store, const struct weight_edit *edit);
-size_t store_edit_bytes(const struct weight_store *store,
-                        const struct weight_edit *edit);
 
 /* Matrices [O_k, I] one below the other, or one kernel [O, I, KH, KW], to be laid out as
  * `layout` says (copied). */
@@ -56,10 +54,16 @@ struct packed *store_find(const struct weight_store *store,
 struct packed *store_vector(struct weight_store *store,
                             const struct weight *const *sources, const int64_t *lengths,
                             int count);
-/* Packs those of `items` that are not packed yet, or stale. When it fails, what was not packed is not packed, and what
- * was stale still is. */
+/* Bytes that a packed item takes. */
+size_t store_room(const struct packed *item);
+/* What store_pack allocates for a while beside the items, at most, when `edit` is laid before it. */
+size_t store_packing_bytes(const struct weight_store *store,
+                           struct packed *const *items, int count,
+                           const struct weight_edit *edit);
+/* Packs those of `items` that are not packed yet, or stale, and asks `stop` before each. When it fails, what was not
+ * packed is not packed, and what was stale still is. */
 int store_pack(struct weight_store *store, struct packed *const *items, int count,
-               struct err *err) MUST_CHECK;
+               struct stop *stop, struct err *err) MUST_CHECK;
 
 /* Gives back the memory of calls of store_pack that packed nothing but some of these. */
 void store_unpack(struct weight_store *store, struct packed *const *items, int count);

@@ -20,6 +20,7 @@ struct pool {
     void *user;
     int count;
     atomic_int next;
+    struct stop *stop; /* NULL: nobody is asked */
 };
 
 struct worker {
@@ -28,12 +29,20 @@ struct worker {
     unsigned seen; /* the round before its first */
 };
 
+static bool goes_on(const struct pool *pool, int thread)
+{
+    if (!pool->stop)
+        return true;
+    return !(thread ? stop_is_set(pool->stop) : stop_ask_soon(pool->stop));
+}
+
 static void work(struct pool *pool, int thread)
 {
     int i;
 
-    while ((i = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed)) <
-           pool->count)
+    while (goes_on(pool, thread) &&
+           (i = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed)) <
+               pool->count)
         pool->fn(pool->user, i, thread);
 }
 
@@ -124,6 +133,11 @@ void pool_free(struct pool *pool)
 int pool_threads(const struct pool *pool)
 {
     return pool->thread_count;
+}
+
+void pool_watch(struct pool *pool, struct stop *stop)
+{
+    pool->stop = stop;
 }
 
 void pool_run(struct pool *pool, int count, pool_fn *fn, void *user)

@@ -191,38 +191,69 @@ static void ref_edit(struct weight_store *store, const struct weight_edit *edit)
     store->edit = edit;
 }
 
-/* the largest weight in f32 */
-static size_t ref_edit_bytes(const struct weight_store *store,
-                             const struct weight_edit *edit)
-{
-    size_t most = 0;
-
-    for (size_t i = 0; i < store->count; i++) {
-        const struct entry *e = &store->entries[i];
-
-        for (int k = 0; k < 2 * e->count; k++)
-            if (edit_touches(edit, &e->sources[k], 1) &&
-                weight_count(e->sources[k]) > most)
-                most = weight_count(e->sources[k]);
-    }
-    return most * sizeof(float);
-}
-
 /* ---- programs ---- */
+
+static size_t packed_bytes(const struct node *n)
+{
+    size_t biases, floats = ref_packed_floats(n, &biases);
+
+    return (floats + biases) * sizeof(float);
+}
 
 static void count_weights(struct ref_program *r)
 {
     const struct plan *plan = r->base.plan;
 
-    r->base.weight_bytes = r->base.missing_weight_bytes = 0;
-    for (int i = 0; i < plan->node_count; i++) {
-        size_t biases, floats = ref_packed_floats(&plan->nodes[i], &biases);
-        size_t bytes = (floats + biases) * sizeof(float);
+    r->base.weight_bytes = 0;
+    for (int i = 0; i < plan->node_count; i++)
+        r->base.weight_bytes += packed_bytes(&plan->nodes[i]);
+}
 
-        r->base.weight_bytes += bytes;
-        if (floats && !find(r->store, &plan->nodes[i]))
-            r->base.missing_weight_bytes += bytes;
+static size_t missing_bytes(const struct program *program)
+{
+    const struct ref_program *r = (const struct ref_program *)program;
+    const struct plan *plan = program->plan;
+    size_t bytes = 0;
+
+    for (int i = 0; i < plan->node_count; i++)
+        if (!find(r->store, &plan->nodes[i]))
+            bytes += packed_bytes(&plan->nodes[i]);
+    return bytes;
+}
+
+/* A weight that is made anew in f32, and a row of it. */
+static size_t packing_bytes_of(const struct node *n, const struct weight_edit *edit)
+{
+    size_t most = 0, row;
+
+    for (int i = 0; i < n->weight_count; i++) {
+        size_t count = weight_count(n->weights[i]);
+
+        row = count / (size_t)n->weights[i]->dim[0];
+        count = (edit_touches(edit, &n->weights[i], 1) ? count : 0) + row;
+        most = count > most ? count : most;
     }
+    return most * sizeof(float);
+}
+
+static size_t packing_bytes(const struct program *program,
+                            const struct weight_edit *edit)
+{
+    const struct ref_program *r = (const struct ref_program *)program;
+    const struct plan *plan = program->plan;
+    size_t most = 0;
+
+    for (int i = 0; i < plan->node_count; i++) {
+        const struct node *n = &plan->nodes[i];
+        const struct entry *e;
+        size_t bytes;
+
+        if (!packed_bytes(n) || ((e = find(r->store, n)) && !is_in_the_way(e, edit)))
+            continue;
+        bytes = packing_bytes_of(n, edit);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
 }
 
 static int ref_compile(struct backend *backend, const struct graph *graph,
@@ -255,7 +286,7 @@ static int ref_compile(struct backend *backend, const struct graph *graph,
     return 0;
 }
 
-static int ref_load(struct program *program, struct err *err)
+static int ref_load(struct program *program, struct stop *stop, struct err *err)
 {
     struct ref_program *r = (struct ref_program *)program;
 
@@ -263,11 +294,13 @@ static int ref_load(struct program *program, struct err *err)
         const struct node *n = &program->plan->nodes[i];
         size_t biases;
 
-        if (ref_packed_floats(n, &biases) && !find(r->store, n) &&
-            pack(r->store, n, err))
+        if (!ref_packed_floats(n, &biases) || find(r->store, n))
+            continue;
+        if (stop && stop_ask(stop))
+            return err_set(err, ERR_CANCELLED, "the job was cancelled");
+        if (pack(r->store, n, err))
             return -1;
     }
-    program->missing_weight_bytes = 0;
     return 0;
 }
 
@@ -289,7 +322,6 @@ static void ref_unload(struct program *program)
         entry_release(e);
         *e = r->store->entries[--r->store->count];
     }
-    count_weights(r);
 }
 
 static void ref_program_free(struct program *program)
@@ -333,8 +365,8 @@ static void run_node(const struct ref_call *call)
     }
 }
 
-static int ref_run(struct program *program, const struct program_run *run,
-                   struct err *err)
+static int run_nodes(struct program *program, const struct program_run *run,
+                     struct stop *stop, struct err *err)
 {
     struct ref_program *r = (struct ref_program *)program;
     struct ref_backend *b = (struct ref_backend *)program->backend;
@@ -350,8 +382,10 @@ static int ref_run(struct program *program, const struct program_run *run,
                                 .outputs = run->outputs};
         size_t biases;
 
-        if (run->is_cancelled && run->is_cancelled(run->user))
-            return err_set(err, ERR_CANCELLED, "the job was cancelled");
+        if (run->on_node)
+            run->on_node(run->user, i);
+        if (stop_ask(stop))
+            break;
         if (ref_packed_floats(n, &biases)) {
             const struct entry *e = find(r->store, n);
 
@@ -367,7 +401,20 @@ static int ref_run(struct program *program, const struct program_run *run,
         }
         run_node(&call);
     }
-    return 0;
+    return stop_is_set(stop) ? err_set(err, ERR_CANCELLED, "the job was cancelled") : 0;
+}
+
+static int ref_run(struct program *program, const struct program_run *run,
+                   struct err *err)
+{
+    struct pool *pool = ((struct ref_backend *)program->backend)->pool;
+    struct stop stop = {.is_cancelled = run->is_cancelled, .user = run->user};
+    int result;
+
+    pool_watch(pool, &stop);
+    result = run_nodes(program, run, &stop, err);
+    pool_watch(pool, NULL);
+    return result;
 }
 
 const struct backend_ops backend_ref = {
@@ -378,8 +425,9 @@ const struct backend_ops backend_ref = {
     .store_free = ref_store_free,
     .store_bytes = ref_store_bytes,
     .edit = ref_edit,
-    .edit_bytes = ref_edit_bytes,
     .compile = ref_compile,
+    .missing_bytes = missing_bytes,
+    .packing_bytes = packing_bytes,
     .load = ref_load,
     .unload = ref_unload,
     .run = ref_run,
