@@ -11,7 +11,7 @@ const shots = fileURLToPath(new URL('../../build/screenshots', import.meta.url))
 const launch = { executablePath, args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
   '--disable-background-networking', '--disable-component-update', '--disable-sync'] };
 
-/** Opens a server's page: {page, see(test id), shoot(name), errors(), choose(label, option), cut()}. */
+/** Opens a server's page: {page, see(test id), shoot(name), errors(), choose(label, option), cut(), unnamed()}. */
 export async function openPage(t, base) {
   assert.ok(executablePath, 'no Chromium here: deps/system.sh test installs it or says how');
   mkdirSync(shots, { recursive: true });
@@ -32,6 +32,10 @@ export async function openPage(t, base) {
       await page.getByLabel(label, { exact: true }).click();
       await page.getByRole('option', { name: option, exact: true }).click();
     },
+    /** Controls that a screen reader could not name. */
+    unnamed: () => page.evaluate(() => [...document.querySelectorAll('button, input, textarea, canvas, a, [role=combobox], [role=switch]')]
+      .filter((e) => e.checkVisibility() && !e.closest('[aria-hidden=true]') && !e.ariaLabel && !e.title && !e.innerText?.trim()
+        && !e.querySelector('img[alt]:not([alt=""])') && ![...(e.labels ?? [])].some((label) => label.innerText.trim())).map((e) => e.outerHTML.slice(0, 120))),
     /** What reaches beyond the screen's sides. */
     cut: () => page.evaluate(() => [...document.querySelectorAll('header *, main *, [role=dialog] *')].filter((e) => e.checkVisibility()
       && (e.getBoundingClientRect().right > innerWidth || e.getBoundingClientRect().left < 0)).map((e) => e.outerHTML.slice(0, 80))),

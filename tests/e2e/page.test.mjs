@@ -8,7 +8,7 @@ import { startReal } from './real.mjs';
 
 test('the page: load, wand, draw, cancel', async (t) => {
   const server = await startReal(t);
-  const { page, see, shoot, errors, cut } = await openPage(t, server.base);
+  const { page, see, shoot, errors, cut, unnamed } = await openPage(t, server.base);
 
   await t.test('it loads and shows both workers', async () => {
     await see('worker-llm').getByText('ready').waitFor();
@@ -79,9 +79,10 @@ test('the page: load, wand, draw, cancel', async (t) => {
     await shoot('cancelled');
   });
 
-  await t.test('on a telephone everything is within the screen', async () => {
+  await t.test('on a telephone everything is within the screen, and has a name', async () => {
     await page.setViewportSize({ width: 375, height: 800 });
     assert.deepEqual(await cut(), []);
+    assert.deepEqual(await unnamed(), []);
     await shoot('telephone', { fullPage: true });
   });
 

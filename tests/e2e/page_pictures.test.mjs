@@ -18,7 +18,7 @@ test('the page: larger pictures, hires fix, VAEs, several at once', async (t) =>
   writeTinyUpscaler(join(models, 'upscalers/tiny-x4.safetensors'));
   writeVaeOf(painter, join(models, 'vae/other.safetensors'));
   const server = await startReal(t, { args: ['--model-dir', models, '--llm-model', 'none'], ready: ['sd'] });
-  const { page, see, shoot, errors, choose, cut } = await openPage(t, server.base);
+  const { page, see, shoot, errors, choose, cut, unnamed } = await openPage(t, server.base);
   const history = () => fetch(`${server.base}/v1/history/images`).then((r) => r.json());
   const sizeOf = (locator) => locator.evaluate((img) => img.decode().then(() => [img.naturalWidth, img.naturalHeight]));
   const wordsOf = async (locator) => // what the file says about itself
@@ -130,9 +130,10 @@ test('the page: larger pictures, hires fix, VAEs, several at once', async (t) =>
     await see('draw').waitFor();
   });
 
-  await t.test('on a telephone everything is within the screen', async () => {
+  await t.test('on a telephone everything is within the screen, and has a name', async () => {
     await page.setViewportSize({ width: 375, height: 800 });
     assert.deepEqual(await cut(), []);
+    assert.deepEqual(await unnamed(), []);
     await shoot('pictures-telephone', { fullPage: true });
   });
 

@@ -13,7 +13,7 @@ import { startReal } from './real.mjs';
 
 test('the page draws from a picture', async (t) => {
   const server = await startReal(t, { args: ['--llm-model', 'none'], ready: ['sd'] });
-  const { page, see, shoot, errors, cut, choose } = await openPage(t, server.base);
+  const { page, see, shoot, errors, cut, choose, unnamed } = await openPage(t, server.base);
   const newest = async () => (await (await fetch(`${server.base}/v1/history/images`)).json())[0];
   let count = 0;
   const drawn = async (more = 1) => {
@@ -98,7 +98,6 @@ test('the page draws from a picture', async (t) => {
   await t.test('variations: four pictures like it', async () => {
     await see('recent').locator('button').nth(1).click(); // the star
     await page.getByRole('dialog').getByRole('button', { name: 'Variations' }).click();
-    await see('progress').waitFor();
     await drawn(4);
     assert.equal(await see('made').locator('button').count(), 4);
     const { params } = await newest();
@@ -199,12 +198,13 @@ test('the page draws from a picture', async (t) => {
     await page.getByRole('button', { name: 'Remove' }).click();
   });
 
-  await t.test('on a telephone everything is within the screen', async () => {
+  await t.test('on a telephone everything is within the screen, and has a name', async () => {
     await page.getByRole('button', { name: 'Start from it' }).click();
     await see('start').waitFor();
     await see('part').click();
     await page.setViewportSize({ width: 375, height: 800 });
     assert.deepEqual(await cut(), []);
+    assert.deepEqual(await unnamed(), []);
     await shoot('start-telephone', { fullPage: true });
     await page.setViewportSize({ width: 1280, height: 900 });
   });

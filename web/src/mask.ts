@@ -90,13 +90,16 @@ export class Mask {
 
 export type Rgba = [number, number, number, number]
 
+/** A pixel as one number of a canvas's memory. */
+const packed = (colour: Rgba) => new Uint32Array(Uint8Array.from(colour).buffer)[0]!
+
 /** A box of the mask as pixels of a canvas. Several colours are diagonal stripes, so wide: one alone is lost on a picture that has it. */
 export function coloured(mask: Mask, box: Box, drawn: Rgba[], kept: Rgba, wide = 1): Uint8ClampedArray<ArrayBuffer> {
-  const out = new Uint8ClampedArray(box.width * box.height * 4)
-  for (let y = box.y; y < box.y + box.height; y++)
-    for (let x = box.x; x < box.x + box.width; x++) {
-      const stripe = drawn[Math.floor((x + y) / wide) % drawn.length]!
-      out.set(mask.pixels[y * mask.width + x] ? stripe : kept, 4 * ((y - box.y) * box.width + x - box.x))
-    }
-  return out
+  const out = new Uint32Array(box.width * box.height) // four times as fast as bytes: this runs while somebody paints
+  const stripes = drawn.map(packed)
+  const rest = packed(kept)
+  for (let y = 0, i = 0; y < box.height; y++)
+    for (let x = 0, at = (box.y + y) * mask.width + box.x; x < box.width; x++, at++, i++)
+      out[i] = mask.pixels[at] ? stripes[Math.floor((box.x + x + box.y + y) / wide) % stripes.length]! : rest
+  return new Uint8ClampedArray(out.buffer)
 }
