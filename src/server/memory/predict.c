@@ -12,7 +12,8 @@
  * 1024 in one piece, as llama-server gives vectors, 14.00 for 14.54.
  * The process itself takes 24 MiB more (measured: 50 MiB with the starter writer at 2048 tokens, where the rest is 25).
  *
- * A recurrent model has no cache of tokens; its state is a few MiB and not counted apart.
+ * Layers with a sliding window have the window and one batch instead of the whole context, in steps of 256 tokens (llama_kv_cache_iswa).
+ * Recurrent layers have a state for each slot (models/attention.h).
  *
  * Numbers from a file are foreign: sums and products stop at the top instead of wrapping. */
 #include "server/memory/predict.h"
@@ -21,6 +22,7 @@
 
 #define CACHE_VALUE_BYTES 2
 #define BATCH 512
+#define STEP 256
 #define PROCESS_BYTES                                                                  \
     ((uint64_t)24                                                                      \
      << 20) /* of which two thirds are pages of its programs and libraries */
@@ -54,17 +56,36 @@ static uint64_t weights_of(const struct model_peek *m)
                                                                   : bytes;
 }
 
-static uint64_t cache_of(const struct model_peek *m, uint64_t tokens)
+/* Values of one head for one token. */
+static uint64_t both_of(const struct model_peek *m, uint64_t key, uint64_t value)
 {
     uint64_t head = m->heads ? m->width / m->heads : 0;
-    uint64_t both = plus(m->key_length ? m->key_length : head,
-                         m->value_length ? m->value_length : head);
-    /* a file without head_count_kv has as many as there are heads */
-    uint64_t heads = m->kv_heads ? m->kv_heads : times(m->heads, m->layers);
 
-    if (m->is_recurrent)
-        return 0;
-    return times(times(tokens, times(heads, both)), CACHE_VALUE_BYTES);
+    return plus(key ? key : head, m->keeps_no_values ? 0 : value ? value : head);
+}
+
+static uint64_t cache_of_slot(const struct model_peek *m, uint64_t context,
+                              uint64_t batch)
+{
+    uint64_t seen = plus(m->sliding_window, batch),
+             whole = m->kv_heads - m->window_heads;
+    uint64_t both = both_of(m, m->key_length, m->value_length);
+    uint64_t windowed = m->window_key_length
+                            ? both_of(m, m->window_key_length, m->window_value_length)
+                            : both;
+
+    seen = plus(seen < context ? seen : context, STEP - 1) / STEP * STEP;
+    return plus(times(times(whole, both), context),
+                times(times(m->window_heads, windowed), seen));
+}
+
+static uint64_t cache_of(const struct model_peek *m, uint64_t context, uint64_t slots,
+                         uint64_t batch)
+{
+    uint64_t of_slot = plus(times(cache_of_slot(m, context, batch), CACHE_VALUE_BYTES),
+                            m->state_bytes);
+
+    return times(slots, of_slot);
 }
 
 static uint64_t compute_of(const struct model_peek *m, uint64_t context, uint64_t batch)
@@ -82,10 +103,11 @@ void predict_text(const struct model_peek *m, const struct predict_start *start,
 {
     uint64_t context = start->context ? start->context : STANDARD_CONTEXT;
     uint64_t slots = start->slots ? start->slots : 1;
+    uint64_t batch = start->in_one_piece ? context : BATCH;
     struct prediction p = {.weight_bytes = weights_of(m)};
 
-    p.cache_bytes = cache_of(m, times(context, slots));
-    p.compute_bytes = compute_of(m, context, start->in_one_piece ? context : BATCH);
+    p.cache_bytes = cache_of(m, context, slots, batch);
+    p.compute_bytes = compute_of(m, context, batch);
     p.layers = m->layers;
     if (m->layers)
         p.layer_bytes = plus(m->layer_bytes, p.cache_bytes) / m->layers;

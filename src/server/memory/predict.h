@@ -5,7 +5,7 @@
  *   p.total_bytes ...
  *
  * Everything counts as if the model were in RAM alone. Where the file does not say enough, the prediction is an upper
- * bound: layers with a sliding window count with their whole context.
+ * bound.
  */
 #ifndef MYSTI_SERVER_MEMORY_PREDICT_H
 #define MYSTI_SERVER_MEMORY_PREDICT_H

@@ -21,6 +21,7 @@
 #include "base/mem.h"
 #include "base/model_folder.h"
 #include "base/str.h"
+#include "server/models/attention.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -39,11 +40,11 @@
 
 #define LAYERS_MAX 4096
 #define VALUES_MAX ((uint64_t)1 << 44)
-#define KV_HEADS_OF_EACH ((uint64_t)1 << 63)
 
 enum gguf_type {
     GGUF_U32 = 4,
     GGUF_I32 = 5,
+    GGUF_BOOL = 7,
     GGUF_STRING = 8,
     GGUF_ARRAY = 9,
     GGUF_TYPES = 13
@@ -73,6 +74,8 @@ struct reader {
     uint64_t size;
     uint64_t at;
     struct err *err;
+    struct attention
+        attention; /* what was said so far: the number of layers may come last */
 };
 
 static int cut_short(struct reader *r)
@@ -168,20 +171,38 @@ static int skip_value(struct reader *r, uint32_t type)
     return 0;
 }
 
-/* A number, or an array with one for each layer: the largest and the sum of those. */
-struct numbers {
-    uint64_t largest, sum;
-    bool is_array;
-};
-
-static int get_numbers(struct reader *r, uint32_t type, struct numbers *ret)
+static int get_number(struct reader *r, uint32_t type, uint32_t *ret)
 {
-    struct numbers n = {0};
+    unsigned char byte;
+
+    *ret = 0;
+    if (type == GGUF_BOOL) {
+        if (get(r, &byte, 1))
+            return -1;
+        *ret = byte != 0;
+        return 0;
+    }
+    if (type != GGUF_U32 && type != GGUF_I32)
+        return skip_value(r, type);
+    if (get_u32(r, ret))
+        return -1;
+    if (*ret > INT32_MAX)
+        *ret = 0;
+    return 0;
+}
+
+/* A number, or an array with one for each layer. Returns the largest of them. */
+static int get_numbers(struct reader *r, uint32_t type, struct layer_numbers *list,
+                       uint64_t *ret_largest)
+{
     uint32_t value;
     uint64_t count = 1;
 
+    *ret_largest = 0;
+    list->is_said = true;
+    list->is_list = type == GGUF_ARRAY;
+    list->count = 0;
     if (type == GGUF_ARRAY) {
-        n.is_array = true;
         if (get_u32(r, &type) || get_u64(r, &count))
             return -1;
         if (count > LAYERS_MAX)
@@ -191,42 +212,63 @@ static int get_numbers(struct reader *r, uint32_t type, struct numbers *ret)
                            r->path, count);
     }
     for (uint64_t i = 0; i < count; i++) {
-        if (type != GGUF_U32 && type != GGUF_I32) {
-            if (skip_value(r, type))
-                return -1;
-            continue;
-        }
-        if (get_u32(r, &value))
+        if (get_number(r, type, &value))
             return -1;
-        if (value > INT32_MAX)
-            value = 0;
-        n.sum += value;
-        n.largest = value > n.largest ? value : n.largest;
+        if (list->count < ATTENTION_LAYERS_MAX)
+            list->of[list->count++] = value;
+        *ret_largest = value > *ret_largest ? value : *ret_largest;
     }
-    *ret = n;
     return 0;
 }
 
+/* Where the number behind a key goes: into what is known of the model, or of its attention. */
 static const struct {
     const char *suffix;
+    bool is_attention;
     size_t at;
 } number_keys[] = {
-    {".context_length", offsetof(struct model_peek, context)},
-    {".attention.sliding_window", offsetof(struct model_peek, sliding_window)},
-    {".block_count", offsetof(struct model_peek, layers)},
-    {".embedding_length", offsetof(struct model_peek, width)},
-    {".feed_forward_length", offsetof(struct model_peek, feed_forward)},
-    {".attention.head_count", offsetof(struct model_peek, heads)},
-    {".attention.key_length", offsetof(struct model_peek, key_length)},
-    {".attention.value_length", offsetof(struct model_peek, value_length)},
+#define PEEK(field) false, offsetof(struct model_peek, field)
+#define ATTENTION(field) true, offsetof(struct attention, field)
+    {".context_length", PEEK(context)},
+    {".attention.sliding_window", PEEK(sliding_window)},
+    {".block_count", PEEK(layers)},
+    {".embedding_length", PEEK(width)},
+    {".feed_forward_length", PEEK(feed_forward)},
+    {".attention.head_count", PEEK(heads)},
+    {".attention.key_length", PEEK(key_length)},
+    {".attention.value_length", PEEK(value_length)},
+    {".attention.key_length_swa", PEEK(window_key_length)},
+    {".attention.value_length_swa", PEEK(window_value_length)},
+    {".attention.key_length_mla", ATTENTION(mla_key_length)},
+    {".full_attention_interval", ATTENTION(full_interval)},
+    {".ssm.conv_kernel", ATTENTION(conv)},
+    {".ssm.inner_size", ATTENTION(inner)},
+    {".ssm.state_size", ATTENTION(state)},
+    {".ssm.group_count", ATTENTION(groups)},
+    {".wkv.head_size", ATTENTION(wkv_head)},
+#undef PEEK
+#undef ATTENTION
 };
 
-/* Where the value of this key goes; NULL: nowhere. */
-static uint64_t *number_for(struct model_peek *p, const char *key)
+/* NULL: nowhere. */
+static uint64_t *number_for(struct reader *r, struct model_peek *p, const char *key)
 {
     for (size_t i = 0; i < sizeof(number_keys) / sizeof(number_keys[0]); i++)
         if (str_has_suffix(key, number_keys[i].suffix))
-            return (uint64_t *)(void *)((char *)p + number_keys[i].at);
+            return (uint64_t *)(void *)((number_keys[i].is_attention
+                                             ? (char *)&r->attention
+                                             : (char *)p) +
+                                        number_keys[i].at);
+    return NULL;
+}
+
+/* NULL: the key is none that is said for each layer. */
+static struct layer_numbers *list_for(struct reader *r, const char *key)
+{
+    if (str_has_suffix(key, ".attention.head_count_kv"))
+        return &r->attention.kv_heads;
+    if (str_has_suffix(key, ".attention.sliding_window_pattern"))
+        return &r->attention.pattern;
     return NULL;
 }
 
@@ -250,8 +292,8 @@ static int read_pair(struct reader *r, struct model_peek *p)
 {
     char key[NAME_MAX_BYTES];
     uint32_t type;
-    struct numbers n = {0};
-    uint64_t *to;
+    uint64_t *to, number;
+    struct layer_numbers ignored, *list;
 
     if (get_string(r, key, sizeof(key)) || get_u32(r, &type))
         return -1;
@@ -262,19 +304,17 @@ static int read_pair(struct reader *r, struct model_peek *p)
     if (strcmp(key, "tokenizer.ggml.tokens") == 0)
         return read_vocabulary(r, type, p);
     bool is_pooling = str_has_suffix(key, ".pooling_type");
-    bool is_kv_heads = str_has_suffix(key, ".attention.head_count_kv");
 
-    to = number_for(p, key);
-    if (!to && !is_pooling && !is_kv_heads)
+    to = number_for(r, p, key);
+    list = list_for(r, key);
+    if (!to && !list && !is_pooling)
         return skip_value(r, type);
-    if (get_numbers(r, type, &n))
+    if (get_numbers(r, type, list ? list : &ignored, &number))
         return -1;
     if (is_pooling)
-        p->pooling = type == GGUF_U32 && n.largest <= 4 ? (int)n.largest : -1;
-    else if (is_kv_heads) /* the number of layers may come later */
-        p->kv_heads = n.is_array ? n.sum : n.largest | KV_HEADS_OF_EACH;
-    else
-        *to = n.largest;
+        p->pooling = type == GGUF_U32 && number <= 4 ? (int)number : -1;
+    else if (to)
+        *to = number;
     return 0;
 }
 
@@ -378,8 +418,7 @@ static int peek_gguf(struct reader *r, struct model_peek *p)
     for (uint64_t i = 0; i < pairs; i++)
         if (read_pair(r, p))
             return -1;
-    if (p->kv_heads & KV_HEADS_OF_EACH)
-        p->kv_heads = (p->kv_heads & ~KV_HEADS_OF_EACH) * p->layers;
+    attention_sum_up(&r->attention, p);
     if (is_picture_architecture(p->architecture))
         p->kind = MODEL_PICTURE;
     for (uint64_t i = 0; i < p->tensors; i++)

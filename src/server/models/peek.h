@@ -36,11 +36,16 @@ struct model_peek {
     uint64_t width;        /* embedding_length */
     uint64_t feed_forward; /* feed_forward_length; of the widest layer */
     uint64_t heads;        /* attention.head_count; of the widest layer */
-    uint64_t kv_heads;     /* attention.head_count_kv, all layers together */
+    uint64_t kv_heads;     /* that keep keys and values, all layers together */
+    uint64_t window_heads; /* of them, in layers that look back sliding_window tokens */
     uint64_t key_length, value_length; /* of one head */
-    uint64_t vocabulary;               /* entries of tokenizer.ggml.tokens */
-    uint64_t layer_bytes;              /* tensors blk.*, all of them */
-    uint64_t other_bytes;              /* embedding, output and what else there is */
+    uint64_t window_key_length,
+        window_value_length; /* the same with a window; 0: no other */
+    bool keeps_no_values;    /* they come from the keys */
+    uint64_t state_bytes;    /* of all recurrent layers, for one slot */
+    uint64_t vocabulary;     /* entries of tokenizer.ggml.tokens */
+    uint64_t layer_bytes;    /* tensors blk.*, all of them */
+    uint64_t other_bytes;    /* embedding, output and what else there is */
     bool
         has_unknown_type; /* a tensor of a type that came after this was written: the bytes above lack it */
 };

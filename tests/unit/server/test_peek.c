@@ -121,6 +121,119 @@ static void put_number(struct buf *b, const char *key, uint32_t value)
     put_u32(b, value);
 }
 
+static void put_list(struct buf *b, const char *key, uint32_t type,
+                     const uint32_t *values, uint64_t count)
+{
+    put_string(b, key);
+    put_u32(b, 9);
+    put_u32(b, type);
+    put_u64(b, count);
+    for (uint64_t i = 0; i < count; i++)
+        if (type == 7)
+            buf_append(b, values[i] ? "\1" : "\0", 1);
+        else
+            put_u32(b, values[i]);
+}
+
+static struct model_peek peek_and_release(struct buf *b)
+{
+    struct model_peek p;
+    struct err err;
+
+    put_tensor(b, "token_embd.weight", 0);
+    for (int i = 0; i < 64; i++)
+        put_u64(b, 0);
+    assert_int_equal(peek(b, &p, &err), 0);
+    buf_release(b);
+    *b = (struct buf){0};
+    return p;
+}
+
+static struct buf a_model(const char *architecture, uint64_t more)
+{
+    struct buf b = {0};
+    char key[64];
+
+    put_head(&b, 3, 1, 4 + more);
+    put_architecture(&b, architecture);
+    snprintf(key, sizeof(key), "%s.attention.head_count", architecture);
+    put_number(&b, key, 4);
+    snprintf(key, sizeof(key), "%s.attention.sliding_window", architecture);
+    put_number(&b, key, 1024);
+    snprintf(key, sizeof(key), "%s.block_count", architecture);
+    put_number(&b, key, 8);
+    return b;
+}
+
+/* By the file's list, by its period, by the architecture, or not known: then all count in full. */
+static void which_layers_have_a_window(void **state)
+{
+    static const uint32_t heads[] = {1, 2, 3, 4, 5, 6, 7, 8},
+                          which[] = {1, 1, 0, 1, 1, 0, 1, 1};
+    struct buf b = a_model("gemma3", 1);
+    struct model_peek p;
+
+    (void)state;
+    put_number(&b, "gemma3.attention.head_count_kv", 2);
+    p = peek_and_release(&b);
+    assert_int_equal(p.kv_heads, 16);
+    assert_int_equal(p.window_heads, 14); /* layer 5 of 0 to 7 has none */
+    b = a_model("gemma3", 1);
+    put_number(&b, "gemma3.attention.sliding_window_pattern", 2);
+    p = peek_and_release(&b);
+    assert_int_equal(p.kv_heads, 32); /* as many as heads, where none are said */
+    assert_int_equal(p.window_heads, 16);
+    b = a_model("smallthinker", 0); /* the first of four */
+    p = peek_and_release(&b);
+    assert_int_equal(p.window_heads, 24);
+    b = a_model("unheard-of", 0);
+    p = peek_and_release(&b);
+    assert_int_equal(p.window_heads, 0);
+    b = a_model("gemma4", 2);
+    put_list(&b, "gemma4.attention.sliding_window_pattern", 7, which, 8);
+    put_list(&b, "gemma4.attention.head_count_kv", 4, heads, 8);
+    p = peek_and_release(&b);
+    assert_int_equal(p.kv_heads, 36);
+    assert_int_equal(p.window_heads, 36 - 3 - 6);
+}
+
+static void what_recurrent_layers_keep(void **state)
+{
+    static const uint32_t heads[] = {0, 0, 0, 2, 0, 0, 0, 2};
+    struct buf b = a_model("mamba", 3);
+    struct model_peek p;
+
+    (void)state;
+    put_number(&b, "mamba.ssm.conv_kernel", 4);
+    put_number(&b, "mamba.ssm.inner_size", 128);
+    put_number(&b, "mamba.ssm.state_size", 16);
+    p = peek_and_release(&b);
+    assert_int_equal(p.kv_heads, 0);
+    assert_int_equal(p.state_bytes, 8 * (3 * 128 + 16 * 128) * 4);
+    b = a_model("jamba", 4);
+    put_list(&b, "jamba.attention.head_count_kv", 4, heads, 8);
+    put_number(&b, "jamba.ssm.conv_kernel", 4);
+    put_number(&b, "jamba.ssm.inner_size", 128);
+    put_number(&b, "jamba.ssm.state_size", 16);
+    p = peek_and_release(&b);
+    assert_int_equal(p.kv_heads, 4);
+    assert_int_equal(p.state_bytes, 6 * (3 * 128 + 16 * 128) * 4);
+    b = a_model("qwen3next", 3); /* attention in each fourth layer */
+    put_number(&b, "qwen3next.full_attention_interval", 4);
+    put_number(&b, "qwen3next.attention.head_count_kv", 2);
+    put_number(&b, "qwen3next.ssm.inner_size", 128);
+    p = peek_and_release(&b);
+    assert_int_equal(p.kv_heads, 4);
+    b = a_model("mamba", 1);
+    put_number(&b, "mamba.ssm.inner_size", 0x7fffffff); /* it lies */
+    p = peek_and_release(&b);
+    assert_int_equal(p.state_bytes, 0);
+    b = a_model("deepseek2", 1);
+    put_number(&b, "deepseek2.attention.key_length_mla", 192);
+    p = peek_and_release(&b);
+    assert_true(p.keeps_no_values);
+}
+
 /* What decides how a model is started, and whether its context can be kept. */
 static void what_a_text_model_is_for(void **state)
 {
@@ -400,6 +513,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_text_model),
         cmocka_unit_test(what_a_text_model_is_for),
+        cmocka_unit_test(which_layers_have_a_window),
+        cmocka_unit_test(what_recurrent_layers_keep),
         cmocka_unit_test(picture_models_by_architecture_and_by_tensors),
         cmocka_unit_test(safetensors),
         cmocka_unit_test(torch),

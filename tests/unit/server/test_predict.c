@@ -100,12 +100,48 @@ static void heads_of_their_own_size(void **state)
     predict_text(&m, &(struct predict_start){100, 1, false}, &p);
     assert_int_equal(p.cache_bytes, 100 * 3 * 12 * 2);
     assert_int_equal(p.weight_bytes, 1000);
-    m.kv_heads = m.key_length = m.value_length = 0;
+    m.key_length = m.value_length = 0;
     predict_text(&m, &(struct predict_start){100, 1, false}, &p);
-    assert_int_equal(p.cache_bytes, 100 * 8 * 32 * 2);
-    m.is_recurrent = true;
+    assert_int_equal(p.cache_bytes, 100 * 3 * 32 * 2);
+    m.keeps_no_values = true;
     predict_text(&m, &(struct predict_start){100, 1, false}, &p);
-    assert_int_equal(p.cache_bytes, 0);
+    assert_int_equal(p.cache_bytes, 100 * 3 * 16 * 2);
+}
+
+/* "KV buffer size" and "RS buffer size" of llama-server for small random models: Gemma 3 with one full layer of eight, Mamba with
+ * eight layers, Jamba with two layers of attention and six of the other kind; 8192 tokens, two slots. */
+static void what_windows_and_states_take(void **state)
+{
+    struct model_peek m = {.layers = 8,
+                           .width = 64,
+                           .heads = 4,
+                           .kv_heads = 16,
+                           .window_heads = 14,
+                           .sliding_window = 1024,
+                           .key_length = 16,
+                           .value_length = 16,
+                           .size_bytes = 1000};
+    struct prediction p;
+
+    (void)state;
+    predict_text(&m, &(struct predict_start){8192, 2, false}, &p);
+    assert_near((double)p.cache_bytes / MIB, 2.00 + 2.62, 0.002);
+    predict_text(&m, &(struct predict_start){1024, 2, false},
+                 &p); /* all of it is seen */
+    assert_int_equal(p.cache_bytes, 2 * 1024 * 16 * 32 * 2);
+    m.window_key_length = 8; /* smaller heads where there is a window */
+    m.window_value_length = 8;
+    predict_text(&m, &(struct predict_start){8192, 2, false}, &p);
+    assert_near((double)p.cache_bytes / MIB, 2.00 + 1.31, 0.002);
+    m = (struct model_peek){.layers = 8, .is_recurrent = true, .state_bytes = 77824};
+    predict_text(&m, &(struct predict_start){8192, 2, false}, &p);
+    assert_near((double)p.cache_bytes / MIB, 0.15, 0.02);
+    m.state_bytes = 58368;
+    m.kv_heads = 4;
+    m.width = 64;
+    m.heads = 4;
+    predict_text(&m, &(struct predict_start){8192, 2, false}, &p);
+    assert_near((double)p.cache_bytes / MIB, 4.00 + 0.11, 0.002);
 }
 
 static void a_file_that_lies_does_not_wrap(void **state)
@@ -200,6 +236,7 @@ int main(void)
         cmocka_unit_test(as_llama_server_says),
         cmocka_unit_test(vectors_take_a_batch_as_large_as_a_slot),
         cmocka_unit_test(heads_of_their_own_size),
+        cmocka_unit_test(what_windows_and_states_take),
         cmocka_unit_test(a_file_that_lies_does_not_wrap),
         cmocka_unit_test(what_it_took_is_known_the_next_time),
         cmocka_unit_test(a_shorter_context_takes_less),
