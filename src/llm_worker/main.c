@@ -56,7 +56,7 @@ struct request {
     const char *llama_server;
     int64_t port, threads, context, slots, gpu_layers;
     enum sharing sharing;
-    const char *task, *pooling, *kv_folder;
+    const char *task, *pooling, *kv_folder, *cache_type;
     bool check, list, help, version, verbose;
 };
 
@@ -88,31 +88,36 @@ static void print_help(void)
            "  --model FILE          GGUF model\n");
     for (size_t i = 0; i < FLAG_COUNT; i++)
         printf("  --%-12s N      %s\n", flags[i].name, flags[i].help);
-    printf("  --sharing POLICY      who goes first beside pictures: text-first "
-           "(default),\n"
-           "                        equal or image-first\n"
-           "  --task TASK           chat (default), embedding or rerank\n"
-           "  --pooling mean        embedding: the file does not say how\n"
-           "  --kv-folder FOLDER    where contexts may be saved; without: nowhere\n"
-           "  --llama-server PROGRAM  which one; default: MYSTI_LLAMA_SERVER, PATH, "
-           "the one "
-           "of the build\n"
-           "  --check               say which engine would be used, and stop\n"
-           "  --list-devices        say which graphics cards it can use, and stop\n"
-           "  --verbose             log more\n"
-           "  --version, --help\n");
+    printf(
+        "  --sharing POLICY      who goes first beside pictures: text-first "
+        "(default),\n"
+        "                        equal or image-first\n"
+        "  --task TASK           chat (default), embedding or rerank\n"
+        "  --pooling mean        embedding: the file does not say how\n"
+        "  --cache-type TYPE     of the keys and values of a context: f16 (default), "
+        "bf16,\n"
+        "                        q8_0, q5_1, q5_0, q4_1 or q4_0\n"
+        "  --kv-folder FOLDER    where contexts may be saved; without: nowhere\n"
+        "  --llama-server PROGRAM  which one; default: MYSTI_LLAMA_SERVER, PATH, "
+        "the one "
+        "of the build\n"
+        "  --check               say which engine would be used, and stop\n"
+        "  --list-devices        say which graphics cards it can use, and stop\n"
+        "  --verbose             log more\n"
+        "  --version, --help\n");
 }
 
 static int unknown(const char *arg, struct err *err)
 {
-    const char *names[FLAG_COUNT + 11] = {
-        "model",   "llama-server", "check",   "verbose",   "help",        "version",
-        "sharing", "task",         "pooling", "kv-folder", "list-devices"};
+    const char *names[FLAG_COUNT + 12] = {"model",     "llama-server", "check",
+                                          "verbose",   "help",         "version",
+                                          "sharing",   "task",         "pooling",
+                                          "kv-folder", "list-devices", "cache-type"};
     const char *near;
 
     for (size_t i = 0; i < FLAG_COUNT; i++)
-        names[11 + i] = flags[i].name;
-    near = str_nearest(arg + strspn(arg, "-"), names, FLAG_COUNT + 11);
+        names[12 + i] = flags[i].name;
+    near = str_nearest(arg + strspn(arg, "-"), names, FLAG_COUNT + 12);
     return err_set(err, ERR_INVALID, "unknown option %.80s%s%s%s", arg,
                    near ? "; did you mean --" : "; --help lists them all",
                    near ? near : "", near ? "?" : "");
@@ -163,6 +168,21 @@ static int take_value(struct request *r, const char *name, const char *value,
                 err, ERR_INVALID,
                 "--task must be one of chat, embedding, rerank, not \"%.40s\"", value);
         r->task = value;
+        return 0;
+    }
+    if (!strcmp(name, "cache-type")) {
+        static const char *const known[] = {"f16",  "bf16", "q8_0", "q5_1",
+                                            "q5_0", "q4_1", "q4_0"};
+
+        r->cache_type = NULL;
+        for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
+            if (!strcmp(value, known[i]))
+                r->cache_type = known[i];
+        if (!r->cache_type)
+            return err_set(err, ERR_INVALID,
+                           "--cache-type must be one of f16, bf16, q8_0, q5_1, q5_0, "
+                           "q4_1, q4_0, not \"%.40s\"",
+                           value);
         return 0;
     }
     if (!strcmp(name, "kv-folder")) {
@@ -325,6 +345,12 @@ static void add_arguments(struct words *a, const struct request *r)
     if (r->gpu_layers >= 0)
         add_number(a, "--gpu-layers", r->gpu_layers);
     add_task(a, r);
+    if (r->cache_type) {
+        add_text(a, "--cache-type-k");
+        add_text(a, r->cache_type);
+        add_text(a, "--cache-type-v");
+        add_text(a, r->cache_type);
+    }
     if (sharing_text_gives_way(r->sharing))
         add_number(a, "--prio", LOW_PRIORITY);
     if (r->verbose)

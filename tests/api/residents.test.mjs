@@ -106,8 +106,8 @@ test('the same model with other options is started anew in its own worker', asyn
   const server = await startServer(t, { prepare: shelf });
   await load(server, 'a.gguf', { context: 512, slots: 3, gpu_layers: 7 });
   const before = await server.worker('llm');
-  assert.deepEqual(before.wished, { gpu_layers: 7, context: 512, slots: 3, task: 'auto', idle_timeout: -1 });
-  assert.deepEqual(before.present, { gpu_layers: 7, context: 512, slots: 3, task: 'chat', idle_timeout: 0 });
+  assert.deepEqual(before.wished, { gpu_layers: 7, context: 512, slots: 3, task: 'auto', cache_type: 'auto', idle_timeout: -1 });
+  assert.deepEqual(before.present, { gpu_layers: 7, context: 512, slots: 3, task: 'chat', cache_type: 'f16', idle_timeout: 0 });
   await load(server, 'a.gguf', { gpu_layers: 3 });
   const after = await server.worker('llm');
   assert.equal(after.id, before.id);
@@ -118,9 +118,9 @@ test('the same model with other options is started anew in its own worker', asyn
 
 test('all of them come back after a kill of the server, each with its options, the default as it was', async (t) => {
   const server = await startServer(t, { prepare: shelf });
-  await load(server, 'a.gguf', { context: 512 });
+  await load(server, 'a.gguf', { context: 512, cache_type: 'q5_1' });
   await load(server, 'b.gguf');
-  await load(server, 'a.gguf', { context: 512 }); // resident already: the default again, and nothing is started
+  await load(server, 'a.gguf', { context: 512, cache_type: 'q5_1' }); // resident already: the default again, and nothing is started
   assert.equal(server.records('llm').filter((r) => r.event === 'start').length, 3);
   const record = () => JSON.parse(readFileSync(join(server.home, 'desired.json'), 'utf8')).text?.map((m) => m.model.split('/').at(-1));
   await until('it is stored', () => JSON.stringify(record()) === '["a.gguf","starter-writer.gguf","b.gguf"]');
@@ -131,6 +131,7 @@ test('all of them come back after a kill of the server, each with its options, t
   await server.answersHealth();
   await server.ready(['sd', 'llm', 'llm-2', 'llm-3']);
   assert.deepEqual(await residents(server), { llm: 'a.gguf', 'llm-2': 'starter-writer.gguf', 'llm-3': 'b.gguf' });
+  assert.equal((await server.worker('llm')).present.cache_type, 'q5_1');
   assert.equal((await server.worker('llm')).present.context, 512);
 });
 
@@ -144,4 +145,31 @@ test('one that is killed comes back alone', async (t) => {
   const after = (await server.getJson('/v1/workers')).json;
   assert.equal(after['llm-2'].model, 'starter-writer.gguf');
   assert.equal(after.llm.pid, before.llm.pid);
+});
+
+test('the type of the cache is handed over, and halves what is foreseen for it', async (t) => {
+  const cached = (server) => writeGguf(join(server.models, 'a.gguf'), { numbers: { 'llama.block_count': 8, 'llama.context_length': 8192,
+    'llama.embedding_length': 1024, 'llama.attention.head_count': 16 } });
+  const server = await startServer(t, { prepare: cached });
+  const cacheOf = async (options) => {
+    await load(server, 'a.gguf', options);
+    return (await server.getJson('/v1/memory')).json.residents.find((r) => r.model === 'a.gguf').predicted.cache;
+  };
+  const starts = () => server.records('llm').filter((r) => r.event === 'start' && r.options.join(' ').includes('a.gguf'))
+    .map((r) => r.options.join(' ').match(/--cache-type (\S+)/)?.[1]);
+  const full = await cacheOf({ context: 4096, slots: 1 });
+  assert.equal(full, 4096 * 8 * 2 * 1024 * 2);
+  assert.equal(await cacheOf({ context: 4096, slots: 1, cache_type: 'q8_0' }), full * 34 / 64);
+  assert.deepEqual(starts(), [undefined, 'q8_0']);
+  const { status, json } = await server.postJson('/v1/llm/load', { model: 'a.gguf', cache_type: 'q9' });
+  assert.equal(status, 400);
+  assert.match(json.error.message, /cache_type must be one of auto, f16, .*, not "q9"/);
+});
+
+test('--llm-cache-type is what a load does not say', async (t) => {
+  const server = await startServer(t, { prepare: shelf, args: ['--llm-cache-type', 'q4_0'] });
+  assert.equal((await server.worker('llm')).present.cache_type, 'q4_0');
+  await load(server, 'a.gguf', { cache_type: 'f16' });
+  const { wished, present } = await server.worker('llm');
+  assert.deepEqual([wished.cache_type, present.cache_type], ['f16', 'f16']);
 });

@@ -236,14 +236,16 @@ int models_read_options(const json_t *body, struct worker_load_options *ret,
     static const char *const context_names[] = {"context", "n_ctx", NULL};
     int64_t layers = -1, context = 0, slots = 0;
     int64_t idle = -1;
-    const char *task = NULL;
+    const char *task = NULL, *cache_type = NULL;
 
     if (body_whole(body, body_name(body, layer_names), -1, 1000, &layers, err) ||
         body_whole(body, body_name(body, context_names), 0, 1 << 24, &context, err) ||
         body_whole(body, "slots", 0, 4096, &slots, err) ||
         body_whole(body, "idle_timeout", -1, 31536000, &idle, err) ||
         body_text(body, "task", 0, &task, err) ||
-        (task && worker_task_from_name(task, &ret->task, err)))
+        (task && worker_task_from_name(task, &ret->task, err)) ||
+        body_text(body, "cache_type", 0, &cache_type, err) ||
+        (cache_type && cache_type_from_name(cache_type, &ret->cache_type, err)))
         return -1;
     ret->gpu_layers = (int)layers;
     ret->context = (int)context;
@@ -262,7 +264,8 @@ static void load(struct api *api, struct http_exchange *x, const json_t *body,
     struct err err = {0};
 
     if (body_text(body, body_name(body, names), 4096, &name, &err) ||
-        models_read_options(body, &options, &err) || read_force(x, body, &force, &err)) {
+        models_read_options(body, &options, &err) ||
+        read_force(x, body, &force, &err)) {
         http_respond_err(x, &err);
         return;
     }

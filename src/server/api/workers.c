@@ -36,9 +36,10 @@ static json_t *log_json(struct api *api, int id)
 
 static json_t *options_json(const struct worker_load_options *o)
 {
-    return json_pack("{s:i, s:i, s:i, s:s, s:i}", "gpu_layers", o->gpu_layers,
+    return json_pack("{s:i, s:i, s:i, s:s, s:s, s:i}", "gpu_layers", o->gpu_layers,
                      "context", o->context, "slots", o->slots, "task",
-                     worker_task_name(o->task), "idle_timeout", o->idle_timeout_s);
+                     worker_task_name(o->task), "cache_type",
+                     cache_type_name(o->cache_type), "idle_timeout", o->idle_timeout_s);
 }
 
 static json_t *exit_json(const struct worker_exit *e)

@@ -85,6 +85,7 @@ struct config {
     int64_t llm_context; /* tokens per slot; 0: what the model was trained for, at most
                             8192 */
     int64_t llm_slots;
+    char *llm_cache_type; /* a word of memory/cache_type.h */
     int64_t llm_idle_timeout_s; /* a text model that nobody uses is parked; 0: never */
     int64_t kv_limit;           /* bytes of saved contexts */
     int64_t kv_files;           /* how many of them */

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/sharing.h"
 #include "base/str.h"
+#include "server/memory/cache_type.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -88,6 +89,11 @@ const struct option options[] = {
      "text requests answered at the same time, by each text model; llama-server takes "
      "256 "
      "at most, and parking saves the contexts of the first 64",
+     NULL, OPTION_AT_LOAD},
+    {"llm-cache-type", NULL, OPTION_CHOICE, F(llm_cache_type), 0, 0, "f16",
+     CACHE_TYPE_WORDS, "TYPE",
+     "type of the keys and values of a context: f16, or a smaller one for a longer "
+     "context in the same memory, a little less exact: q8_0, q5_1, q5_0, q4_1, q4_0",
      NULL, OPTION_AT_LOAD},
     {"llm-idle-timeout", NULL, OPTION_NUMBER, F(llm_idle_timeout_s), 0, 31536000, "0",
      NULL, "SECONDS",

@@ -1,8 +1,8 @@
 /* Weights: the bytes of the file's tensors. llama.cpp maps the file, so they are pages of the page cache (RssFile); what it
  * repacks for the processor becomes memory of the process instead, so the sum stays.
  *
- * Cache: for each layer context * slots * (key heads * key length + value heads * value length) * 2 bytes (f16, llama.cpp's
- * standard). llama-server's log shows the same: "CPU KV buffer size".
+ * Cache: for each layer context * slots * (key heads * key length + value heads * value length), f16 (llama.cpp's
+ * standard) or as asked for, in blocks of 32 values. llama-server's log shows the same: "CPU KV buffer size".
  *
  * Compute buffers, from the widest moment of the graph of one batch of 512 tokens (llama.cpp's n_ubatch), or of
  * a whole slot where a text must go through in one piece: the logits, or
@@ -20,7 +20,8 @@
 
 #include <string.h>
 
-#define CACHE_VALUE_BYTES 2
+#define CACHE_BLOCK 32
+#define MASK_VALUE_BYTES 2
 #define BATCH 512
 #define STEP 256
 #define PROCESS_BYTES                                                                  \
@@ -80,12 +81,13 @@ static uint64_t cache_of_slot(const struct model_peek *m, uint64_t context,
 }
 
 static uint64_t cache_of(const struct model_peek *m, uint64_t context, uint64_t slots,
-                         uint64_t batch)
+                         uint64_t batch, enum cache_type type)
 {
-    uint64_t of_slot = plus(times(cache_of_slot(m, context, batch), CACHE_VALUE_BYTES),
-                            m->state_bytes);
+    uint64_t blocks =
+        times(cache_of_slot(m, context, batch), cache_type_block_bytes(type));
+    uint64_t bytes = blocks == UINT64_MAX ? blocks : blocks / CACHE_BLOCK;
 
-    return times(slots, of_slot);
+    return times(slots, plus(bytes, m->state_bytes));
 }
 
 static uint64_t compute_of(const struct model_peek *m, uint64_t context, uint64_t batch)
@@ -94,7 +96,7 @@ static uint64_t compute_of(const struct model_peek *m, uint64_t context, uint64_
         plus(larger(m->vocabulary, times(2, m->feed_forward)), times(4, m->width));
     uint64_t rows = times(widest, times(batch, sizeof(float)));
 
-    return plus(plus(rows, times(context, times(batch, CACHE_VALUE_BYTES))),
+    return plus(plus(rows, times(context, times(batch, MASK_VALUE_BYTES))),
                 PROCESS_BYTES);
 }
 
@@ -106,7 +108,7 @@ void predict_text(const struct model_peek *m, const struct predict_start *start,
     uint64_t batch = start->in_one_piece ? context : BATCH;
     struct prediction p = {.weight_bytes = weights_of(m)};
 
-    p.cache_bytes = cache_of(m, context, slots, batch);
+    p.cache_bytes = cache_of(m, context, slots, batch, start->cache_type);
     p.compute_bytes = compute_of(m, context, batch);
     p.layers = m->layers;
     if (m->layers)

@@ -10,6 +10,7 @@
 #ifndef MYSTI_SERVER_MEMORY_PREDICT_H
 #define MYSTI_SERVER_MEMORY_PREDICT_H
 
+#include "server/memory/cache_type.h"
 #include "server/models/peek.h"
 
 #include <stdbool.h>
@@ -19,12 +20,13 @@ struct predict_start {
     uint64_t context; /* tokens of a slot */
     uint64_t slots;
     bool in_one_piece; /* embeddings and rerank: a batch is as large as a slot */
+    enum cache_type cache_type;
 };
 
 struct prediction {
     uint64_t
         weight_bytes; /* pages of the file: RssFile, must stay in the page cache to be fast */
-    uint64_t cache_bytes;   /* keys and values of the context, f16 */
+    uint64_t cache_bytes;   /* keys and values of the context */
     uint64_t compute_bytes; /* buffers of one batch, and the process itself */
     uint64_t
         layer_bytes; /* of weight_bytes and cache_bytes: of one layer, on the average */

@@ -21,12 +21,13 @@ json_t *kv_json(const char *model, const struct kv *kv)
     for (int i = 0; i < kv->count; i++)
         if (kv->slots[i].is_synced)
             json_array_append_new(slots, slot_json(&kv->slots[i]));
-    return json_pack("{s:s, s:I, s:I, s:I, s:[I, I], s:i, s:i, s:s, s:o}", "model",
+    return json_pack("{s:s, s:I, s:I, s:I, s:[I, I], s:i, s:i, s:s, s:s, s:o}", "model",
                      model, "device", (json_int_t)o->device, "inode",
                      (json_int_t)o->inode, "size", (json_int_t)o->size, "modified",
                      (json_int_t)o->modified.tv_sec, (json_int_t)o->modified.tv_nsec,
                      "context", o->options.context, "slots", o->options.slots, "task",
-                     worker_task_name(o->options.task), "saved", slots);
+                     worker_task_name(o->options.task), "cache_type",
+                     cache_type_name(o->options.cache_type), "saved", slots);
 }
 
 static int read_slot(const json_t *entry, struct kv_slot *ret)
@@ -52,17 +53,19 @@ int kv_from_json(const json_t *entry, const char **ret_model, struct kv *ret)
 {
     struct kv_owner *o = &ret->owner;
     json_int_t device, inode, size, s, ns;
-    const char *task;
+    const char *task, *cache_type = "f16"; /* older records do not say it */
     struct err ignored;
     json_t *slots, *slot;
     size_t i;
 
     *ret = (struct kv){0};
     if (json_unpack((json_t *)(uintptr_t)entry,
-                    "{s:s, s:I, s:I, s:I, s:[I, I], s:i, s:i, s:s, s:o}", "model",
+                    "{s:s, s:I, s:I, s:I, s:[I, I], s:i, s:i, s:s, s?s, s:o}", "model",
                     ret_model, "device", &device, "inode", &inode, "size", &size,
                     "modified", &s, &ns, "context", &o->options.context, "slots",
-                    &o->options.slots, "task", &task, "saved", &slots) ||
+                    &o->options.slots, "task", &task, "cache_type", &cache_type,
+                    "saved", &slots) ||
+        cache_type_from_name(cache_type, &o->options.cache_type, &ignored) ||
         worker_task_from_name(task, &o->options.task, &ignored) ||
         json_array_size(slots) > KV_SLOTS_MAX)
         return -1;

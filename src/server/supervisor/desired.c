@@ -31,7 +31,7 @@ bool load_options_are_same(const struct worker_load_options *a,
                            const struct worker_load_options *b)
 {
     return a->gpu_layers == b->gpu_layers && a->context == b->context &&
-           a->slots == b->slots && a->task == b->task;
+           a->slots == b->slots && a->task == b->task && a->cache_type == b->cache_type;
 }
 
 bool wish_is_same(const struct wish *a, const struct wish *b)
@@ -53,7 +53,7 @@ void desired_wishes_release(struct desired_wishes *d)
 static int read_wish(const json_t *entry, struct wish *ret)
 {
     struct worker_load_options o = WORKER_LOAD_OPTIONS_DEFAULT;
-    const char *path, *task = "auto";
+    const char *path, *task = "auto", *cache_type = "auto";
     int pinned = 0, parked = 0, gave_way = 0;
     struct err ignored;
 
@@ -64,11 +64,13 @@ static int read_wish(const json_t *entry, struct wish *ret)
         return 0;
     }
     if (json_unpack((json_t *)(uintptr_t)entry,
-                    "{s:s, s?i, s?i, s?i, s?s, s?i, s?b, s?b, s?b}", "model", &path,
-                    "gpu_layers", &o.gpu_layers, "context", &o.context, "slots",
-                    &o.slots, "task", &task, "idle_timeout", &o.idle_timeout_s,
-                    "pinned", &pinned, "parked", &parked, "gave_way", &gave_way) ||
-        worker_task_from_name(task, &o.task, &ignored) || path[0] != '/')
+                    "{s:s, s?i, s?i, s?i, s?s, s?s, s?i, s?b, s?b, s?b}", "model",
+                    &path, "gpu_layers", &o.gpu_layers, "context", &o.context, "slots",
+                    &o.slots, "task", &task, "cache_type", &cache_type, "idle_timeout",
+                    &o.idle_timeout_s, "pinned", &pinned, "parked", &parked, "gave_way",
+                    &gave_way) ||
+        worker_task_from_name(task, &o.task, &ignored) ||
+        cache_type_from_name(cache_type, &o.cache_type, &ignored) || path[0] != '/')
         return -1;
     o.is_pinned = pinned;
     wish_set(ret, path, &o);
@@ -151,11 +153,12 @@ static json_t *wish_json(const struct wish *w)
 
     if (!w->path)
         return json_null();
-    entry = json_pack("{s:s, s:i, s:i, s:i, s:s, s:i, s:b}", "model", w->path,
-                      "gpu_layers", w->options.gpu_layers, "context",
-                      w->options.context, "slots", w->options.slots, "task",
-                      worker_task_name(w->options.task), "idle_timeout",
-                      w->options.idle_timeout_s, "pinned", w->options.is_pinned);
+    entry =
+        json_pack("{s:s, s:i, s:i, s:i, s:s, s:s, s:i, s:b}", "model", w->path,
+                  "gpu_layers", w->options.gpu_layers, "context", w->options.context,
+                  "slots", w->options.slots, "task", worker_task_name(w->options.task),
+                  "cache_type", cache_type_name(w->options.cache_type), "idle_timeout",
+                  w->options.idle_timeout_s, "pinned", w->options.is_pinned);
     if (w->is_parked)
         json_object_set_new(entry, "parked", json_true());
     if (w->gave_way)

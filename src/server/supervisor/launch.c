@@ -104,6 +104,16 @@ static bool says_pooling(const char *path)
     return model_peek(path, &peek, NULL) == 0 && peek.pooling > 0;
 }
 
+static enum cache_type cache_type_of(const struct config *c,
+                                     const struct worker_load_options *o)
+{
+    enum cache_type type = o->cache_type;
+
+    if (type == CACHE_AUTO && cache_type_from_name(c->llm_cache_type, &type, NULL))
+        return CACHE_F16; /* the option has these words alone */
+    return type;
+}
+
 struct worker_load_options launch_options(const struct config *c,
                                           const struct wish *target)
 {
@@ -116,6 +126,7 @@ struct worker_load_options launch_options(const struct config *c,
         .idle_timeout_s =
             o->idle_timeout_s >= 0 ? o->idle_timeout_s : (int)c->llm_idle_timeout_s,
         .task = o->task == TASK_AUTO ? worker_task_of_file(target->path) : o->task,
+        .cache_type = cache_type_of(c, o),
     };
 }
 
@@ -130,6 +141,8 @@ static void llm_arguments(struct words *a, const struct config *c, const char *p
         add_pair(a, "--pooling", mem_strdup("mean"));
     if (present->context)
         add_number(a, "--context", present->context);
+    if (present->cache_type != CACHE_F16)
+        add_pair(a, "--cache-type", mem_strdup(cache_type_name(present->cache_type)));
     if (c->llm_threads)
         add_number(a, "--threads", c->llm_threads);
     if (present->gpu_layers >= 0)

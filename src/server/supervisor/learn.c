@@ -36,14 +36,17 @@ static char *key_of(const char *path, const struct worker_load_options *present,
         return mem_printf("%s %lld %lld picture", path, (long long)bytes,
                           (long long)modified);
     }
-    char layers[32] = "";
+    char layers[32] = "", cache[16] = "";
 
     if (is_on_card)
         snprintf(layers, sizeof(layers), " card layers=%d", present->gpu_layers);
-    return mem_printf("%s %lld %lld context=%d slots=%d %s%s", path,
+    if (present->cache_type != CACHE_F16)
+        snprintf(cache, sizeof(cache), " cache=%s",
+                 cache_type_name(present->cache_type));
+    return mem_printf("%s %lld %lld context=%d slots=%d %s%s%s", path,
                       (long long)st.st_size, (long long)st.st_mtim.tv_sec,
                       present->context, present->slots, worker_task_name(present->task),
-                      layers);
+                      cache, layers);
 }
 
 void learn_begin(struct supervisor *s)

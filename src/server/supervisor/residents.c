@@ -252,7 +252,8 @@ int supervisor_predict(const struct supervisor *s, const char *path,
     predict_text(&peek,
                  &(struct predict_start){.context = (uint64_t)o.context,
                                          .slots = (uint64_t)o.slots,
-                                         .in_one_piece = o.task != TASK_CHAT},
+                                         .in_one_piece = o.task != TASK_CHAT,
+                                         .cache_type = o.cache_type},
                  ret);
     learn_correct(s, path, &o, ret->layers && ledger_is_for_card(s, o.gpu_layers), ret);
     return 0;

@@ -24,6 +24,7 @@
 
 #include "base/err.h"
 
+#include "server/memory/cache_type.h"
 #include "server/memory/plan.h"
 #include "server/memory/predict.h"
 
@@ -92,6 +93,7 @@ struct worker_load_options {
     int context;    /* tokens of a slot; 0: as configured */
     int slots;      /* 0: as configured */
     enum worker_task task;
+    enum cache_type cache_type; /* CACHE_AUTO: as configured */
     int idle_timeout_s; /* parked after that long without work; 0: never, -1: as configured */
     bool is_pinned; /* never chosen to give way, nor parked because nobody uses it */
 };

@@ -50,8 +50,8 @@ static void as_llama_server_says(void **state)
     static const struct {
         struct predict_start start;
         double weights, cache, compute, anonymous; /* MiB */
-    } runs[] = {{{512, 1, false}, 5.13, 3.00, 6.77, 19.4},
-                {{8192, 2, false}, 5.13, 96.0, 14.27, 113.3}};
+    } runs[] = {{{512, 1, false, CACHE_F16}, 5.13, 3.00, 6.77, 19.4},
+                {{8192, 2, false, CACHE_F16}, 5.13, 96.0, 14.27, 113.3}};
     struct model_peek m = the_starter();
 
     (void)state;
@@ -77,10 +77,10 @@ static void vectors_take_a_batch_as_large_as_a_slot(void **state)
     struct prediction p;
 
     (void)state;
-    predict_text(&m, &(struct predict_start){1024, 1, true}, &p);
+    predict_text(&m, &(struct predict_start){1024, 1, true, CACHE_F16}, &p);
     assert_near((double)p.compute_bytes / MIB - PROCESS, 14.54, 0.05);
     assert_near((double)p.cache_bytes / MIB, 6, 0.0001);
-    predict_text(&m, &(struct predict_start){1024, 2, true}, &p);
+    predict_text(&m, &(struct predict_start){1024, 2, true, CACHE_F16}, &p);
     assert_near((double)p.compute_bytes / MIB - PROCESS, 14.55, 0.05);
     assert_near((double)p.cache_bytes / MIB, 12, 0.0001);
 }
@@ -97,19 +97,33 @@ static void heads_of_their_own_size(void **state)
     struct prediction p;
 
     (void)state;
-    predict_text(&m, &(struct predict_start){100, 1, false}, &p);
+    predict_text(&m, &(struct predict_start){100, 1, false, CACHE_F16}, &p);
     assert_int_equal(p.cache_bytes, 100 * 3 * 12 * 2);
     assert_int_equal(p.weight_bytes, 1000);
     m.key_length = m.value_length = 0;
-    predict_text(&m, &(struct predict_start){100, 1, false}, &p);
+    predict_text(&m, &(struct predict_start){100, 1, false, CACHE_F16}, &p);
     assert_int_equal(p.cache_bytes, 100 * 3 * 32 * 2);
     m.keeps_no_values = true;
-    predict_text(&m, &(struct predict_start){100, 1, false}, &p);
+    predict_text(&m, &(struct predict_start){100, 1, false, CACHE_F16}, &p);
     assert_int_equal(p.cache_bytes, 100 * 3 * 16 * 2);
 }
 
 /* "KV buffer size" and "RS buffer size" of llama-server for small random models: Gemma 3 with one full layer of eight, Mamba with
  * eight layers, Jamba with two layers of attention and six of the other kind; 8192 tokens, two slots. */
+static void a_smaller_type_is_a_smaller_cache(void **state)
+{
+    struct model_peek m = the_starter();
+    struct predict_start start = {8192, 2, false, CACHE_Q8_0};
+    struct prediction p;
+
+    (void)state;
+    predict_text(&m, &start, &p);
+    assert_near((double)p.cache_bytes / MIB, 51.0, 0.0001); /* "CPU KV buffer size" */
+    start.cache_type = CACHE_Q4_0;
+    predict_text(&m, &start, &p);
+    assert_near((double)p.cache_bytes / MIB, 27.0, 0.0001);
+}
+
 static void what_windows_and_states_take(void **state)
 {
     struct model_peek m = {.layers = 8,
@@ -124,23 +138,23 @@ static void what_windows_and_states_take(void **state)
     struct prediction p;
 
     (void)state;
-    predict_text(&m, &(struct predict_start){8192, 2, false}, &p);
+    predict_text(&m, &(struct predict_start){8192, 2, false, CACHE_F16}, &p);
     assert_near((double)p.cache_bytes / MIB, 2.00 + 2.62, 0.002);
-    predict_text(&m, &(struct predict_start){1024, 2, false},
+    predict_text(&m, &(struct predict_start){1024, 2, false, CACHE_F16},
                  &p); /* all of it is seen */
     assert_int_equal(p.cache_bytes, 2 * 1024 * 16 * 32 * 2);
     m.window_key_length = 8; /* smaller heads where there is a window */
     m.window_value_length = 8;
-    predict_text(&m, &(struct predict_start){8192, 2, false}, &p);
+    predict_text(&m, &(struct predict_start){8192, 2, false, CACHE_F16}, &p);
     assert_near((double)p.cache_bytes / MIB, 2.00 + 1.31, 0.002);
     m = (struct model_peek){.layers = 8, .is_recurrent = true, .state_bytes = 77824};
-    predict_text(&m, &(struct predict_start){8192, 2, false}, &p);
+    predict_text(&m, &(struct predict_start){8192, 2, false, CACHE_F16}, &p);
     assert_near((double)p.cache_bytes / MIB, 0.15, 0.02);
     m.state_bytes = 58368;
     m.kv_heads = 4;
     m.width = 64;
     m.heads = 4;
-    predict_text(&m, &(struct predict_start){8192, 2, false}, &p);
+    predict_text(&m, &(struct predict_start){8192, 2, false, CACHE_F16}, &p);
     assert_near((double)p.cache_bytes / MIB, 4.00 + 0.11, 0.002);
 }
 
@@ -152,7 +166,7 @@ static void a_file_that_lies_does_not_wrap(void **state)
     (void)state;
     memset(&m, 0x7f, sizeof(m));
     m.is_recurrent = m.has_unknown_type = false;
-    predict_text(&m, &(struct predict_start){1 << 20, 64, false}, &p);
+    predict_text(&m, &(struct predict_start){1 << 20, 64, false, CACHE_F16}, &p);
     assert_true(p.cache_bytes == UINT64_MAX && p.total_bytes == UINT64_MAX);
 }
 
@@ -236,6 +250,7 @@ int main(void)
         cmocka_unit_test(as_llama_server_says),
         cmocka_unit_test(vectors_take_a_batch_as_large_as_a_slot),
         cmocka_unit_test(heads_of_their_own_size),
+        cmocka_unit_test(a_smaller_type_is_a_smaller_cache),
         cmocka_unit_test(what_windows_and_states_take),
         cmocka_unit_test(a_file_that_lies_does_not_wrap),
         cmocka_unit_test(what_it_took_is_known_the_next_time),
