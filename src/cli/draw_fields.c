@@ -80,7 +80,8 @@ static const struct field {
     TEXT("prediction", 0, "prediction", "WORD",
          "what the model predicts, where its file is wrong: eps or v"),
     TEXT("vae", 0, "vae", "NAME",
-         "a file in the server's VAE folder, in place of the model's own VAE"),
+         "a file in the server's VAE folder, in place of its --vae, or of the "
+         "model's own VAE; none: the model's own"),
 
     HEAD("A picture to begin with"),
     TEXT("image", 'i', NULL, "FILE", "PNG, JPEG or WebP, which is changed"),

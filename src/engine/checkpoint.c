@@ -331,7 +331,7 @@ static int check_channels(struct checkpoint *c, int64_t takes, int64_t gives,
             "its U-Net makes latents of %lld channels, its decoder reads %lld",
             (long long)gives, (long long)c->vae.latent_channels);
     c->is_inpainting = takes == 2 * gives + 1;
-    if (c->is_inpainting && !c->vae.has_encoder)
+    if (c->is_inpainting && c->vae.file && !c->vae.has_encoder)
         return err_set(err, ERR_BAD_FILE,
                        "is made for inpainting, which needs an encoder (tensors "
                        "first_stage_model.encoder are missing)");
@@ -355,6 +355,8 @@ static int check_step_graph(struct checkpoint *c, const struct picture_size *siz
     }
     gives = shape_last(&g->tensors[g->nodes[g->outputs[0]].out].shape);
     graph_free(g);
+    if (!c->vae.file)
+        c->vae.latent_channels = c->own_vae.latent_channels = gives;
     return check_channels(c, takes, gives, err);
 }
 
@@ -372,12 +374,12 @@ static int check_networks(struct checkpoint *c, bool *used, struct err *err)
     if (check_graph(encode_graph(c, &size, used), err) ||
         check_graph(context_graph(c, &size, used), err) ||
         check_step_graph(c, &size, used, err) ||
-        check_graph(decode_graph(c, &size, used), err))
+        (c->vae.file && check_graph(decode_graph(c, &size, used), err)))
         return -1;
     for (size_t i = 0; i < weights_file_count(c->file); i++)
         if (used[i])
             c->parameters += weight_count(weights_file_at(c->file, i));
-    if (check_vae_graphs(c, &size, used, err))
+    if (c->vae.file && check_vae_graphs(c, &size, used, err))
         return -1;
     return refuse_unused(c, c->file, used, err);
 }
@@ -430,6 +432,16 @@ static int open_unet(struct checkpoint *c, struct err *err)
                    (long long)told);
 }
 
+/* A file without any tensor of a VAE draws with another file's. */
+static int open_own_vae(struct checkpoint *c, struct err *err)
+{
+    for (size_t i = 0; i < weights_file_count(c->file); i++)
+        if (str_has_prefix(weights_file_at(c->file, i)->name, "first_stage_model."))
+            return vae_open(&c->own_vae, c->file, err);
+    c->own_vae = (struct vae){.scale = VAE_USUAL_SCALE};
+    return 0;
+}
+
 static int open_networks(struct checkpoint *c, struct err *err)
 {
     int result;
@@ -438,7 +450,7 @@ static int open_networks(struct checkpoint *c, struct err *err)
     if (family_find(&c->family, c->file, err) ||
         family_prediction(&c->prediction, c->family, c->file, err) ||
         open_texts(c, err) || open_unet(c, err) || read_defaults(c, err) ||
-        vae_open(&c->own_vae, c->file, err))
+        open_own_vae(c, err))
         return -1;
     c->vae = c->own_vae;
     c->ends_in_noise = weights_file_find(c->file, "ztsnr") != NULL;

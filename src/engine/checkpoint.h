@@ -25,8 +25,8 @@ struct checkpoint {
     const struct clip
         *summary; /* the one of clips whose summary the U-Net is told; NULL */
     struct unet *unet;
-    struct vae own_vae;
-    struct vae vae; /* in use: its own, or another file's */
+    struct vae own_vae; /* without a file where the checkpoint has none */
+    struct vae vae;     /* in use: its own, or another file's */
     /* the U-Net is shown, beside the latent, a mask and the latent of what it keeps (SD's and SDXL's models for inpainting) */
     bool is_inpainting;
     enum prediction prediction;

@@ -67,6 +67,8 @@ int engine_open(struct engine **ret_engine, const struct engine_options *options
         engine->embedding_folders[0] = mem_strdup(options->embedding_folder);
     if (options->vae_folder)
         engine->vae_folders[0] = mem_strdup(options->vae_folder);
+    if (options->vae)
+        engine->vae = mem_strdup(options->vae);
     *ret_engine = engine;
     return 0;
 }
@@ -81,6 +83,7 @@ void engine_close(struct engine *engine)
     free(engine->upscaler_folders[0]);
     free(engine->embedding_folders[0]);
     free(engine->vae_folders[0]);
+    free(engine->vae);
     free(engine);
 }
 
@@ -159,8 +162,9 @@ int model_compile(struct engine_model *model, const struct picture_size *size,
     stages->graphs[STAGE_ENCODE] = checkpoint_encode_graph(model->checkpoint, size);
     stages->graphs[STAGE_CONTEXT] = checkpoint_context_graph(model->checkpoint, size);
     stages->graphs[STAGE_STEP] = checkpoint_step_graph(model->checkpoint, size);
-    stages->graphs[STAGE_DECODE] = checkpoint_decode_graph(model->checkpoint, size);
-    if (size->starts)
+    if (model->checkpoint->vae.file)
+        stages->graphs[STAGE_DECODE] = checkpoint_decode_graph(model->checkpoint, size);
+    if (model->checkpoint->vae.file && size->starts)
         stages->graphs[STAGE_START] = checkpoint_start_graph(model->checkpoint, size);
     for (int i = 0; i < STAGE_COUNT; i++) {
         if (stages->graphs[i] &&
@@ -184,7 +188,8 @@ int model_pack(struct engine_model *model, struct stop *stop, struct err *err)
             ops->load(model->stages->programs[i], stop, err))
             return -1;
     weights_file_forget(model->checkpoint->file);
-    weights_file_forget(model->checkpoint->vae.file);
+    if (model->checkpoint->vae.file)
+        weights_file_forget(model->checkpoint->vae.file);
     return 0;
 }
 
@@ -235,7 +240,8 @@ int engine_model_load(struct engine_model **ret_model, struct engine *engine,
                                  .batch = 2,
                                  .starts = model->checkpoint->is_inpainting,
                                  .chunks = 1};
-    if (model_compile(model, &size, err) || pack_all(model, events, err)) {
+    if ((engine->vae && model_take_vae(model, NULL, err)) ||
+        model_compile(model, &size, err) || pack_all(model, events, err)) {
         err_wrap(err, "%s", path);
         goto fail;
     }

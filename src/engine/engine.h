@@ -36,6 +36,8 @@ struct engine_options {
     const char *upscaler_folder;  /* where upscalers are; NULL: nowhere. Copied. */
     const char *embedding_folder; /* of the textual inversions of prompts, likewise */
     const char *vae_folder;       /* of the VAEs that jobs name, likewise */
+    const char *
+        vae; /* which of them those jobs have that name none; NULL: the model's own. Copied. */
 };
 
 int engine_open(struct engine **ret_engine, const struct engine_options *options,
@@ -50,7 +52,8 @@ struct engine_load_events {
     void *user;
 };
 
-/* Opens the file, builds the model, packs its weights. events may be NULL. */
+/* Opens the file, builds the model, packs its weights. A file without a VAE is a model, too: its jobs need another one.
+ * events may be NULL. */
 int engine_model_load(struct engine_model **ret_model, struct engine *engine,
                       const char *path, const struct engine_load_events *events,
                       struct err *err) MUST_CHECK;
@@ -170,7 +173,7 @@ struct engine_job {
     int seamless; /* of ENGINE_SEAMLESS_X and _Y: the picture goes on at the other side; 0: it does not */
     const char *prediction; /* "eps", "v"; NULL: as the file says */
     const char *
-        vae; /* the name of a file in the VAE folder; NULL, "automatic": the model's own */
+        vae; /* the name of a file in the VAE folder; "none": the model's own; NULL, "automatic": engine_options.vae */
     int sizes
         [ENGINE_SIZES]; /* -1: the picture's own, not cropped; SDXL alone reads them */
     struct engine_start start;

@@ -20,8 +20,8 @@ struct inversions;
  * name stays text; in ComfyUI's, where a word is asked for by name, it is an error. ERR_BAD_FILE for a file that is broken,
  * and ERR_INVALID for more vectors than there is room for. */
 int inversions_open(struct inversions **ret, const struct engine_model *model,
-                    const struct engine_job *job, const struct script *script, enum prompt_syntax syntax,
-                    struct err *err) MUST_CHECK;
+                    const struct engine_job *job, const struct script *script,
+                    enum prompt_syntax syntax, struct err *err) MUST_CHECK;
 void inversions_close(struct inversions *inversions); /* NULL is fine */
 
 struct prompt_words *inversions_words(struct inversions *inversions);

@@ -15,6 +15,7 @@ struct engine {
     char *upscaler_folders[2];
     char *embedding_folders[2]; /* of textual inversions */
     char *vae_folders[2];
+    char *vae; /* of jobs that name none; NULL: the model's own */
 };
 
 enum stage {

@@ -116,19 +116,31 @@ static int find(const struct engine *engine, const char *name, char **ret_path,
     return result;
 }
 
+static int take_own(struct engine_model *model, struct err *err)
+{
+    if (!model->checkpoint->own_vae.file)
+        return err_set_param(err, ERR_INVALID, "vae",
+                             "%s has no VAE of its own, and no other one is named: put "
+                             "one into the VAE folder and name it in the request "
+                             "(\"vae\"), or with --vae for all pictures",
+                             model->checkpoint->name);
+    if (!model->other_vae)
+        return 0;
+    if (checkpoint_use_vae(model->checkpoint, NULL, err))
+        return -1;
+    change(model, NULL);
+    return 0;
+}
+
 int model_take_vae(struct engine_model *model, const char *name, struct err *err)
 {
     char *path;
     int result;
 
-    if (!name || strcasecmp(name, "automatic") == 0 || strcasecmp(name, "none") == 0) {
-        if (!model->other_vae)
-            return 0;
-        result = checkpoint_use_vae(model->checkpoint, NULL, err);
-        if (!result)
-            change(model, NULL);
-        return result;
-    }
+    if (!name || strcasecmp(name, "automatic") == 0)
+        name = model->engine->vae;
+    if (!name || strcasecmp(name, "none") == 0)
+        return take_own(model, err);
     if (find(model->engine, name, &path, err))
         return -1;
     result = take(model, path, name, err);

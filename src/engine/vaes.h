@@ -9,7 +9,7 @@
 #include "engine/model.h"
 
 /* name: a file's or a network's folder's in the engine's VAE folder, "taesd" also for the pair taesd_decoder and
- * taesd_encoder; NULL, "automatic" or "none": the model's own. The one before leaves memory, and
+ * taesd_encoder; "none": the model's own; NULL or "automatic": the engine's for all jobs, else the model's own. The one before leaves memory, and
  * what was compiled with it; the one that the model has already, unchanged on disk, is cheap. A failure blames "vae" and
  * leaves the one before. */
 int model_take_vae(struct engine_model *model, const char *name,

@@ -403,7 +403,8 @@ static int run_open(struct compute *c, struct err *err)
                                      .threads = c->options.threads,
                                      .upscaler_folder = c->options.upscaler_folder,
                                      .embedding_folder = c->options.embedding_folder,
-                                     .vae_folder = c->options.vae_folder};
+                                     .vae_folder = c->options.vae_folder,
+                                     .vae = c->options.vae};
 
     memcpy(options.lora_folders, c->options.lora_folders, sizeof(options.lora_folders));
     if (engine_open(&c->engine, &options, &c->open_err)) {

@@ -25,6 +25,7 @@ static const char usage[] =
     "  --embedding-dir FOLDER\n"
     "                        where the textual inversions of prompts are\n"
     "  --vae-dir FOLDER      where the VAEs that jobs name are\n"
+    "  --vae NAME            which of them those jobs have that name none\n"
     "  --sharing POLICY      who goes first on the processor and the graphics card:\n"
     "                        text-first (default), equal or image-first\n"
     "  --verbose             log every step\n"
@@ -32,8 +33,8 @@ static const char usage[] =
 
 static const char *const long_names[] = {
     "listen-port", "model",        "inspect",       "threads", "backend",
-    "lora-dir",    "upscaler-dir", "embedding-dir", "vae-dir", "sharing",
-    "verbose",     "version",      "help"};
+    "lora-dir",    "upscaler-dir", "embedding-dir", "vae-dir", "vae",
+    "sharing",     "verbose",      "version",       "help"};
 
 static int mistake(const struct err *err)
 {
@@ -89,6 +90,7 @@ int options_parse(struct options *ret, int argc, char **argv)
         {"upscaler-dir", required_argument, NULL, 'u'},
         {"embedding-dir", required_argument, NULL, 'e'},
         {"vae-dir", required_argument, NULL, 'a'},
+        {"vae", required_argument, NULL, 'A'},
         {"sharing", required_argument, NULL, 's'},
         {"verbose", no_argument, NULL, 'v'},
         {"version", no_argument, NULL, 'V'},
@@ -127,6 +129,9 @@ int options_parse(struct options *ret, int argc, char **argv)
             break;
         case 'a':
             ret->vae_folder = optarg;
+            break;
+        case 'A':
+            ret->vae = optarg;
             break;
         case 's':
             rc = sharing_parse(optarg, "--sharing", &ret->sharing, &err);

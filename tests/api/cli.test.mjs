@@ -97,7 +97,7 @@ test('inspect says what a file is, without a server', async () => {
   const part = await mysti(['inspect', '--', '-odd.safetensors']);
   assert.equal(part.code, 0, part.err);
   assert.match(part.out, /SD 1\.x, distilled \(1 of 16 cross-attentions\), for inpainting/);
-  assert.match(part.out, /needs +a text encoder\n +a VAE\n/);
+  assert.match(part.out, /needs +a text encoder\n +a VAE, named with each picture/);
   assert.match(part.out, /missing +\d{2}\n[^]*and \d+ more/);
   assert.match(part.out, /left over +1\n +odd\?\[2J\?\n/);
   assert.match(part.out, /title: \?\]0;mine\?\n/);

@@ -612,6 +612,9 @@ test('a job may name another VAE; one that is the model\'s own draws the same', 
     assert.match(body.error.message, sentence);
   }
   assert.ok(pixels(await worker.draw(ask)).equals(pixels(plain)));
+  const second = await ready(t, { args: ['--vae-dir', vaes, '--vae', 'other'] });
+  assert.ok(pixels(await second.draw(ask)).equals(pixels(drawn)), 'the one that is for all jobs');
+  assert.ok(pixels(await second.draw({ ...ask, vae: 'none' })).equals(pixels(plain)), 'none is the model\'s own');
 });
 
 test('a seamless picture is another one, says so, and the next is as before', async (t) => {

@@ -156,7 +156,7 @@ static void describe_picture_model(struct report *r)
         !of[NETWORK_TEXT2].tensors)
         need(r, "the second text encoder");
     if (!of[NETWORK_DECODER].tensors)
-        need(r, "a VAE");
+        need(r, "a VAE, named with each picture (\"vae\") or by --vae");
     else if (!of[NETWORK_ENCODER].tensors)
         need(r, "a VAE's encoder, for pictures that start from another one");
     buf_release(&summary);

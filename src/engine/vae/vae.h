@@ -6,8 +6,11 @@
 
 #include "engine/graph/build.h"
 
+enum { VAE_USUAL_SCALE = 8 }; /* of every Stable Diffusion */
+
 struct vae {
-    const struct weights_file *file;
+    const struct weights_file
+        *file; /* NULL: there is none, and the rest is what one must be like */
     bool is_taesd;
     int levels;              /* 4 */
     int64_t latent_channels; /* 4 */

@@ -173,19 +173,20 @@ static int take_seamless(const json_t *body, const char **ret, struct err *err)
     return seamless ? unknown_word("seamless", "none, x, y, both", seamless, err) : 0;
 }
 
-/* "automatic" is the model's own, as NULL is. */
+/* "automatic" is the server's, or the model's own, as NULL is. "none" is the model's own. */
 static int take_vae(const json_t *body, struct image_request *r, struct err *err)
 {
     const char *name = NULL;
 
     if (body_text(body, "vae", VAE_MAX, &name, err))
         return -1;
-    if (!name || !*name || !strcasecmp(name, "automatic") || !strcasecmp(name, "none"))
+    if (!name || !*name || !strcasecmp(name, "automatic"))
         return 0;
     if (!file_is_confined(name))
-        return err_set_param(err, ERR_INVALID, "vae",
-                             "vae must be automatic or the name of a file in the VAE "
-                             "folder, not a path to somewhere else");
+        return err_set_param(
+            err, ERR_INVALID, "vae",
+            "vae must be automatic, none or the name of a file in the VAE "
+            "folder, not a path to somewhere else");
     r->vae = mem_strdup(name);
     return 0;
 }

@@ -36,11 +36,7 @@ void config_init(struct config *c)
     c->public_dir = mem_strdup("");
     c->starters_dir = mem_strdup("");
     for (size_t i = 0; i < option_count; i++) {
-        char **text = (char **)(void *)((char *)c + options[i].offset);
-
-        if (options[i].type == OPTION_TEXT) /* refuses "", which no default is */
-            *text = mem_strdup(options[i].standard);
-        else if (option_set(c, &options[i], options[i].standard, options[i].name, &err))
+        if (option_set(c, &options[i], options[i].standard, options[i].name, &err))
             abort(); /* a default out of its own range */
     }
 }

@@ -72,6 +72,7 @@ struct config {
     char *upscaler_dir;  /* ESRGAN files */
     char *embedding_dir; /* his textual inversions */
     char *vae_dir;       /* the VAEs that requests name */
+    char *vae;           /* which of them is for requests that name none; "": none */
     char *lora_dir;      /* his LoRAs; those in starters_dir/loras are found as well */
     char *output_dir;    /* pictures */
     char *public_dir;    /* the page; "" when there is none */

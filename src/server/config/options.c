@@ -64,6 +64,10 @@ const struct option options[] = {
      "folder with your textual inversions, whose names are words of prompts. Default: "
      "embeddings in --model-dir",
      NULL, OPTION_AT_LOAD},
+    {"vae", NULL, OPTION_TEXT, F(vae), 0, 0, "", NULL, "NAME",
+     "the VAE of pictures that name none, a file in --vae-dir. Default: the model's "
+     "own",
+     NULL, OPTION_AT_LOAD},
     {"vae-dir", NULL, OPTION_PATH, F(vae_dir), 0, 0, "", NULL, "FOLDER",
      "folder with VAEs that requests may name in place of a model's own. Default: vae "
      "in "
@@ -300,7 +304,7 @@ static int set_value(struct config *c, const struct option *o, const char *value
                            as);
     switch (o->type) {
     case OPTION_TEXT:
-        if (!*value)
+        if (!*value && *o->standard)
             return err_set(err, ERR_INVALID, "%s must not be empty", as);
         free(*text);
         *text = mem_strdup(value);

@@ -113,7 +113,7 @@ static void sentences_name_field_rule_and_value(void **state)
          "hires: upscaler must be latent, latent-nearest, lanczos, nearest or "
          "the name of a file in the upscaler folder, not a path to somewhere else"},
         {"{\"prompt\":\"a\",\"vae\":\"../x\"}", "vae",
-         "vae must be automatic or the name of a file in the VAE folder, not a path to "
+         "vae must be automatic, none or the name of a file in the VAE folder, not a path to "
          "somewhere else"},
         {"{\"prompt\":\"a\",\"vae\":3}", "vae", "vae must be a text, not 3"},
         {"{\"prompt\":\"a\",\"size\":\"\\u00fc\"}", "size",

@@ -183,9 +183,8 @@ static void test_parts(void **state)
 static void test_unlike_lengths(void **state)
 {
     struct engine_job job = a_job("a BREAK b", "c BREAK d BREAK e");
-    struct engine_job other =
-        a_job("a BREAK b BREAK a BREAK b BREAK a BREAK b",
-              "c BREAK d BREAK e BREAK c BREAK d BREAK e");
+    struct engine_job other = a_job("a BREAK b BREAK a BREAK b BREAK a BREAK b",
+                                    "c BREAK d BREAK e BREAK c BREAK d BREAK e");
 
     (void)state;
     assert_int_equal(same_steps(&job, &other), STEPS);

@@ -268,12 +268,17 @@ static void broken_folders(void **state)
 {
     char *folder = small_folder_write();
     struct engine_model *loaded;
+    struct engine_job job;
     struct err err = {0};
 
     (void)state;
     remove_file(folder, "vae/diffusion_pytorch_model.safetensors");
-    assert_int_equal(engine_model_load(&loaded, engine, folder, NULL, &err), -1);
-    assert_non_null(strstr(err.message, "has no decoder"));
+    check(engine_model_load(&loaded, engine, folder, NULL, &err), &err);
+    engine_job_defaults(loaded, &job);
+    job.prompt = "a boat";
+    assert_int_equal(engine_job_check(loaded, &job, &err), -1);
+    assert_non_null(strstr(err.message, "has no VAE of its own"));
+    engine_model_free(loaded);
     remove_file(folder, "unet/" SMALL_FOLDER_SHARD_2);
     refuse(folder, ERR_NOT_FOUND, SMALL_FOLDER_SHARD_2 ": cannot open");
     remove_file(folder, SMALL_FOLDER_INDEX);

@@ -149,7 +149,9 @@ static void what_lacks_is_named(void **state)
     what = (struct small_model){.without_prefix = "first_stage_model."};
     r = inspect_and_remove(small_model_write(&what));
     assert_string_equal(
-        json_string_value(json_array_get(json_object_get(r, "needs"), 0)), "a VAE");
+        json_string_value(json_array_get(json_object_get(r, "needs"), 0)),
+        "a VAE, named with each picture (\"vae\") or by --vae");
+    assert_true(json_is_true(json_object_get(r, "draws"))); /* with that */
     json_decref(r);
 }
 

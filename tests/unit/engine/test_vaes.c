@@ -170,15 +170,18 @@ static uint64_t draw(const char *vae, bool from_picture)
     return sum;
 }
 
-static void open_model(const char *backend)
+static void open_engine(const char *backend, const char *vae)
 {
+    const struct engine_options options = {
+        .backend = backend, .threads = 2, .vae_folder = folder, .vae = vae};
     struct err err = {0};
 
-    check(engine_open(&engine,
-                      &(struct engine_options){
-                          .backend = backend, .threads = 2, .vae_folder = folder},
-                      &err),
-          &err);
+    check(engine_open(&engine, &options, &err), &err);
+}
+
+static void open_model(const char *backend)
+{
+    open_engine(backend, NULL);
     model = small_engine_load(&(struct small_model){0});
 }
 
@@ -339,6 +342,77 @@ static void what_does_not_fit_is_refused(void **state)
     close_model();
 }
 
+static void a_model_without_one_draws_with_another(void **state)
+{
+    static const struct small_model bald = {.without_prefix = PREFIX};
+    uint64_t own, bright, started;
+
+    (void)state;
+    open_model("ref");
+    own = draw(NULL, false);
+    bright = draw("bright", false);
+    started = draw(NULL, true);
+    close_model();
+    open_engine("ref", NULL);
+    model = small_engine_load(&bald);
+    refuse(NULL, "has no VAE of its own, and no other one is named");
+    assert_true(draw("bare", false) == own);
+    assert_true(draw("bare", true) == started);
+    refuse("none", "(\"vae\"), or with --vae");
+    assert_true(draw("bright", false) == bright);
+    refuse("narrow", "reads latents of 2 channels and 8 pixels a side, those of");
+    refuse("coarse", "4 channels and 4 pixels a side");
+    assert_true(draw("bright", false) == bright);
+    close_model();
+    open_engine("ref", "bare.safetensors");
+    model = small_engine_load(&bald);
+    assert_true(draw(NULL, false) == own);
+    assert_true(draw("bright", false) == bright);
+    assert_true(draw("automatic", true) == started);
+    close_model();
+}
+
+/* what is torn is not taken for what is not there */
+static void a_torn_one_is_refused(void **state)
+{
+    char *path = small_model_write(
+        &(struct small_model){.without = PREFIX "decoder.conv_in.weight"});
+    struct err err = {0};
+
+    (void)state;
+    open_engine("ref", NULL);
+    assert_int_equal(engine_model_load(&model, engine, path, NULL, &err), -1);
+    assert_non_null(strstr(err.message, "has no decoder"));
+    engine_close(engine);
+    unlink(path);
+    free(path);
+}
+
+static void one_for_all_pictures(void **state)
+{
+    uint64_t own, bright;
+    char *path = small_model_write(&(struct small_model){0});
+    struct err err = {0};
+
+    (void)state;
+    open_model("ref");
+    own = draw(NULL, false);
+    bright = draw("bright", false);
+    close_model();
+    open_engine("ref", "bright");
+    model = small_engine_load(&(struct small_model){0});
+    assert_true(draw(NULL, false) == bright);
+    assert_true(draw("None", false) == own);
+    assert_true(draw("Automatic", false) == bright);
+    close_model();
+    open_engine("ref", "brihgt");
+    assert_int_equal(engine_model_load(&model, engine, path, NULL, &err), -1);
+    assert_non_null(strstr(err.message, "there is no VAE 'brihgt'"));
+    engine_close(engine);
+    unlink(path);
+    free(path);
+}
+
 /* ---- the program ---- */
 
 static int set_up(void **state)
@@ -371,6 +445,9 @@ int main(void)
         cmocka_unit_test(a_file_that_changed_is_read_again),
         cmocka_unit_test(the_picture_says_which),
         cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(a_model_without_one_draws_with_another),
+        cmocka_unit_test(a_torn_one_is_refused),
+        cmocka_unit_test(one_for_all_pictures),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
