@@ -132,3 +132,26 @@ test('unknown words are refused with the known ones', async (t) => {
     assert.match(json.error.message, /is none of/);
   }
 });
+
+test('previews of every picture go to who names them, and to nobody else', async (t) => {
+  const server = await startServer(t, { sd: { step_ms: 30 } });
+  const draw = () => server.postJson('/v1/images/generations', { prompt: 'a boat', steps: 3 });
+  const all = follow(server);
+  await until('the state', () => all.list.length > 0);
+  await draw();
+  await until('the job has ended', () => all.of('job').some((e) => e.data.state === 'done'));
+  assert.equal(all.of('preview').length, 0);
+  assert.equal(JSON.parse(server.requests('sd').findLast((r) => r.url === '/internal/generate').body).preview_ms, undefined, 'none are made for nobody');
+  const some = follow(server, '?types=preview,job');
+  await until('the state', () => some.list.length > 0);
+  await draw();
+  await until('the job has ended', () => some.of('job').some((e) => e.data.state === 'done'));
+  assert.deepEqual(some.of('preview').map((e) => [e.id, e.data.step, e.data.steps]), [[undefined, 1, 3], [undefined, 2, 3], [undefined, 3, 3]]);
+  assert.equal(some.of('preview')[0].data.id, some.of('job')[0].data.id);
+  assert.equal(Buffer.from(some.of('preview')[0].data.b64_json, 'base64').readUInt32BE(16), 16, 'the width in a PNG');
+  assert.equal(all.of('preview').length, 0);
+  await some.leave();
+  await draw();
+  assert.equal(JSON.parse(server.requests('sd').findLast((r) => r.url === '/internal/generate').body).preview_ms, undefined);
+  await all.leave();
+});

@@ -51,6 +51,7 @@ handler_fn images_generate, images_edit, images_vary, images_upscale, jobs_add;
 /* jobs.c */
 handler_fn jobs_list, jobs_show, jobs_cancel, queue_show;
 json_t *queue_json(struct api *api);
+struct job_preview;
 struct job_progress;
 void jobs_respond_accepted(struct api *api, struct http_exchange *x,
                            const struct job_progress *now);
@@ -86,6 +87,8 @@ handler_fn workers_list, workers_show, workers_start, workers_stop, workers_rest
 json_t *worker_json(struct api *api, int id);
 json_t *workers_json(struct api *api);
 /* memory.c */
+/* a picture on its way, in base64 */
+json_t *preview_json(const struct job_preview *p);
 /* the devices, with what is foreseen to lie on each */
 json_t *memory_devices_json(struct api *api);
 

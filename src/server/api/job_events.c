@@ -364,20 +364,25 @@ static struct feed *feed_new(struct job_feeds *all, struct job *job)
 
 /* ---- a listener ---- */
 
-static void on_preview(void *user, const struct job_preview *p)
+json_t *preview_json(const struct job_preview *p)
 {
-    struct listener *l = user;
     struct buf text = {0};
     json_t *preview;
 
-    if (http_buffered(l->x) > BEHIND_BYTES)
-        return;
     base64_append(&text, p->png, p->size);
     preview = json_pack("{s:i, s:i, s:i, s:i, s:i, s:s%}", "image", p->image, "step",
                         p->step, "steps", p->steps, "width", p->width, "height",
                         p->height, "b64_json", buf_str(&text), text.len);
-    http_sse_json(l->x, "preview", preview);
     buf_release(&text);
+    return preview;
+}
+
+static void on_preview(void *user, const struct job_preview *p)
+{
+    struct listener *l = user;
+
+    if (http_buffered(l->x) <= BEHIND_BYTES)
+        http_sse_json(l->x, "preview", preview_json(p));
 }
 
 static void on_preview_end(void *user, const struct err *err)

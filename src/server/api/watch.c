@@ -198,6 +198,25 @@ static void on_job(void *user, const struct job_progress *now, const struct err 
     mark(w);
 }
 
+static bool wants_previews(void *user)
+{
+    const struct watch *w = user;
+
+    return feed_wants(w->feed, FEED_PREVIEW);
+}
+
+static void on_preview(void *user, const char *id, const struct job_preview *p)
+{
+    struct watch *w = user;
+    json_t *preview;
+
+    if (!wants_previews(w))
+        return;
+    preview = preview_json(p);
+    json_object_set_new(preview, "id", json_string(id));
+    feed_tell(w->feed, FEED_PREVIEW, preview);
+}
+
 static void on_move(void *data, const struct supervisor_move *move)
 {
     struct watch *w = data;
@@ -260,6 +279,9 @@ struct watch *watch_new(struct api *api)
     supervisor_listen(server->supervisor, on_worker, w);
     supervisor_on_move(server->supervisor, on_move, w);
     job_queue_follow(server->queue, on_job, w);
+    job_queue_follow_previews(
+        server->queue, &(struct job_preview_follower){
+                           .wants = wants_previews, .preview = on_preview, .user = w});
     return w;
 }
 

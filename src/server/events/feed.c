@@ -176,6 +176,27 @@ void feed_add(struct feed *f, enum feed_topic topic, json_t *data)
         add(f, (struct event){.topic = topic, .text = text});
 }
 
+void feed_tell(struct feed *f, enum feed_topic topic, json_t *data)
+{
+    char *text = json_dumps(data, JSON_COMPACT);
+
+    json_decref(data);
+    for (struct listener *l = f->listeners, *next; text && l; l = next) {
+        next = l->next;
+        if (l->wish.wants[topic] && http_buffered(l->x) <= BEHIND_BYTES)
+            http_sse_event(l->x, topic_names[topic], text);
+    }
+    free(text);
+}
+
+bool feed_wants(const struct feed *f, enum feed_topic topic)
+{
+    for (const struct listener *l = f->listeners; l; l = l->next)
+        if (l->wish.wants[topic])
+            return true;
+    return false;
+}
+
 bool feed_is_heard(const struct feed *f)
 {
     return f->listeners != NULL;
@@ -320,16 +341,16 @@ int feed_wish_read(struct feed_wish *ret, const char *types, const char *level,
                              level);
     *ret = (struct feed_wish){.level = (enum log_level)n};
     for (int i = 0; i < FEED_TOPIC_COUNT && !types; i++)
-        ret->wants[i] = true;
+        ret->wants[i] = i != FEED_PREVIEW;
     while (types && *types) {
         size_t len = strcspn(types, ",");
         int topic = index_of(types, len, topic_names, FEED_TOPIC_COUNT);
 
         if (topic < 0)
-            return err_set_param(
-                err, ERR_INVALID, "types",
-                "types: \"%.*s\" is none of worker, job, queue, memory, log",
-                (int)(len < 40 ? len : 40), types);
+            return err_set_param(err, ERR_INVALID, "types",
+                                 "types: \"%.*s\" is none of worker, job, queue, "
+                                 "memory, move, log, preview",
+                                 (int)(len < 40 ? len : 40), types);
         ret->wants[topic] = true;
         types += len + (types[len] == ',');
     }

@@ -5,7 +5,7 @@
  *   feed_add(f, FEED_WORKER, json);                       // takes the JSON; lines of the log come by themselves
  *   feed_subscribe(f, x, &wish, snapshot, me);            // until the client leaves
  *
- * An event is `id: BOOT-NUMBER`, `event: worker|job|queue|memory|log`, `data: JSON`. The numbers rise by one; BOOT is
+ * An event is `id: BOOT-NUMBER`, `event: worker|job|queue|memory|move|log`, `data: JSON`. The numbers rise by one; BOOT is
  * new with each start of the server. A client without Last-Event-ID is first told everything as it is (`snapshot`);
  * one with it gets what came since. Where that is not kept any more, or was another server's, `gap` says so and
  * `snapshot` follows. Loop thread only.
@@ -29,7 +29,8 @@ struct uv_loop_s;
     X(QUEUE, "queue")   /* how many run and wait */                                    \
     X(MEMORY, "memory") /* while somebody listens */                                   \
     X(MOVE, "move")     /* somebody gave way for memory, or came back */               \
-    X(LOG, "log")
+    X(LOG, "log")                                                                      \
+    X(PREVIEW, "preview") /* of a picture that is drawn; only for who names it */
 
 enum feed_topic {
 #define X(name, word) FEED_##name,
@@ -51,9 +52,12 @@ struct feed *feed_new(struct uv_loop_s *loop, struct log *log);
 /* Ends every stream, frees when its handles are closed (the loop has to turn once more). */
 void feed_free(struct feed *f);
 void feed_add(struct feed *f, enum feed_topic topic, json_t *data);
+/* To who is there and wants it, without a number: it is neither kept nor told again. Takes the JSON. */
+void feed_tell(struct feed *f, enum feed_topic topic, json_t *data);
+bool feed_wants(const struct feed *f, enum feed_topic topic);
 /* Is anybody there for whom it is worth the trouble to look? */
 bool feed_is_heard(const struct feed *f);
-/* types: "worker,job" or NULL for all; level: "error" ... "debug" or NULL for "info". The sentence lists the words. */
+/* types: "worker,job" or NULL for all but previews; level: "error" ... "debug" or NULL for "info". The sentence lists the words. */
 int feed_wish_read(struct feed_wish *ret, const char *types, const char *level,
                    struct err *err) MUST_CHECK;
 void feed_subscribe(struct feed *f, struct http_exchange *x,

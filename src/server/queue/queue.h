@@ -127,6 +127,14 @@ char *job_queue_progress_text(const struct job_queue *q);
 typedef void job_told_fn(void *user, const struct job_progress *now,
                          const struct err *err);
 void job_queue_follow(struct job_queue *q, job_told_fn *told, void *user);
+/* Previews of all jobs, for one who shows them. They cost the worker a little, so each job that begins asks `wants` first. */
+struct job_preview_follower {
+    bool (*wants)(void *user);
+    void (*preview)(void *user, const char *id, const struct job_preview *preview);
+    void *user;
+};
+void job_queue_follow_previews(struct job_queue *q,
+                               const struct job_preview_follower *follower);
 /* After every change of that state. One listener. */
 void job_queue_listen(struct job_queue *q, void (*changed)(void *user), void *user);
 

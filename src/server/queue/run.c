@@ -302,7 +302,7 @@ static int64_t integer_of(const json_t *o, const char *key, int64_t fallback)
     return json_is_integer(v) ? json_integer_value(v) : fallback;
 }
 
-static void on_worker_preview(struct job *job, const json_t *head,
+static void on_worker_preview(struct job_queue *q, struct job *job, const json_t *head,
                               const unsigned char *png, size_t size)
 {
     const struct job_preview preview = {.image = job->image,
@@ -318,6 +318,8 @@ static void on_worker_preview(struct job *job, const json_t *head,
         if (w->on.on_preview)
             w->on.on_preview(w->user, &preview);
     }
+    if (q->previews.preview)
+        q->previews.preview(q->previews.user, job->id, &preview);
 }
 
 static void on_worker_picture(void *user, const json_t *head, unsigned char *png,
@@ -328,7 +330,7 @@ static void on_worker_picture(void *user, const json_t *head, unsigned char *png
     const char *event = json_string_value(json_object_get(head, "event"));
 
     if (event && !strcmp(event, "preview")) {
-        on_worker_preview(job, head, png, size);
+        on_worker_preview(q, job, head, png, size);
         free(png);
         return;
     }
@@ -604,7 +606,8 @@ static bool wants_previews(const struct job *job)
     for (const struct job_watch *w = job->watches; w; w = w->next)
         if (w->on.on_preview)
             return true;
-    return false;
+    return job->queue->previews.wants &&
+           job->queue->previews.wants(job->queue->previews.user);
 }
 
 /* The job as the worker wants it: what the request leaves open is left out. */

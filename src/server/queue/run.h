@@ -112,6 +112,7 @@ struct job_queue {
     void *changed_user;
     job_told_fn *told;
     void *told_user;
+    struct job_preview_follower previews; /* of all jobs */
     void (*on_closed)(void *user);
     void *closed_user;
     uint64_t serial;

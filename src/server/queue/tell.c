@@ -78,3 +78,9 @@ void job_queue_follow(struct job_queue *q, job_told_fn *told, void *user)
     q->told = told;
     q->told_user = user;
 }
+
+void job_queue_follow_previews(struct job_queue *q,
+                               const struct job_preview_follower *follower)
+{
+    q->previews = *follower;
+}
