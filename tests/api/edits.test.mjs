@@ -29,7 +29,7 @@ test('a form: the worker gets the files, every field, and the answer is a pictur
   const server = await startServer(t, { sd: { step_ms: 50, default_steps: 20 } });
   const answer = edit(server, [['image[]', picture], ['mask', mask], ['prompt', '42'], ['n', '1'], ['size', '128x64'], ['seed', '7'],
     ['strength', '0.5'], ['mask_blur', '2.5'], ['padding', '8'], ['crop', 'false'], ['only_masked', 'true'], ['fill', 'latent noise'],
-    ['sampler', 'euler'], ['unknown', 'x']]);
+    ['sampler', 'euler'], ['vae', '840000'], ['unknown', 'x']]);
   await until('the worker has it', () => sent(server).length);
   const { start, ...rest } = sent(server)[0];
   assert.deepEqual(readFileSync(start.image), picture);
@@ -37,7 +37,7 @@ test('a form: the worker gets the files, every field, and the answer is a pictur
   delete start.image;
   delete start.mask;
   assert.deepEqual(start, { strength: 0.5, mask_blur: 2.5, padding: 8, crop: false, only_masked: true, fill: 'latent noise' });
-  assert.deepEqual(rest, { prompt: '42', count: 1, width: 128, height: 64, seed: 7, sampler: 'euler' });
+  assert.deepEqual(rest, { prompt: '42', count: 1, width: 128, height: 64, seed: 7, sampler: 'euler', vae: '840000' });
   const { status, json } = await answer;
   assert.equal(status, 200, JSON.stringify(json));
   assert.ok(Buffer.from(json.data[0].b64_json, 'base64').subarray(1, 4).equals(Buffer.from('PNG')));

@@ -32,8 +32,8 @@ static int put_picture(struct buf *ret, const char *key, const void *data, size_
 static bool is_text(const char *name)
 {
     static const char *const names[] = {
-        "prompt", "negative_prompt", "model",     "size",
-        "user",   "sampler",         "scheduler", "upscaler"};
+        "prompt",  "negative_prompt", "model",    "size", "user",
+        "sampler", "scheduler",       "upscaler", "vae"};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (strcmp(name, names[i]) == 0)
