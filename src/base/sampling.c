@@ -22,6 +22,8 @@ static const struct {
     [SAMPLER_HEUN] = {"heun", "Heun", SCHEDULER_NORMAL},
     [SAMPLER_DPM2] = {"dpm2", "DPM2", SCHEDULER_KARRAS},
     [SAMPLER_DPM2_A] = {"dpm2_a", "DPM2 a", SCHEDULER_KARRAS},
+    [SAMPLER_DPM_FAST] = {"dpm_fast", "DPM fast", SCHEDULER_NORMAL},
+    [SAMPLER_DPM_ADAPTIVE] = {"dpm_adaptive", "DPM adaptive", SCHEDULER_NORMAL},
     [SAMPLER_DPMPP_2S_A] = {"dpmpp_2s_a", "DPM++ 2S a", SCHEDULER_KARRAS},
     [SAMPLER_DPMPP_2M] = {"dpmpp_2m", "DPM++ 2M", SCHEDULER_KARRAS},
     [SAMPLER_DPMPP_SDE] = {"dpmpp_sde", "DPM++ SDE", SCHEDULER_KARRAS},
@@ -49,7 +51,7 @@ static const struct {
 } sampler_aliases[] = {
     {"eulercfgpp", SAMPLER_DDIM_CFG_PP},    {"ddimtrailing", SAMPLER_DDIM},
     {"dpmpp2msdebt", SAMPLER_DPMPP_2M_SDE}, {"restartsampler", SAMPLER_RESTART},
-    {"linearmultistep", SAMPLER_LMS},
+    {"linearmultistep", SAMPLER_LMS},       {"dpmad", SAMPLER_DPM_ADAPTIVE},
 };
 
 static const struct {

@@ -35,6 +35,8 @@ enum sampler {
     SAMPLER_HEUN,
     SAMPLER_DPM2,
     SAMPLER_DPM2_A,
+    SAMPLER_DPM_FAST,
+    SAMPLER_DPM_ADAPTIVE,
     SAMPLER_DPMPP_2S_A,
     SAMPLER_DPMPP_2M,
     SAMPLER_DPMPP_SDE,
@@ -61,8 +63,8 @@ enum dialect { DIALECT_A1111, DIALECT_COMFY };
 
 /* All names, as constants for help texts. */
 #define SAMPLER_NAMES                                                                  \
-    "euler, euler_a, heun, dpm2, dpm2_a, dpmpp_2s_a, dpmpp_2m, dpmpp_sde, "            \
-    "dpmpp_2m_sde, dpmpp_2m_sde_heun, dpmpp_3m_sde, lms, ddim, ddim_cfg_pp, plms, "    \
+    "euler, euler_a, heun, dpm2, dpm2_a, dpm_fast, dpm_adaptive, dpmpp_2s_a, "         \
+    "dpmpp_2m, dpmpp_sde, dpmpp_2m_sde, dpmpp_2m_sde_heun, dpmpp_3m_sde, lms, ddim, ddim_cfg_pp, plms, "    \
     "uni_pc, uni_pc_bh2, lcm, tcd, ipndm, deis, restart, er_sde"
 #define SCHEDULER_NAMES                                                                \
     "normal, simple, karras, exponential, polyexponential, sgm_uniform, "              \

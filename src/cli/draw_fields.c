@@ -113,8 +113,15 @@ static const struct field {
     NUMBER("s-tmax", "s_tmax", 0, 1000, "up to this one; 0: no end"),
     NUMBER("s-noise", "s_noise", 0, 10, "fresh noise is multiplied by it"),
     NUMBER("sde-r", "r", 0, 1, "DPM++ SDE: where in a step to look a second time"),
+    NUMBER("s-min-uncond", "s_min_uncond", 0, 1000,
+           "below this level every second step goes without the negative prompt"),
+    NUMBER("rho", "rho", 0, 100,
+           "exponent of the schedules karras and polyexponential"),
     WHOLE("ensd", "ensd", 0, SEED_MAX, "added to the seed for the noise of the steps"),
     TEXT("rng", 0, "rng", "NAME", "where noise comes from: nv (as on a GPU) or cpu"),
+
+    FLAG("vae-tiling", "vae_tiling",
+         "the VAE works in tiles, even where there is memory for the whole"),
 
     HEAD("What SDXL is told of sizes"),
     WHOLE("original-height", "original_height", 0, 16384,

@@ -441,9 +441,11 @@ static int understand_sampling(const struct engine_job *job, struct plan_of_job 
         check_number("s_tmax", job->s_tmax, 0, 1000, err) ||
         check_number("s_noise", job->s_noise, 0, 10, err) ||
         check_number("r", job->r, 0.01, 1, err) ||
+        check_number("s_min_uncond", job->s_min_uncond, 0, 1000, err) ||
+        check_number("rho", job->rho, 0, 100, err) ||
         check_range("ensd", job->ensd, 0, (int64_t)1 << 53, err))
         return -1;
-    *o = sampler_options(plan->sampler);
+    *o = sampler_options(plan->sampler, plan->dialect);
     if (job->eta >= 0)
         o->eta = job->eta;
     o->s_churn = job->s_churn;
@@ -452,6 +454,7 @@ static int understand_sampling(const struct engine_job *job, struct plan_of_job 
         o->s_tmax = job->s_tmax;
     o->s_noise = job->s_noise;
     o->r = job->r;
+    plan->skips = job->s_min_uncond > 0;
     plan->guidance = job->cfg_scale;
     if (sampler_wants_uncond(plan->sampler) && plan->dialect == DIALECT_A1111)
         plan->guidance /= 12.5; /* so that the usual scales mean the usual strength */
@@ -586,6 +589,11 @@ int job_understand(const struct engine_model *model, const struct engine_job *jo
         return -1;
     if (understand_sampling(job, &plan, err))
         return -1;
+    if (job->vae_tiling && job->seamless)
+        return err_set_param(err, ERR_INVALID, "vae_tiling",
+                             "a seamless picture cannot go through the VAE in tiles: "
+                             "they know nothing of its opposite side");
+    plan.tiles = job->vae_tiling;
     if (unet_guide_width(model->checkpoint->unet))
         plan.guidance = 1; /* the U-Net does that itself */
     plan.size = (struct picture_size){.width = job->width,

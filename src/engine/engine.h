@@ -166,6 +166,9 @@ struct engine_job {
     double s_noise; /* all fresh noise is multiplied by it */
     double r;       /* dpmpp_sde: where the second look is, above 0 to 1 */
     int64_t ensd;   /* added to the seed for the noise of the steps */
+    double
+        s_min_uncond; /* below this sigma every second look is at the prompt alone, without guidance; 0: none */
+    double rho; /* karras, polyexponential: the exponent of the schedule; 0: its own */
     int clip_skip; /* the text encoder ends with its last layer but clip_skip - 1; 0 is 1 */
     uint64_t
         budget_bytes; /* what it may take beyond what is resident; it is then drawn in the first way that keeps
@@ -174,6 +177,7 @@ struct engine_job {
     const char *prediction; /* "eps", "v"; NULL: as the file says */
     const char *
         vae; /* the name of a file in the VAE folder; "none": the model's own; NULL, "automatic": engine_options.vae */
+    bool vae_tiling; /* the VAE works in tiles even where there is room for the whole */
     int sizes
         [ENGINE_SIZES]; /* -1: the picture's own, not cropped; SDXL alone reads them */
     struct engine_start start;

@@ -1,7 +1,7 @@
 /* generate: one job from prompt to PNG.
  *
  * loras.c: the LoRAs that the prompts ask for, laid over the weights.
- * memory.c: in which way, when memory is short. pixels.c: through the VAE, whole or in tiles.
+ * memory.c: in which way, when memory is short. describe.c: the text inside the picture. pixels.c: through the VAE, whole or in tiles.
  * encode.c: what the prompts say, through the text encoder, and the U-Net's keys and values. Then per picture: noise,
  * the sampler's walk along the sigmas (each step one U-Net run over the batch of the prompt's parts and the negative
  * prompt), decode, PNG.
@@ -19,7 +19,6 @@
  * block that goes away in one place. */
 #include "base/mem.h"
 #include "engine/hires.h"
-#include "engine/image/parameters.h"
 #include "engine/image/png.h"
 #include "engine/inversions.h"
 #include "engine/loras.h"
@@ -177,15 +176,16 @@ static void apply(const struct run *run, const float *x, double sigma,
 }
 
 /* The parts of the prompt, each of its weight, into the first. */
-static void guide(const struct run *run, float *prediction, const float *uncond)
+static void guide(const struct run *run, float *prediction, const float *uncond,
+                  double scale)
 {
     const struct script_row *rows = run->script.rows;
     size_t count = run->latent_count;
 
-    sampler_guide(prediction, uncond, count, run->plan.guidance * rows[0].weight);
+    sampler_guide(prediction, uncond, count, scale * rows[0].weight);
     for (int i = 1; i < run->plan.parts; i++)
         sampler_guide_more(prediction, prediction + (size_t)i * count, uncond, count,
-                           run->plan.guidance * rows[i].weight);
+                           scale * rows[i].weight);
 }
 
 /* x -> what the U-Net reads, a row of the batch like the other */
@@ -233,17 +233,26 @@ static int predict(struct run *run, size_t row, float *ret, struct err *err)
     return result;
 }
 
-static int predict_apart(struct run *run, float *prediction, struct err *err)
+static int predict_apart(struct run *run, size_t rows, float *prediction,
+                         struct err *err)
 {
     size_t count = run->latent_count;
     float *one = run_at(run, run->memory.row);
 
-    for (size_t row = 0; row < (size_t)run->plan.size.batch; row++) {
+    for (size_t row = 0; row < rows; row++) {
         if (predict(run, row, one, err))
             return -1;
         memcpy(prediction + row * count, one, count * sizeof(*one));
     }
     return 0;
+}
+
+/* AUTOMATIC1111's way to save time where there is little noise: in every second run what the prompt says stands for
+ * what the negative one would, and is not driven away from it. */
+static bool skips_negative(const struct run *run, double sigma)
+{
+    return run->plan.skips && run->plan.size.batch > 1 && run->look % 2 == 1 &&
+           sigma < run->job->s_min_uncond;
 }
 
 /* x [H, W, C] at noise level sigma -> denoised */
@@ -255,8 +264,11 @@ static int denoise(void *user, const float *x, double sigma,
     struct scaling scaling = schedule_scaling(run->plan.prediction, sigma);
     float *prediction = run_at(run, m->prediction);
     size_t count = run->latent_count;
-    const float *uncond = prediction + (size_t)run->plan.parts * count;
+    float *uncond = prediction + (size_t)run->plan.parts * count;
+    bool skips = skips_negative(run, sigma);
+    size_t rows = (size_t)run->plan.size.batch - (skips ? 1 : 0);
 
+    run->look++;
     if (run_say(run, run->call++, err))
         return -1;
     fill_latents(run, x, scaling.in);
@@ -264,13 +276,15 @@ static int denoise(void *user, const float *x, double sigma,
         (float)(run->plan.dialect == DIALECT_COMFY
                     ? schedule_nearest_t(&run->schedule, sigma)
                     : schedule_t(&run->schedule, sigma));
-    if (run->plan.size.apart ? predict_apart(run, prediction, err)
+    if (run->plan.size.apart ? predict_apart(run, rows, prediction, err)
                              : predict(run, 0, prediction, err))
         return -1;
+    if (skips)
+        memcpy(uncond, prediction, count * sizeof(*uncond));
     if (ret->uncond)
         apply(run, x, sigma, uncond, ret->uncond);
     if (run->plan.size.batch > 1)
-        guide(run, prediction, uncond);
+        guide(run, prediction, uncond, skips ? 1 : run->plan.guidance);
     apply(run, x, sigma, prediction, ret->guided);
     return 0;
 }
@@ -393,6 +407,7 @@ static int sample(struct run *run, const struct seeds *seeds, struct err *err)
 
     tell_phase(run, ENGINE_PHASE_SAMPLE);
     run->call = job_is_second(run->job) ? run->script.steps : 0;
+    run->look = 0;
     begin_noise(run, seeds, &noise, x);
     begin_step_noise(run, seed, &noise);
     if (run->start)
@@ -450,44 +465,6 @@ static int decode(struct run *run, struct err *err)
     return 0;
 }
 
-static void describe(const struct run *run, const struct engine_image *image,
-                     struct buf *ret_text)
-{
-    static const char *const tilings[] = {NULL, "X", "Y", "True"};
-    const struct engine_job *job = run->job->pass ? run->job->pass->whole : run->job;
-    struct parameters parameters = {.prompt = job->prompt,
-                                    .negative_prompt = job->negative_prompt,
-                                    .steps = (unsigned)job->steps,
-                                    .sampler = sampler_label(run->plan.sampler),
-                                    .scheduler = scheduler_label(run->plan.scheduler),
-                                    .cfg_scale = job->cfg_scale,
-                                    .seed = image->seed,
-                                    .variation_seed = image->variation_seed,
-                                    .variation_strength = job->variation_strength,
-                                    .width = (unsigned)job->width,
-                                    .height = (unsigned)job->height,
-                                    .model = run->model->checkpoint->name,
-                                    .vae = vae_name(run->model),
-                                    .clip_skip = job->clip_skip,
-                                    .tiling = tilings[job->seamless & 3],
-                                    .has_start = run->start && !run->job->pass,
-                                    .strength = job->start.strength,
-                                    .has_mask = run->start && run->start->mask,
-                                    .mask_blur = job->start.mask_blur,
-                                    .rng = run->plan.rng == NOISE_CPU ? "CPU" : "NV",
-                                    .version = "Mysti " MYSTI_VERSION};
-
-    if (run->job->pass) {
-        parameters.hires_width = (unsigned)run->job->width;
-        parameters.hires_height = (unsigned)run->job->height;
-        parameters.hires_scale = job->hires.scale;
-        parameters.hires_steps = (unsigned)job->hires.steps;
-        parameters.hires_upscaler = run->job->pass->upscaler;
-        parameters.strength = job->hires.strength;
-    }
-    parameters_format(&parameters, ret_text);
-}
-
 static int hand_out(struct run *run, struct engine_image *image, struct err *err)
 {
     struct buf text = {0}, png = {0};
@@ -495,7 +472,7 @@ static int hand_out(struct run *run, struct engine_image *image, struct err *err
     struct err reason = {0};
     int result;
 
-    describe(run, image, &text);
+    run_describe(run, image, &text);
     chunk = (struct image_text){"parameters", buf_str(&text)};
     result = image_png_encode(image->rgb, (unsigned)image->width,
                               (unsigned)image->height, &chunk, 1, &png, err);
@@ -634,6 +611,7 @@ static void make_sigmas(struct run *run)
         .dialect = run->plan.dialect,
         .discards = sampler_discards(run->plan.sampler, run->plan.dialect),
         .has_timesteps = sampler_has_timesteps(run->plan.sampler),
+        .rho = run->job->rho,
         .is_sdxl = run->model->checkpoint->family->is_sdxl};
 
     schedule_init(&run->schedule, SCHEDULE_SD_BETA_START, SCHEDULE_SD_BETA_END);

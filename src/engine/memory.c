@@ -5,7 +5,8 @@
  * it is taken:
  *
  *   whole      all rows of the guidance in one batch, the VAE in one piece
- *   apart      one row after the other: the same picture but for the rounding of other kernels
+ *   apart      one row after the other: the same picture but for the rounding of other kernels. A job that leaves the
+ *              negative prompt out of some runs is always drawn so
  *   released   the text encoder's weights leave memory when the prompts are read, and are packed again for the next job
  *   tiles      the VAE in tiles of 64 latent pixels that overlap by a quarter; its norms then see one tile each, so that
  *              colours may differ a little
@@ -133,7 +134,7 @@ static const struct {
             {"tiles", true, true, 64},
             {"small_tiles", true, true, 32}};
 
-enum { WAYS = sizeof(ways) / sizeof(ways[0]) };
+enum { WAYS = sizeof(ways) / sizeof(ways[0]), FIRST_TILES = 3 };
 
 /* Is it another way than the one before, for this picture? Tiles know nothing of an opposite side. */
 static bool is_possible(const struct engine_model *model,
@@ -145,12 +146,17 @@ static bool is_possible(const struct engine_model *model,
                                               plan->size.height > tile * scale));
 }
 
-static void take_way(struct plan_of_job *plan, int way)
+static void take_way(const struct engine_model *model, struct plan_of_job *plan,
+                     int way)
 {
-    plan->size.apart = ways[way].is_apart && plan->size.batch > 1;
+    plan->size.apart = (ways[way].is_apart || plan->skips) && plan->size.batch > 1;
     plan->size.tile = ways[way].tile;
     plan->releases = ways[way].releases;
     plan->way = ways[way].name;
+    if (plan->tiles && !plan->size.tile && is_possible(model, plan, FIRST_TILES)) {
+        plan->size.tile = ways[FIRST_TILES].tile;
+        plan->way = ways[FIRST_TILES].name;
+    }
 }
 
 /* What the compiled stages took for themselves. It is measured while they are compiled, and differs from time to time. */
@@ -202,7 +208,7 @@ int model_fit(struct engine_model *model, const struct engine_job *job,
     for (int way = 0; way < WAYS; way++) {
         if (!is_possible(model, plan, way))
             continue;
-        take_way(plan, way);
+        take_way(model, plan, way);
         if (model_compile(model, &plan->size, err))
             return -1;
         *ret_growth = growth(model, plan, loras, start);
@@ -217,7 +223,7 @@ int model_fit(struct engine_model *model, const struct engine_job *job,
         }
     }
     /* not always the last one: tiles need room of their own */
-    take_way(plan, best);
+    take_way(model, plan, best);
     *ret_growth = least;
     if (model_compile(model, &plan->size, err))
         return -1;

@@ -95,6 +95,8 @@ struct plan_of_job {
     int walked;      /* of them the last so many are walked */
     bool begins;     /* with a latent: a picture's, or the first pass's */
     bool releases;   /* the text encoder leaves memory once the prompts are read */
+    bool skips;      /* the negative prompt is left out in some runs: rows go apart */
+    bool tiles;      /* the VAE's are wanted */
     const char *way; /* see memory.c; static */
 };
 

@@ -1,7 +1,8 @@
-/* run: a job while it is drawn; what generate.c and encode.c share. Nobody else includes it. */
+/* run: a job while it is drawn; what generate.c, encode.c, pixels.c and describe.c share. Nobody else includes it. */
 #ifndef MYSTI_ENGINE_RUN_H
 #define MYSTI_ENGINE_RUN_H
 
+#include "base/buf.h"
 #include "engine/model.h"
 
 struct inversions;
@@ -17,6 +18,7 @@ struct run {
     struct script script;           /* what the prompts say in each run of the U-Net */
     int said[SCRIPT_PARTS_MAX + 1]; /* whose keys and values the contexts hold */
     int call;                       /* runs of the U-Net so far, of this picture */
+    int look;                       /* the same, of this walk */
     size_t latent_count;            /* floats of one latent */
     struct schedule schedule;
     double *sigmas;         /* [levels + 1], the whole schedule */
@@ -30,6 +32,10 @@ int64_t run_draw_seed(void); /* at random, 0..2^32-1 */
 void *run_at(const struct run *run, size_t offset);
 int run_stage(struct run *run, enum stage stage, void *const *inputs,
               void *const *outputs, struct err *err) MUST_CHECK;
+
+/* The "parameters" of one of the job's pictures. describe.c */
+void run_describe(const struct run *run, const struct engine_image *image,
+                  struct buf *ret_text);
 
 /* Every text of the script through the text encoder, once per job. */
 int run_encode(struct run *run, struct err *err) MUST_CHECK;

@@ -138,6 +138,9 @@ static int take_fields(struct request *r, const json_t *o, struct err *err)
         take_scale(o, "s_tmin", &r->s_tmin, err) ||
         take_scale(o, "s_tmax", &r->s_tmax, err) ||
         take_scale(o, "s_noise", &r->s_noise, err) || take_scale(o, "r", &r->r, err) ||
+        take_scale(o, "s_min_uncond", &r->s_min_uncond, err) ||
+        take_scale(o, "rho", &r->rho, err) ||
+        take_bool(o, "vae_tiling", &r->vae_tiling, err) ||
         take_integer(o, "ensd", 0, INT64_MAX, &r->ensd, err) ||
         take_integer(o, "clip_skip", 1, 1000, &r->clip_skip, err))
         return -1;
@@ -256,6 +259,8 @@ int request_parse(struct request *ret, enum request_kind kind, const char *json,
                             .s_tmax = -1,
                             .s_noise = -1,
                             .r = -1,
+                            .s_min_uncond = -1,
+                            .rho = -1,
                             .ensd = -1,
                             .hires = {.strength = -1},
                             .sizes = {-1, -1, -1, -1, -1, -1},
@@ -299,6 +304,9 @@ static void sampling_job(const struct request *r, struct engine_job *job)
     take_over(&job->s_tmax, r->s_tmax);
     take_over(&job->s_noise, r->s_noise);
     take_over(&job->r, r->r);
+    take_over(&job->s_min_uncond, r->s_min_uncond);
+    take_over(&job->rho, r->rho);
+    job->vae_tiling = r->vae_tiling;
     if (r->ensd >= 0)
         job->ensd = r->ensd;
     job->clip_skip = (int)r->clip_skip;

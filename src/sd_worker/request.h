@@ -11,7 +11,7 @@ struct request {
     char *sampler;
     char *scheduler;
     char *rng, *dialect, *seamless, *prediction, *vae;
-    double eta, s_churn, s_tmin, s_tmax, s_noise, r;
+    double eta, s_churn, s_tmin, s_tmax, s_noise, r, s_min_uncond, rho;
     int64_t ensd, clip_skip;
     int width, height, steps, count;
     int sizes[ENGINE_SIZES];
@@ -24,7 +24,7 @@ struct request {
     char *image, *mask, *fill;
     double strength, mask_blur;
     int padding;
-    bool is_cropped, only_masked;
+    bool is_cropped, only_masked, vae_tiling;
     /* the picture is not changed but made larger: a method ("lanczos", "nearest") or an upscaler's name; NULL: not */
     char *upscaler;
     double factor;

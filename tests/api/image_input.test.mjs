@@ -35,7 +35,7 @@ const cases = [
   ['a signed size', { ...p, size: '+512x512' }, 'size', /size must be WIDTHxHEIGHT/],
   ['half a size', { ...p, size: '512x' }, 'size', /size must be WIDTHxHEIGHT/],
   ['two sizes', { ...p, size: '128x128', width: 256 }, 'size', /size says 128x128, width and height say otherwise/],
-  ['an unknown sampler', { ...p, sampler: 'dpm_adaptive' }, 'sampler', /sampler must be one of euler, euler_a, heun.*er_sde, not "dpm_adaptive"/],
+  ['an unknown sampler', { ...p, sampler: 'dpm_slow' }, 'sampler', /sampler must be one of euler, euler_a, heun.*er_sde, not "dpm_slow"/],
   ['an unknown dialect', { ...p, dialect: 'latin' }, 'dialect', /dialect must be one of a1111, comfy, not "latin"/],
   ['an unknown generator', { ...p, rng: 'dice' }, 'rng', /rng must be one of nv, cpu, not "dice"/],
   ['too much fresh noise', { ...p, eta: 11 }, 'eta', /eta must be a number from 0 to 10, not 11/],

@@ -43,17 +43,17 @@ test('every setting reaches the worker, under any of its names', async () => {
   const { sampler, scheduler, width } = jobs().at(-1);
   assert.deepEqual([sampler, scheduler, width], ['dpmpp_2m', 'karras', undefined]);
   await draw({ prompt: 'p', sampler: 'DPM++ SDE', scheduler: 'automatic', eta: 0.5, s_churn: 3, s_tmin: 0.1, s_tmax: 9, s_noise: 1.003, r: 0.4,
-    ensd: 31337, clip_skip: 2, rng: 'cpu', dialect: 'Comfy', prediction: 'v', vae: 'ft-mse', original_height: 1536, crop_left: 0, target_width: 96 });
+    s_min_uncond: 1.5, rho: 5, vae_tiling: true, ensd: 31337, clip_skip: 2, rng: 'cpu', dialect: 'Comfy', prediction: 'v', vae: 'ft-mse', original_height: 1536, crop_left: 0, target_width: 96 });
   const { prompt, seed, count, ...rest } = jobs().at(-1);
   assert.deepEqual(rest, { sampler: 'dpmpp_sde', scheduler: 'karras', eta: 0.5, s_churn: 3, s_tmin: 0.1, s_tmax: 9, s_noise: 1.003, r: 0.4,
-    ensd: 31337, clip_skip: 2, rng: 'cpu', dialect: 'comfy', prediction: 'v', vae: 'ft-mse', original_height: 1536, crop_left: 0, target_width: 96 });
+    s_min_uncond: 1.5, rho: 5, vae_tiling: true, ensd: 31337, clip_skip: 2, rng: 'cpu', dialect: 'comfy', prediction: 'v', vae: 'ft-mse', original_height: 1536, crop_left: 0, target_width: 96 });
   await draw({ prompt: 'p', vae: 'Automatic' });
   assert.equal(jobs().at(-1).vae, undefined);
 });
 
 test('samplers and schedules are listed, and each of them is taken', async () => {
   const { json: lists } = await server.getJson('/v1/options/samplers');
-  assert.deepEqual([lists.samplers.length, lists.schedulers.length, lists.dialects], [23, 12, ['a1111', 'comfy']]);
+  assert.deepEqual([lists.samplers.length, lists.schedulers.length, lists.dialects], [25, 12, ['a1111', 'comfy']]);
   for (const { name, label, automatic_scheduler } of lists.samplers) {
     await draw({ prompt: 'p', sampler: label, scheduler: 'automatic' });
     assert.deepEqual([jobs().at(-1).sampler, jobs().at(-1).scheduler], [name, automatic_scheduler]);

@@ -221,7 +221,7 @@ test('a wrong job is refused with its field, and nothing starts', async (t) => {
     [{ prompt: 'x', steps: 1e30 }, 'steps', /whole/], [{ prompt: 'x', steps: 2.5 }, 'steps', /whole/],
     [{ prompt: 'x', count: -3 }, 'count', /range/], [{ prompt: 'x', cfg_scale: 'a' }, 'cfg_scale', /number/],
     [{ prompt: 'x', cfg_scale: -1 }, 'cfg_scale', /number/], [{ prompt: 'x', seed: 'a' }, 'seed', /whole/],
-    [{ prompt: 'x', sampler: 'dpm_fast' }, 'sampler', /euler, euler_a, heun/], [{ prompt: 'x', clip_skip: 99 }, 'clip_skip', /clip_skip is 99, 1 to \d+ are possible/], [{ prompt: 'x', dialect: 'latin' }, 'dialect', /a1111 and comfy/],
+    [{ prompt: 'x', sampler: 'dpm_slow' }, 'sampler', /euler, euler_a, heun/], [{ prompt: 'x', clip_skip: 99 }, 'clip_skip', /clip_skip is 99, 1 to \d+ are possible/], [{ prompt: 'x', dialect: 'latin' }, 'dialect', /a1111 and comfy/],
     [{ prompt: 'x', eta: 'much' }, 'eta', /number/], [{ prompt: 'x', s_noise: 11 }, 's_noise', /0 to 10/],
     [{ prompt: 'x', scheduler: 'bong_tangent' }, 'scheduler', /normal, simple, karras/], [{ prompt: 'x', rng: 'dice' }, 'rng', /nv/],
     [{ prompt: 'x', prediction: 'flow' }, 'prediction', /eps and v/], [{ prompt: 'x', crop_top: 99999 }, 'crop_top', /16384/],

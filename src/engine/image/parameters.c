@@ -48,6 +48,8 @@ void parameters_format(const struct parameters *p, struct buf *ret_text)
         optional_field(ret_text, "Hires upscaler", p->hires_upscaler);
     if (p->has_mask)
         buf_printf(ret_text, ", Mask blur: %g", p->mask_blur);
+    for (int i = 0; i < p->number_count; i++)
+        buf_printf(ret_text, ", %s: %.10g", p->numbers[i].key, p->numbers[i].value);
     optional_field(ret_text, "RNG", p->rng);
     optional_field(ret_text, "Tiling", p->tiling);
     optional_field(ret_text, "Version", p->version);

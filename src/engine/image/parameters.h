@@ -14,6 +14,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* "ENSD: 31337" */
+struct parameters_number {
+    const char *key;
+    double value;
+};
+
 struct parameters {
     const char *prompt;
     const char *negative_prompt; /* NULL or "": the line is left out */
@@ -41,6 +47,8 @@ struct parameters {
     const char *hires_upscaler; /* A1111's label; `strength` is the hires fix's */
     bool has_mask;
     double mask_blur;
+    const struct parameters_number *numbers; /* what else there is, in this order */
+    int number_count;
     const char *rng;     /* "NV" or "CPU", NULL: left out */
     const char *version; /* NULL: left out */
 };

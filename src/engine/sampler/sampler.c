@@ -1,9 +1,12 @@
 /* Many samplers over one loop. Each step is: ask for the denoised latent, move x, tell the observer. What differs is
- * how x moves, so a sampler is a move (euler.c, dpmpp.c, multistep.c, unipc.c, ddim.c) and a row in the table here
+ * how x moves, so a sampler is a move (euler.c, dpm.c, dpmpp.c, multistep.c, unipc.c, ddim.c) and a row in the table here
  * that says what it needs. "If you add a sampler" is told in base/sampling.c.
  *
  * Restart (Xu et al. 2023) is Heun on a longer list of noise levels: once it is nearly done it goes back up, by adding
  * noise, and walks a part again. So the list is made first and the loop adds the noise wherever the list rises.
+ *
+ * DPM fast and DPM adaptive take only the ends of the list: the first lays its own levels between them, the second
+ * finds them as it goes, so it has a loop of its own (dpm.c).
  *
  * Noise is drawn in the order [C, H, W], because that is the order in which every other program draws it, and stored
  * as the engine keeps latents, [H, W, C]; without that a seed would mean another picture here. */
@@ -27,6 +30,8 @@ enum {
     DISCARD = 64, /* in A1111's dialect */
     DISCARD_COMFY = 128,
     TIMESTEPS = 256,
+    ODD = 512,           /* not always as often as SECOND says */
+    ETA_OF_A1111 = 1024, /* eta is 0 in ComfyUI */
 };
 
 static const struct {
@@ -39,6 +44,8 @@ static const struct {
     [SAMPLER_HEUN] = {move_heun, CHURN | SECOND, 0, 0},
     [SAMPLER_DPM2] = {move_dpm2, CHURN | SECOND | DISCARD | DISCARD_COMFY, 0, 0},
     [SAMPLER_DPM2_A] = {move_dpm2_a, NOISE | SECOND | DISCARD | DISCARD_COMFY, 0, 1},
+    [SAMPLER_DPM_FAST] = {move_dpm_fast, NOISE | SECOND | ODD | ETA_OF_A1111, 0, 1},
+    [SAMPLER_DPM_ADAPTIVE] = {NULL, NOISE | SECOND | ODD | ETA_OF_A1111, 2, 1},
     [SAMPLER_DPMPP_2S_A] = {move_dpmpp_2s_a, NOISE | SECOND, 0, 1},
     [SAMPLER_DPMPP_2M] = {move_dpmpp_2m, 0, 1, 0},
     [SAMPLER_DPMPP_SDE] = {move_dpmpp_sde, PATH | SECOND, 0, 1},
@@ -48,7 +55,7 @@ static const struct {
     [SAMPLER_LMS] = {move_lms, OTHER, 3, 0},
     [SAMPLER_DDIM] = {move_ddim, NOISE | TIMESTEPS, 0, 0},
     [SAMPLER_DDIM_CFG_PP] = {move_ddim_cfg_pp, NOISE | UNCOND | TIMESTEPS, 0, 0},
-    [SAMPLER_PLMS] = {move_plms, SECOND | TIMESTEPS, 3, 0},
+    [SAMPLER_PLMS] = {move_plms, SECOND | ODD | TIMESTEPS, 3, 0},
     [SAMPLER_UNI_PC] = {move_uni_pc, OTHER | DISCARD_COMFY, 3, 0},
     [SAMPLER_UNI_PC_BH2] = {move_uni_pc_bh2, OTHER | DISCARD_COMFY, 3, 0},
     [SAMPLER_LCM] = {move_lcm, NOISE, 0, 1},
@@ -59,10 +66,14 @@ static const struct {
     [SAMPLER_ER_SDE] = {move_er_sde, NOISE | OTHER, 2, 1},
 };
 
-struct sampler_options sampler_options(enum sampler sampler)
+struct sampler_options sampler_options(enum sampler sampler, enum dialect dialect)
 {
-    return (struct sampler_options){
-        .eta = samplers[sampler].eta, .s_tmax = HUGE_VAL, .s_noise = 1, .r = 0.5};
+    bool is_still = samplers[sampler].needs & ETA_OF_A1111 && dialect == DIALECT_COMFY;
+
+    return (struct sampler_options){.eta = is_still ? 0 : samplers[sampler].eta,
+                                    .s_tmax = HUGE_VAL,
+                                    .s_noise = 1,
+                                    .r = 0.5};
 }
 
 bool sampler_wants_uncond(enum sampler sampler)
@@ -83,8 +94,7 @@ bool sampler_has_timesteps(enum sampler sampler)
 
 bool sampler_is_second_order(enum sampler sampler)
 {
-    /* PLMS looks twice in its first step alone */
-    return samplers[sampler].needs & SECOND && sampler != SAMPLER_PLMS;
+    return samplers[sampler].needs & SECOND && !(samplers[sampler].needs & ODD);
 }
 
 /* ---- memory ---- */
@@ -173,7 +183,8 @@ static unsigned restart_legs(const struct sampler_run *run, struct leg *ret)
 
     if (run->steps < 20 || run->steps > SCHEDULE_MAX_LEVELS)
         return plain_legs(run->sigmas, run->steps, ret);
-    schedule_karras(first, n, run->sigmas[0], run->sigmas[run->steps - 1]);
+    schedule_karras(first, n, run->sigmas[0], run->sigmas[run->steps - 1],
+                    SCHEDULE_KARRAS_RHO);
     first[n] = 0;
     low = nearest(first, n + 1, 0.1);
     high = nearest(first, n + 1, 2);
@@ -181,11 +192,29 @@ static unsigned restart_legs(const struct sampler_run *run, struct leg *ret)
         ret[legs++] = (struct leg){first[i], first[i + 1]};
         if (i + 1 != low || high >= low)
             continue;
-        schedule_karras(part, again + 1, first[high], first[low]);
+        schedule_karras(part, again + 1, first[high], first[low], SCHEDULE_KARRAS_RHO);
         for (unsigned k = 0; k < times; k++)
             legs += plain_legs(part, again, ret + legs);
     }
     return legs;
+}
+
+static unsigned fast_legs(const struct walk *w, struct leg *ret)
+{
+    unsigned count = dpm_fast_steps(w->run->steps);
+
+    for (unsigned i = 0; i < count; i++)
+        ret[i] = (struct leg){dpm_fast_level(w, i), dpm_fast_level(w, i + 1)};
+    return count;
+}
+
+static unsigned make_legs(const struct walk *w, struct leg *ret)
+{
+    if (w->run->sampler == SAMPLER_RESTART)
+        return restart_legs(w->run, ret);
+    if (w->run->sampler == SAMPLER_DPM_FAST)
+        return fast_legs(w, ret);
+    return plain_legs(w->run->sigmas, w->run->steps, ret);
 }
 
 /* ---- the walk ---- */
@@ -204,6 +233,19 @@ static double churn(struct walk *w, double sigma)
     return high;
 }
 
+/* DPM fast has fewer steps than were asked for, and is told in these. */
+static int tell_step(const struct walk *w, struct err *err)
+{
+    const struct sampler_run *run = w->run;
+    bool is_fast = run->sampler == SAMPLER_DPM_FAST;
+    unsigned step = is_fast ? dpm_fast_looks(run->steps, w->step + 1) : w->step + 1;
+
+    if (!run->on_step)
+        return 0;
+    return run->on_step(run->user, step, is_fast ? run->steps : w->steps, w->denoised,
+                        err);
+}
+
 static int walk_legs(struct walk *w, const struct leg *legs, struct err *err)
 {
     const struct sampler_run *run = w->run;
@@ -219,8 +261,7 @@ static int walk_legs(struct walk *w, const struct leg *legs, struct err *err)
         sigma = churn(w, sigma);
         if (run->denoise(run->user, w->x, sigma, &ret, err) ||
             samplers[run->sampler].move(w, sigma, legs[w->step].to, err) ||
-            (run->on_step &&
-             run->on_step(run->user, w->step + 1, w->steps, w->denoised, err)))
+            tell_step(w, err))
             return -1;
     }
     return 0;
@@ -256,10 +297,13 @@ int sampler_run(const struct sampler_run *run, float *x, struct err *err)
     w.tree.low = lowest(run);
     w.tree.high = fmax(run->path_high, run->sigmas[0]);
     w.tree.count = run->count;
-    w.steps = run->sampler == SAMPLER_RESTART
-                  ? restart_legs(run, legs)
-                  : plain_legs(run->sigmas, run->steps, legs);
-    rc = walk_legs(&w, legs, err);
+    w.high = run->sigmas[0];
+    w.low = lowest(run);
+    if (w.low >= w.high && run->schedule) /* one level: to the model's lowest */
+        w.low = run->schedule->sigma[0];
+    w.steps = make_legs(&w, legs);
+    rc = run->sampler == SAMPLER_DPM_ADAPTIVE ? walk_dpm_adaptive(&w, err)
+                                              : walk_legs(&w, legs, err);
 
 out:
     free(legs);

@@ -48,10 +48,10 @@ struct sampler_run {
     enum sampler sampler;
     struct sampler_options options;
     const double *sigmas; /* [steps + 1], descending, last may be 0 */
-    unsigned steps;
-    size_t count;        /* numbers in the latent */
-    struct noise *noise; /* for the samplers that add some on their way */
-    uint64_t path_seed;  /* of the Brownian path of the SDE samplers */
+    unsigned steps;       /* dpm_fast: looks; dpm_adaptive goes as many as it needs */
+    size_t count;         /* numbers in the latent */
+    struct noise *noise;  /* for the samplers that add some on their way */
+    uint64_t path_seed;   /* of the Brownian path of the SDE samplers */
     enum noise_kind path_kind;
     /* Where that path begins: the first sigma of the whole schedule, of which an image to image walk is the end; 0:
      * sigmas[0]. */
@@ -65,8 +65,8 @@ struct sampler_run {
     void *user;
 };
 
-/* A1111's and ComfyUI's defaults for the sampler. */
-struct sampler_options sampler_options(enum sampler sampler);
+/* What AUTOMATIC1111 or ComfyUI takes when nothing is said. */
+struct sampler_options sampler_options(enum sampler sampler, enum dialect dialect);
 int sampler_run(const struct sampler_run *run, float *x, struct err *err) MUST_CHECK;
 /* What sampler_run allocates for a latent of `count` numbers. */
 size_t sampler_bytes(enum sampler sampler, size_t count);
@@ -74,7 +74,8 @@ size_t sampler_bytes(enum sampler sampler, size_t count);
 bool sampler_wants_uncond(enum sampler sampler);
 /* The schedule is made one step longer and its last but one level left out. */
 bool sampler_discards(enum sampler sampler, enum dialect dialect);
-/* Asks the callback twice in each step but the last. */
+/* Asks the callback twice in each step but the last. Not those that ask now more, now less often: PLMS, DPM fast and DPM
+ * adaptive. */
 bool sampler_is_second_order(enum sampler sampler);
 /* Walks A1111's own list of timesteps when the schedule is DDIM's. */
 bool sampler_has_timesteps(enum sampler sampler);

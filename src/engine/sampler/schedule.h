@@ -62,6 +62,7 @@ struct schedule_options {
         has_timesteps; /* A1111's DDIM, PLMS: its list of timesteps, which does not end at 0; goes before the
                            scheduler when that is ddim_uniform */
     bool is_sdxl; /* ays has a table for each */
+    double rho;   /* karras, polyexponential: the exponent; 0: 7 and 1 */
 };
 
 /* ret_sigmas[SCHEDULE_ROOM(steps)]: descending noise levels. Returns how many steps lie between them, which is
@@ -69,8 +70,9 @@ struct schedule_options {
  * (one fewer). The last level is 0 but for the timesteps and A1111's kl_optimal. */
 unsigned schedule_sigmas(const struct schedule *s, const struct schedule_options *o,
                          double *ret_sigmas);
-/* Karras et al.'s levels from high down to low, rho 7: ret[n]. */
-void schedule_karras(double *ret, unsigned n, double high, double low);
+#define SCHEDULE_KARRAS_RHO 7.0
+/* Karras et al.'s levels from high down to low: ret[n]. */
+void schedule_karras(double *ret, unsigned n, double high, double low, double rho);
 struct scaling schedule_scaling(enum prediction prediction, double sigma);
 
 #endif

@@ -2,8 +2,9 @@
  *
  *   normal            equal steps in t from 999 down to 0
  *   simple            every 1000/n-th entry of the table, from the top
- *   karras            equal steps in sigma^(1/7) (Karras et al. 2022)
- *   exponential       equal steps in log sigma; polyexponential is the same with its default exponent of 1
+ *   karras            equal steps in sigma^(1/rho), by default 7 (Karras et al. 2022)
+ *   exponential       equal steps in log sigma
+ *   polyexponential   the same with the way raised to the power rho, by default 1
  *   sgm_uniform       equal steps in t, the last one left out, so that the walk ends from a higher level
  *   ddim_uniform      every 1000/n-th entry from the bottom
  *   beta              t spread as Beta(0.6, 0.6) (Lee et al. 2024)
@@ -55,9 +56,8 @@ static unsigned simple(const struct schedule *s, const struct schedule_options *
     return n;
 }
 
-void schedule_karras(double *ret, unsigned n, double high, double low)
+void schedule_karras(double *ret, unsigned n, double high, double low, double rho)
 {
-    const double rho = 7;
     double max = pow(high, 1 / rho), min = pow(low, 1 / rho);
 
     for (unsigned i = 0; i < n; i++)
@@ -67,8 +67,8 @@ void schedule_karras(double *ret, unsigned n, double high, double low)
 static unsigned karras(const struct schedule *s, const struct schedule_options *o,
                        unsigned n, double *ret)
 {
-    (void)o;
-    schedule_karras(ret, n, s->sigma[TOP], s->sigma[0]);
+    schedule_karras(ret, n, s->sigma[TOP], s->sigma[0],
+                    o->rho > 0 ? o->rho : SCHEDULE_KARRAS_RHO);
     return n;
 }
 
@@ -79,6 +79,18 @@ static unsigned exponential(const struct schedule *s, const struct schedule_opti
     for (unsigned i = 0; i < n; i++)
         ret[i] =
             exp(s->log_sigma[TOP] + ramp(i, n) * (s->log_sigma[0] - s->log_sigma[TOP]));
+    return n;
+}
+
+static unsigned polyexponential(const struct schedule *s,
+                                const struct schedule_options *o, unsigned n,
+                                double *ret)
+{
+    double rho = o->rho > 0 ? o->rho : 1;
+
+    for (unsigned i = 0; i < n; i++)
+        ret[i] = exp(s->log_sigma[0] +
+                     pow(1 - ramp(i, n), rho) * (s->log_sigma[TOP] - s->log_sigma[0]));
     return n;
 }
 
@@ -277,7 +289,7 @@ static levels_fn *const makers[SCHEDULER_COUNT] = {
     [SCHEDULER_SIMPLE] = simple,
     [SCHEDULER_KARRAS] = karras,
     [SCHEDULER_EXPONENTIAL] = exponential,
-    [SCHEDULER_POLYEXPONENTIAL] = exponential,
+    [SCHEDULER_POLYEXPONENTIAL] = polyexponential,
     [SCHEDULER_SGM_UNIFORM] = sgm_uniform,
     [SCHEDULER_DDIM_UNIFORM] = ddim_uniform,
     [SCHEDULER_BETA] = beta,

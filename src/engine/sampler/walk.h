@@ -22,16 +22,26 @@ struct walk {
     struct brownian tree;
     const double *sigmas; /* [steps + 1], the noise levels walked */
     unsigned steps;
-    unsigned step; /* 0-based */
+    unsigned step;    /* 0-based */
+    double high, low; /* the levels that the walk begins and ends at, both above 0 */
 };
 
 typedef int walk_move_fn(struct walk *w, double sigma, double next, struct err *err);
 
 walk_move_fn move_euler, move_euler_a, move_heun, move_dpm2, move_dpm2_a;
+walk_move_fn move_dpm_fast;
 walk_move_fn move_dpmpp_2s_a, move_dpmpp_2m, move_dpmpp_sde, move_dpmpp_2m_sde,
     move_dpmpp_2m_sde_heun, move_dpmpp_3m_sde;
 walk_move_fn move_lms, move_plms, move_ipndm, move_deis, move_uni_pc, move_uni_pc_bh2;
 walk_move_fn move_ddim, move_ddim_cfg_pp, move_lcm, move_tcd, move_er_sde;
+
+/* DPM fast: how many steps n looks make, and where step i begins; i is the number of steps at its end. */
+unsigned dpm_fast_steps(unsigned n);
+/* looks in the first `steps` steps of them */
+unsigned dpm_fast_looks(unsigned n, unsigned steps);
+double dpm_fast_level(const struct walk *w, unsigned i);
+/* DPM adaptive: the whole walk. run->steps is what its progress is told in. */
+int walk_dpm_adaptive(struct walk *w, struct err *err) MUST_CHECK;
 
 /* ret = a x + b y, element by element; ret may be x or y */
 void walk_blend(const struct walk *w, float *ret, double a, const float *x, double b,

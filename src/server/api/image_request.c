@@ -226,6 +226,9 @@ static int take_sampling(const json_t *body, struct image_request *r, struct err
         body_number(body, "s_tmax", 0, 1000, &r->s_tmax, err) ||
         body_number(body, "s_noise", 0, 10, &r->s_noise, err) ||
         body_number(body, "r", 0.01, 1, &r->r, err) ||
+        body_number(body, "s_min_uncond", 0, 1000, &r->s_min_uncond, err) ||
+        body_number(body, "rho", 0, 100, &r->rho, err) ||
+        body_bool(body, "vae_tiling", &r->vae_tiling, err) ||
         body_whole(body, "ensd", 0, UINT32_MAX, &r->ensd, err) ||
         body_whole(body, "clip_skip", 1, 100, &r->clip_skip, err))
         return -1;

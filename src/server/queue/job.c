@@ -63,6 +63,8 @@ static const struct {
     {"s_tmax", offsetof(struct image_request, s_tmax)},
     {"s_noise", offsetof(struct image_request, s_noise)},
     {"r", offsetof(struct image_request, r)},
+    {"s_min_uncond", offsetof(struct image_request, s_min_uncond)},
+    {"rho", offsetof(struct image_request, rho)},
     {"variation_strength", offsetof(struct image_request, variation_strength)},
 };
 
@@ -89,6 +91,8 @@ void image_request_put_sampling(json_t *o, const struct image_request *r)
         if (value >= 0)
             json_object_set_new(o, numbers[i].name, json_real(value));
     }
+    if (r->vae_tiling)
+        json_object_set_new(o, "vae_tiling", json_true());
     if (r->ensd >= 0)
         json_object_set_new(o, "ensd", json_integer(r->ensd));
     if (r->clip_skip >= 0)
@@ -199,6 +203,7 @@ static void take_sampling(const json_t *o, struct image_request *r)
     r->vae = take_text(o, "vae");
     for (size_t i = 0; i < IMAGE_SIZES; i++)
         r->sizes[i] = take_number(o, image_size_names[i], -1);
+    r->vae_tiling = json_is_true(json_object_get(o, "vae_tiling"));
     r->ensd = take_number(o, "ensd", -1);
     r->clip_skip = take_number(o, "clip_skip", -1);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {

@@ -79,10 +79,12 @@ struct image_request {
     char *rng;             /* "nv", "cpu"; NULL: nv */
     char *seamless;        /* "x", "y", "both"; NULL: none */
     double eta, s_churn, s_tmin, s_tmax, s_noise, r; /* -1: the sampler's own */
+    double s_min_uncond, rho;                        /* -1: none; the schedule's own */
     int64_t ensd;                                    /* -1: none */
     int64_t clip_skip;                               /* -1: none */
     char *prediction;                                /* "eps", "v"; NULL: the model's */
     char *vae;                  /* a file's name; NULL: the model's own */
+    bool vae_tiling;            /* even where there is memory for the whole */
     int64_t sizes[IMAGE_SIZES]; /* that SDXL is told; -1: the picture's own */
     int width;                  /* pixels, a multiple of 8; 0: the model's */
     int height;
@@ -103,8 +105,9 @@ struct image_request {
     {                                                                                  \
         .count = 1, .cfg_scale = -1, .seed = -1, .variation_strength = -1,             \
         .variation_seed = -1, .eta = -1, .s_churn = -1, .s_tmin = -1, .s_tmax = -1,    \
-        .s_noise = -1, .r = -1, .ensd = -1, .clip_skip = -1,                           \
-        .sizes = {-1, -1, -1, -1, -1, -1}, .hires = {.strength = -1}, .start = {       \
+        .s_noise = -1, .r = -1, .s_min_uncond = -1, .rho = -1, .ensd = -1,             \
+        .clip_skip = -1, .sizes = {-1, -1, -1, -1, -1, -1}, .hires = {.strength = -1}, \
+        .start = {                                                                     \
             .strength = -1,                                                            \
             .mask_blur = -1,                                                           \
             .padding = -1                                                              \

@@ -144,6 +144,7 @@ static void a_request_survives_the_disk(void **state)
         "\"steps\":7,\"cfg_scale\":3.5,\"seed\":5,\"sampler\":\"DPM++ SDE "
         "Karras\",\"dialect\":\"comfy\",\"rng\":\"cpu\",\"eta\":0,\"s_churn\":3,"
         "\"s_tmin\":0.1,\"s_tmax\":9,\"s_noise\":1.003,\"r\":0.4,\"ensd\":31337,"
+        "\"s_min_uncond\":1.5,\"rho\":5,\"vae_tiling\":true,"
         "\"prediction\":\"v\",\"original_height\":1536,\"original_width\":1024,"
         "\"crop_top\":0,\"crop_left\":64,\"target_height\":128,\"target_width\":96,"
         "\"vae\":\"new/"
@@ -163,10 +164,11 @@ static void a_request_survives_the_disk(void **state)
     json_t *twice = image_request_json(&again);
 
     assert_true(json_equal(kept, twice));
-    assert_int_equal(json_object_size(kept), 7 + 1 + 4 + 6 + 2 + 2 + 1 + 1 + 7 + 1);
+    assert_int_equal(json_object_size(kept), 7 + 1 + 4 + 6 + 3 + 2 + 2 + 1 + 1 + 7 + 1);
     assert_string_equal(again.sampler, "dpmpp_sde");
     assert_string_equal(again.scheduler, "karras");
     assert_true(again.eta == 0 && again.r == 0.4 && again.ensd == 31337);
+    assert_true(again.s_min_uncond == 1.5 && again.rho == 5 && again.vae_tiling);
     assert_int_equal(again.clip_skip, 2);
     assert_string_equal(again.seamless, "x");
     assert_string_equal(again.prediction, "v");

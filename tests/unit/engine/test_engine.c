@@ -148,7 +148,7 @@ static void test_job_checks(void **state)
     REFUSED(seed, -2, "seed", "-1 to");
     REFUSED(cfg_scale, -1, "cfg_scale", "0 to 100");
     REFUSED(cfg_scale, (double)NAN, "cfg_scale", "0 to 100");
-    REFUSED(sampler, "dpm_fast", "sampler", "euler_a");
+    REFUSED(sampler, "dpm_slow", "sampler", "euler_a");
     REFUSED(scheduler, "bong_tangent", "scheduler", "karras");
     REFUSED(dialect, "latin", "dialect", "comfy");
     REFUSED(eta, 11, "eta", "0 to 10");
@@ -175,6 +175,7 @@ struct seen {
     uint32_t sums[4];
     int cancel_after, asked;
     bool refuses;
+    char parameters[600]; /* of the last picture */
 };
 
 static void on_phase(void *user, enum engine_phase phase, int image)
@@ -202,6 +203,7 @@ static bool on_image(void *user, const struct engine_image *image, struct err *e
     assert_int_equal(image->index, s->images);
     assert_memory_equal(image->png, "\x89PNG", 4);
     assert_non_null(strstr(image->parameters, "Seed: "));
+    snprintf(s->parameters, sizeof(s->parameters), "%s", image->parameters);
     for (int i = 0; i < image->width * image->height * 3; i++)
         sum = (sum ^ image->rgb[i]) * 16777619U;
     s->sums[s->images] = sum;
@@ -359,6 +361,8 @@ static void test_every_field_counts(void **state)
     base.scheduler = "karras";
     sum = sum_of(&base);
     COUNTS(eta, 0.5);
+    COUNTS(rho, 3);
+    COUNTS(s_min_uncond, 100);
     COUNTS(s_noise, 1.1);
     COUNTS(ensd, 31337);
     COUNTS(scheduler, "automatic");
@@ -375,6 +379,65 @@ static void test_every_field_counts(void **state)
     sum = sum_of(&job);
     job.negative_prompt = "blue";
     assert_int_equal(sum_of(&job), sum);
+}
+
+/* Below that level every second run is the prompt's alone; above it, and in the first run, nothing is left out. */
+static void test_leaves_the_negative_prompt_out(void **state)
+{
+    struct engine_job job = a_job();
+    uint32_t whole, first;
+
+    (void)state;
+    whole = sum_of(&job);
+    job.s_min_uncond = 0.001;
+    assert_int_equal(sum_of(&job), whole);
+    job.s_min_uncond = 100;
+    assert_int_not_equal(sum_of(&job), whole);
+    job.steps = 1;
+    first = sum_of(&job);
+    job.s_min_uncond = 0;
+    assert_int_equal(sum_of(&job), first);
+    job.cfg_scale = 1; /* there is nothing to leave out */
+    first = sum_of(&job);
+    job.s_min_uncond = 100;
+    assert_int_equal(sum_of(&job), first);
+}
+
+static void expect_parameters(const struct engine_job *job, const char *expected)
+{
+    struct seen seen = {0};
+    struct err err = {0};
+
+    check(draw(job, &seen, &err), &err);
+    if (!strstr(seen.parameters, expected))
+        fail_msg("'%s' lacks '%s'", seen.parameters, expected);
+}
+
+/* what is not as it would be by itself is told, and nothing else */
+static void test_tells_of_the_sampling(void **state)
+{
+    struct engine_job job = a_job();
+
+    (void)state;
+    job.steps = 1;
+    job.sampler = "euler_a";
+    job.scheduler = "karras";
+    job.eta = 1;
+    expect_parameters(&job, "Size: 32x32, Model: small one, RNG: NV");
+    job.eta = 0.5;
+    job.ensd = 31337;
+    job.s_noise = 1.1;
+    job.s_min_uncond = 2;
+    job.rho = 5;
+    expect_parameters(&job, ", Eta: 0.5, ENSD: 31337, Sigma noise: 1.1, NGMS: 2, "
+                            "Schedule rho: 5, RNG: NV");
+    job = a_job();
+    job.steps = 1;
+    job.sampler = "ddim";
+    job.dialect = "comfy"; /* which knows no ENSD */
+    job.eta = 0.25;
+    job.ensd = 5;
+    expect_parameters(&job, ", Eta DDIM: 0.25, RNG: NV");
 }
 
 static void test_draws_a_seed(void **state)
@@ -612,6 +675,8 @@ int main(void)
         cmocka_unit_test(test_every_sampler_draws),
         cmocka_unit_test(test_every_schedule_draws),
         cmocka_unit_test(test_every_field_counts),
+        cmocka_unit_test(test_leaves_the_negative_prompt_out),
+        cmocka_unit_test(test_tells_of_the_sampling),
         cmocka_unit_test(test_draws_a_seed),
         cmocka_unit_test(test_ends_early),
         cmocka_unit_test(test_load_ends_early),

@@ -255,6 +255,40 @@ static void test_start_in_tiles(void **state)
     engine_close(engine);
 }
 
+/* Tiles that are asked for, with all the memory that there is; where a picture is no larger than one there is none. */
+static void test_tiles_by_wish(void **state)
+{
+    struct engine_options options = {.backend = "ref", .threads = 2};
+    struct engine_job job;
+    struct engine_estimate e;
+    struct drawn whole, tiled;
+    struct err err = {0};
+
+    (void)state;
+    check(engine_open(&engine, &options, &err), &err);
+    check(engine_model_load(&model, engine, STARTER, NULL, &err), &err);
+    width = 600;
+    height = 72;
+    count = width * height * 3;
+    job = a_job(0);
+    whole = draw_job(&job);
+    job.vae_tiling = true;
+    check(engine_estimate(model, &job, &e, &err), &err);
+    assert_string_equal(e.way, "tiles");
+    tiled = draw_job(&job);
+    expect_like(e.way, &whole, &tiled, true);
+    job.width = 512;
+    check(engine_estimate(model, &job, &e, &err), &err);
+    assert_string_equal(e.way, "whole");
+    job.seamless = ENGINE_SEAMLESS_Y;
+    assert_int_equal(engine_job_check(model, &job, &err), -1);
+    assert_string_equal(err.param, "vae_tiling");
+    free(whole.rgb);
+    free(tiled.rgb);
+    engine_model_free(model);
+    engine_close(engine);
+}
+
 /* Tiles need room of their own: what is said of the least is of the way that takes least, whichever that is. */
 static void test_least(void **state)
 {
@@ -333,6 +367,7 @@ int main(void)
         cmocka_unit_test(test_least),
         cmocka_unit_test(test_start_in_tiles),
         cmocka_unit_test(test_not_seamless_in_tiles),
+        cmocka_unit_test(test_tiles_by_wish),
         cmocka_unit_test(test_prompts_are_read_first),
     };
 

@@ -107,20 +107,22 @@ def beta_ppf(p):
     return np.where(p <= 0.5, x, 1 - x)
 
 
-def karras_levels(n, low, high):
+def karras_levels(n, low, high, rho=7):
     r = np.linspace(0, 1, n)
-    return (high ** (1 / 7) + r * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+    return (high ** (1 / rho) + r * (low ** (1 / rho) - high ** (1 / rho))) ** rho
 
 
-def levels(name, n, dialect):
+def levels(name, n, dialect, rho=None):
     comfy = dialect == "comfy"
     if name == "normal":
         return sigma_at(np.linspace(999, 0, n))
     if name == "simple":
         return np.array([TABLE[-1 - int(i * 1000 / n)] for i in range(n)])
     if name == "karras":
-        return karras_levels(n, LOW, HIGH)
-    if name in ("exponential", "polyexponential"):
+        return karras_levels(n, LOW, HIGH, rho or 7)
+    if name == "polyexponential":
+        return np.exp(np.linspace(1, 0, n) ** (rho or 1) * (log(HIGH) - log(LOW)) + log(LOW))
+    if name == "exponential":
         return np.exp(np.linspace(log(HIGH), log(LOW), n))
     if name == "sgm_uniform":
         return sigma_at(np.linspace(999, 0, n + 1)[:-1])
@@ -159,14 +161,14 @@ def levels(name, n, dialect):
     raise SystemExit(name)
 
 
-def schedule(name, n, dialect="a1111", discards=False):
+def schedule(name, n, dialect="a1111", discards=False, rho=None):
     if name == "timesteps":
         t = np.clip(np.arange(0, 1000, 1000 // n) + 1, 0, 999)
         return TABLE[t][::-1]
     if name == "kl_optimal" and dialect == "a1111":
         r = np.arange(n + 1) / n
         return np.tan(r * np.arctan(LOW) + (1 - r) * np.arctan(HIGH))
-    out = np.append(levels(name, n + discards, dialect), 0)
+    out = np.append(levels(name, n + discards, dialect, rho), 0)
     return np.delete(out, -2) if discards else out
 
 
@@ -261,6 +263,62 @@ def dpm2_a(x, sigmas, noise, eta=1, **_):
             continue
         middle = exp((log(s) + log(down)) / 2)
         x = x + slope(x + slope(x, s) * (middle - s), middle) * (down - s) + noise() * up
+    return x
+
+
+def dpm_step(order, x, s, s2, r1=None):
+    """DPM-Solver in the noise e = (x - D) / s over t = -log(s)."""
+    h = log(s / s2)
+    e = slope(x, s)
+    if order == 1:
+        return x - s2 * expm1(h) * e
+    r1 = r1 or (1 / 2 if order == 2 else 1 / 3)
+    at1 = exp(log(s) - r1 * h)
+    e1 = slope(x - at1 * expm1(r1 * h) * e, at1)
+    if order == 2:
+        return x - s2 * expm1(h) * e - s2 / (2 * r1) * expm1(h) * (e1 - e)
+    r2 = 2 / 3
+    at2 = exp(log(s) - r2 * h)
+    u = x - at2 * expm1(r2 * h) * e - at2 * r2 / r1 * (expm1(r2 * h) / (r2 * h) - 1) * (e1 - e)
+    return x - s2 * expm1(h) * e - s2 / r2 * (expm1(h) / h - 1) * (slope(u, at2) - e)
+
+
+def ends(sigmas):
+    low = min(s for s in sigmas if s > 0)
+    return sigmas[0], low if low < sigmas[0] else LOW
+
+
+def lifted(s, s2, low, eta):
+    down = max(ancestral(s, s2, eta)[0], low) if eta else s2
+    return down, sqrt(max(0, s2 ** 2 - down ** 2))
+
+
+def dpm_fast(x, sigmas, noise, eta=1, s_noise=1, **_):
+    high, low = ends(sigmas)
+    n = len(sigmas) - 1
+    orders = [3] * (n // 3 - 1) + [2, 1] if n % 3 == 0 else [3] * (n // 3) + [n % 3]
+    levels = np.exp(np.linspace(log(high), log(low), len(orders) + 1))
+    for order, s, s2 in zip(orders, levels[:-1], levels[1:]):
+        down, up = lifted(s, s2, low, eta)
+        x = dpm_step(order, x, s, down)
+        if up > 0:
+            x = x + up * s_noise * noise()
+    return x
+
+
+def dpm_adaptive(x, sigmas, noise, eta=1, s_noise=1, **_):
+    s, low = ends(sigmas)
+    h, before = 0.05, x
+    while -log(s) < -log(low) - 1e-5:
+        s2 = max(low, exp(log(s) - h))
+        down, up = lifted(s, s2, low, eta)
+        second, third = dpm_step(2, x, s, down, 1 / 3), dpm_step(3, x, s, down)
+        size = np.maximum(0.0078, 0.05 * np.maximum(abs(second), abs(before)))
+        error = np.mean(((second - third) / size) ** 2) ** 0.5
+        factor = 1 + np.arctan((1 / (error + 1e-8)) ** (1 / (1.5 if eta else 3)) - 1)
+        h *= factor
+        if factor >= 0.81:
+            before, x, s = second, third + (up * s_noise * noise() if up > 0 else 0), s2
     return x
 
 
@@ -528,14 +586,16 @@ def er_sde(x, sigmas, noise, **_):
     return x
 
 
-SAMPLERS = (euler, euler_a, heun, dpm2, dpm2_a, dpmpp_2s_a, dpmpp_2m, dpmpp_sde, dpmpp_2m_sde, dpmpp_2m_sde_heun,
+SAMPLERS = (euler, euler_a, heun, dpm2, dpm2_a, dpm_fast, dpm_adaptive, dpmpp_2s_a, dpmpp_2m, dpmpp_sde, dpmpp_2m_sde, dpmpp_2m_sde_heun,
             dpmpp_3m_sde, lms, ddim, ddim_cfg_pp, plms, uni_pc, uni_pc_bh2, lcm, tcd, ipndm, deis, restart, er_sde)
 SCHEDULERS = ("normal", "simple", "karras", "exponential", "polyexponential", "sgm_uniform", "ddim_uniform", "beta",
               "kl_optimal", "ays", "turbo", "linear_quadratic")
 OPTIONS = ((euler, {"s_churn": 5, "s_tmin": 0.5, "s_tmax": 10, "s_noise": 1.003}), (heun, {"s_churn": 40}),
            (dpm2, {"s_churn": 3}), (euler_a, {"eta": 0.5, "s_noise": 1.1}), (euler_a, {"eta": 0}), (ddim, {"eta": 1}),
            (dpm2_a, {"eta": 0.7}), (dpmpp_2s_a, {"eta": 0.6}), (dpmpp_sde, {"r": 0.3, "eta": 0.8}),
-           (dpmpp_2m_sde, {"eta": 0.5}), (dpmpp_3m_sde, {"eta": 0.4}), (tcd, {"eta": 0.8}))
+           (dpmpp_2m_sde, {"eta": 0.5}), (dpmpp_3m_sde, {"eta": 0.4}), (tcd, {"eta": 0.8}),
+           (dpm_fast, {"eta": 0}), (dpm_fast, {"eta": 0.4, "s_noise": 1.1}), (dpm_adaptive, {"eta": 0}),
+           (dpm_adaptive, {"eta": 0.4}))
 
 
 def rounded(values):
@@ -564,6 +624,9 @@ def main():
     for steps in (2, 7, 20):
         out["schedules"].append({"scheduler": "ddim_uniform", "dialect": "a1111", "steps": steps, "timesteps": True,
                                  "sigmas": rounded(schedule("timesteps", steps))})
+    for name, steps, rho in (("karras", 12, 3), ("karras", 5, 0.5), ("polyexponential", 12, 2.5), ("exponential", 4, 3)):
+        out["schedules"].append({"scheduler": name, "dialect": "a1111", "steps": steps, "rho": rho,
+                                 "sigmas": rounded(schedule(name, steps, rho=rho))})
     for sampler in SAMPLERS:
         for name, steps in (("normal", 1), ("normal", 2), ("karras", 5), ("normal", 20), ("karras", 40),
                             ("kl_optimal", 7)):

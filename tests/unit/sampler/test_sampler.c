@@ -146,7 +146,7 @@ static void every_schedule_is_the_reference(void **state)
     json_t *row;
 
     (void)state;
-    assert_int_equal(json_array_size(get(vectors, "schedules")), 135);
+    assert_int_equal(json_array_size(get(vectors, "schedules")), 139);
     json_array_foreach(get(vectors, "schedules"), i, row)
     {
         const char *name = json_string_value(get(row, "scheduler"));
@@ -154,7 +154,8 @@ static void every_schedule_is_the_reference(void **state)
         struct schedule_options how = {
             .steps = (unsigned)json_integer_value(get(row, "steps")),
             .discards = json_is_true(get(row, "discards")),
-            .has_timesteps = json_is_true(get(row, "timesteps"))};
+            .has_timesteps = json_is_true(get(row, "timesteps")),
+            .rho = json_number_value(get(row, "rho"))};
         double *sigmas = mem_alloc(SCHEDULE_ROOM(how.steps) * sizeof(*sigmas));
         struct err err = {0};
         unsigned steps;
@@ -228,7 +229,7 @@ static void take_option(const json_t *options, const char *name, double *ret)
 
 static struct sampler_options options_of(enum sampler sampler, const json_t *row)
 {
-    struct sampler_options o = sampler_options(sampler);
+    struct sampler_options o = sampler_options(sampler, DIALECT_A1111);
 
     take_option(get(row, "options"), "eta", &o.eta);
     take_option(get(row, "options"), "s_churn", &o.s_churn);
@@ -247,7 +248,7 @@ static void samplers_reach_the_reference(void **state)
     json_t *row;
 
     (void)state;
-    assert_int_equal(json_array_size(get(vectors, "runs")), SAMPLER_COUNT * 6 + 12);
+    assert_int_equal(json_array_size(get(vectors, "runs")), SAMPLER_COUNT * 6 + 16);
     json_array_foreach(get(vectors, "runs"), i, row)
     {
         const char *name = json_string_value(get(row, "sampler"));
@@ -304,6 +305,15 @@ static int knowing(void *user, const float *x, double s,
     return 0;
 }
 
+static double arrives_within(const struct sampler_run *run)
+{
+    double last = run->sigmas[run->steps - 1];
+
+    if (run->sampler == SAMPLER_DPM_FAST || run->sampler == SAMPLER_DPM_ADAPTIVE)
+        return 4 * (last < run->sigmas[0] ? last : schedule.sigma[0]);
+    return run->sampler == SAMPLER_LMS ? 0.1 : 0.01;
+}
+
 /* Whatever the sampler, schedule and number of steps, one and two included: a walk down to 0 with a denoiser that
  * knows ends at the picture, and every latent on the way is a number. */
 static void every_sampler_arrives(void **state)
@@ -323,7 +333,7 @@ static void every_sampler_arrives(void **state)
         float x[COUNT];
         struct err err = {0};
         struct sampler_run run = {.sampler = sampler,
-                                  .options = sampler_options(sampler),
+                                  .options = sampler_options(sampler, DIALECT_A1111),
                                   .sigmas = sigmas,
                                   .steps = schedule_sigmas(&schedule, &how, sigmas),
                                   .count = COUNT,
@@ -340,9 +350,9 @@ static void every_sampler_arrives(void **state)
             x[i] = (float)(sin(i) + sigmas[0] * (double)x[i]);
         assert_int_equal(sampler_run(&run, x, &err), 0);
         for (int i = 0; i < COUNT; i++)
-            /* UniPC ends at sigma 0.001; LMS extrapolates from levels that linear_quadratic lays close together to far
-             * ones, and rounding grows with it */
-            if (!(fabs((double)x[i] - sin(i)) < (sampler == SAMPLER_LMS ? 0.1 : 0.01)))
+            /* UniPC ends at sigma 0.001, DPM fast and adaptive at the lowest level; LMS extrapolates from levels that
+             * linear_quadratic lays close together to far ones, and rounding grows with it */
+            if (!(fabs((double)x[i] - sin(i)) < arrives_within(&run)))
                 fail_msg("%s, %s, %u steps: %g, expected %g", sampler_name(sampler),
                          scheduler_name(how.scheduler), how.steps, (double)x[i],
                          sin(i));
@@ -367,7 +377,7 @@ static void more_steps_are_nearer(void **state)
         for (int n = 0; n < 3; n++) {
             struct err err = {0};
             struct sampler_run run = {.sampler = n ? all[k] : SAMPLER_HEUN,
-                                      .options = sampler_options(all[k]),
+                                      .options = sampler_options(all[k], DIALECT_COMFY),
                                       .sigmas = sigmas,
                                       .steps =
                                           make(SCHEDULER_KARRAS, all_steps[n], sigmas),
@@ -468,6 +478,91 @@ static void a_callback_ends_the_walk(void **state)
     o = (struct observed){0};
     assert_int_equal(sampler_run(&run, x, &err), 0);
     assert_int_equal(o.steps, 5);
+}
+
+struct progress {
+    unsigned last, steps;
+};
+
+static int rising(void *user, unsigned step, unsigned steps, const float *denoised,
+                  struct err *err)
+{
+    struct progress *p = user;
+
+    (void)err;
+    assert_non_null(denoised);
+    assert_true(step > p->last && step <= steps);
+    *p = (struct progress){step, steps};
+    return 0;
+}
+
+static int broken(void *user, const float *x, double s,
+                  const struct sampler_denoised *ret, struct err *err)
+{
+    (void)toy(user, x, s, ret, err);
+    ret->guided[3] = NAN;
+    return 0;
+}
+
+/* Steps of three looks, told in looks. */
+static void fast_tells_its_looks(void **state)
+{
+    (void)state;
+    for (unsigned n = 1; n <= 9; n++) {
+        double sigmas[SCHEDULE_ROOM(9)];
+        struct progress progress = {0};
+        struct noise noise;
+        float x[COUNT] = {14, -3, 5, 9};
+        struct err err = {0};
+        struct sampler_run run = {.sampler = SAMPLER_DPM_FAST,
+                                  .options =
+                                      sampler_options(SAMPLER_DPM_FAST, DIALECT_A1111),
+                                  .sigmas = sigmas,
+                                  .steps = n,
+                                  .count = COUNT,
+                                  .noise = &noise,
+                                  .schedule = &schedule,
+                                  .denoise = toy,
+                                  .on_step = rising,
+                                  .user = &progress};
+
+        noise_init(&noise, NOISE_NV, 1);
+        (void)make(SCHEDULER_NORMAL, n, sigmas);
+        assert_int_equal(sampler_run(&run, x, &err), 0);
+        assert_int_equal(progress.last, n);
+        assert_int_equal(progress.steps, n);
+    }
+}
+
+/* It goes as many steps as it needs, tells them as the steps that were asked for, and ends with what is no number. */
+static void adaptive_tells_what_is_done(void **state)
+{
+    double sigmas[SCHEDULE_ROOM(20)];
+    struct progress progress = {0};
+    float x[COUNT] = {14, -3, 5, 9};
+    struct err err = {0};
+    struct sampler_run run = {.sampler = SAMPLER_DPM_ADAPTIVE,
+                              .options =
+                                  sampler_options(SAMPLER_DPM_ADAPTIVE, DIALECT_COMFY),
+                              .sigmas = sigmas,
+                              .steps = 20,
+                              .count = COUNT,
+                              .denoise = toy,
+                              .on_step = rising,
+                              .user = &progress};
+
+    (void)state;
+    (void)make(SCHEDULER_NORMAL, 20, sigmas);
+    assert_true(run.options.eta == 0);
+    assert_true(sampler_options(SAMPLER_DPM_ADAPTIVE, DIALECT_A1111).eta == 1);
+    assert_int_equal(sampler_run(&run, x, &err), 0);
+    assert_int_equal(progress.last, 20);
+    assert_int_equal(progress.steps, 20);
+    progress = (struct progress){0};
+    run.denoise = broken;
+    assert_int_equal(sampler_run(&run, x, &err), -1);
+    assert_int_equal(err.code, ERR_INTERNAL);
+    assert_non_null(strstr(err.message, "not a number"));
 }
 
 static void no_memory_is_an_error(void **state)
@@ -571,6 +666,12 @@ static void names_of_every_dialect(void **state)
         {"Restart", SAMPLER_RESTART, SCHEDULER_COUNT},
         {"er_sde", SAMPLER_ER_SDE, SCHEDULER_COUNT},
         {"Heun", SAMPLER_HEUN, SCHEDULER_COUNT},
+        {"DPM fast", SAMPLER_DPM_FAST, SCHEDULER_COUNT},
+        {"k_dpm_fast", SAMPLER_DPM_FAST, SCHEDULER_COUNT},
+        {"dpm_fast", SAMPLER_DPM_FAST, SCHEDULER_COUNT},
+        {"DPM adaptive", SAMPLER_DPM_ADAPTIVE, SCHEDULER_COUNT},
+        {"k_dpm_ad", SAMPLER_DPM_ADAPTIVE, SCHEDULER_COUNT},
+        {"dpm_adaptive", SAMPLER_DPM_ADAPTIVE, SCHEDULER_COUNT},
     };
 
     (void)state;
@@ -599,7 +700,7 @@ static void an_unknown_name_lists_the_known(void **state)
         "karras",
         "DPM++ 4M SDE",
         "eule",
-        "DPM adaptive",
+        "DPM slow",
         "DPM++ 2M v2",
         "Euler aa",
         "a name that is longer than any buffer that a "
@@ -639,6 +740,8 @@ int main(void)
         cmocka_unit_test(the_path_is_torchsdes),
         cmocka_unit_test(seeds_are_numpys),
         cmocka_unit_test(a_callback_ends_the_walk),
+        cmocka_unit_test(fast_tells_its_looks),
+        cmocka_unit_test(adaptive_tells_what_is_done),
         cmocka_unit_test(no_memory_is_an_error),
         cmocka_unit_test(noise_is_drawn_channel_by_channel),
         cmocka_unit_test(guidance),
