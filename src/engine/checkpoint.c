@@ -159,6 +159,16 @@ struct graph *checkpoint_start_graph(const struct checkpoint *c,
     return start_graph(c, size, NULL);
 }
 
+struct graph *checkpoint_preview_graph(const struct vae *vae,
+                                       const struct picture_size *size)
+{
+    struct graph *g = picture_graph("preview", size);
+    struct build b = {g, vae->file, NULL};
+
+    vae_build_decoder(vae, &b, 1, size->height / vae->scale, size->width / vae->scale);
+    return g;
+}
+
 /* ---- metadata ---- */
 
 static int meta_int(const struct weights_file *file, const char *key, int min, int max,
@@ -482,9 +492,36 @@ int checkpoint_open(struct checkpoint **ret_checkpoint, const char *path,
 
 /* ---- another VAE ---- */
 
+static int check_latents(const struct vae *vae, const struct checkpoint *c,
+                         struct err *err)
+{
+    const struct vae *own = &c->own_vae;
+
+    if (vae->latent_channels == own->latent_channels && vae->scale == own->scale)
+        return 0;
+    return err_set(err, ERR_BAD_FILE,
+                   "reads latents of %lld channels and %d pixels a side, those of "
+                   "%s have %lld and %d",
+                   (long long)vae->latent_channels, vae->scale, c->name,
+                   (long long)own->latent_channels, own->scale);
+}
+
+int checkpoint_check_preview(const struct checkpoint *c, const struct vae *vae,
+                             struct err *err)
+{
+    const struct picture_size size = {.width = c->defaults.width,
+                                      .height = c->defaults.height};
+    struct shape picture = shape4(1, size.height, size.width, 3);
+
+    return check_latents(vae, c, err) ||
+                   check_result(checkpoint_preview_graph(vae, &size), "decoder",
+                                &picture, err)
+               ? -1
+               : 0;
+}
+
 /* `with` is the checkpoint with that VAE. */
-static int check_vae(const struct checkpoint *with, const struct vae *own,
-                     struct err *err)
+static int check_vae(const struct checkpoint *with, struct err *err)
 {
     const struct vae *vae = &with->vae;
     struct picture_size size = {.width = with->defaults.width,
@@ -492,12 +529,8 @@ static int check_vae(const struct checkpoint *with, const struct vae *own,
     bool *used;
     int result;
 
-    if (vae->latent_channels != own->latent_channels || vae->scale != own->scale)
-        return err_set(err, ERR_BAD_FILE,
-                       "reads latents of %lld channels and %d pixels a side, those of "
-                       "%s have %lld and %d",
-                       (long long)vae->latent_channels, vae->scale, with->name,
-                       (long long)own->latent_channels, own->scale);
+    if (check_latents(vae, with, err))
+        return -1;
     if (with->is_inpainting && !vae->has_encoder)
         return err_set(err, ERR_BAD_FILE, "has no encoder, which %s needs to inpaint",
                        with->name);
@@ -515,7 +548,7 @@ int checkpoint_use_vae(struct checkpoint *c, const struct weights_file *file,
     struct checkpoint with = *c;
 
     with.vae = c->own_vae;
-    if (file && (vae_open(&with.vae, file, err) || check_vae(&with, &c->own_vae, err)))
+    if (file && (vae_open(&with.vae, file, err) || check_vae(&with, err)))
         return -1;
     c->vae = with.vae;
     return 0;

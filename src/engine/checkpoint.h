@@ -86,4 +86,11 @@ struct graph *checkpoint_decode_graph(const struct checkpoint *c,
 struct graph *checkpoint_start_graph(const struct checkpoint *c,
                                      const struct picture_size *size);
 
+/* see vae_build_decoder, one picture, never in tiles, by another VAE than the one in use */
+struct graph *checkpoint_preview_graph(const struct vae *vae,
+                                       const struct picture_size *size);
+/* Does it decode this model's latents? ERR_BAD_FILE with what it does instead. */
+int checkpoint_check_preview(const struct checkpoint *c, const struct vae *vae,
+                             struct err *err) MUST_CHECK;
+
 #endif

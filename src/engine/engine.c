@@ -46,15 +46,29 @@ static int parse_precision(const char *name, enum backend_precision *ret,
     return 0;
 }
 
+static int parse_preview_method(const char *name, bool *ret_by_taesd, struct err *err)
+{
+    *ret_by_taesd = name && strcmp(name, "taesd") == 0;
+    if (!name || *ret_by_taesd || strcmp(name, "latent2rgb") == 0)
+        return 0;
+    return err_set_param(err, ERR_INVALID, "preview-method",
+                         "there is no preview method '%.40s': latent2rgb and taesd are "
+                         "known",
+                         name);
+}
+
 int engine_open(struct engine **ret_engine, const struct engine_options *options,
                 struct err *err)
 {
     struct backend_options backend = {.threads = options->threads};
     struct engine *engine;
+    bool by_taesd;
 
-    if (parse_precision(options->precision, &backend.precision, err))
+    if (parse_precision(options->precision, &backend.precision, err) ||
+        parse_preview_method(options->preview_method, &by_taesd, err))
         return -1;
     engine = mem_zalloc(sizeof(*engine));
+    engine->previews_by_taesd = by_taesd;
     if (backend_open(options->backend, &backend, &engine->backend, err)) {
         free(engine);
         return -1;
@@ -124,18 +138,20 @@ void model_forget_stages(struct engine_model *model)
     model->stages = NULL;
 }
 
-/* The VAE's stages have a store of their own, see vaes.h. */
+/* The VAE's stages have a store of their own, see vaes.h, and so has that of previews. */
 static struct weight_store *store_of(const struct engine_model *model, int stage)
 {
-    return stage == STAGE_DECODE || stage == STAGE_START ? model->vae_store
-                                                         : model->store;
+    return stage == STAGE_PREVIEW                          ? model->preview_store
+           : stage == STAGE_DECODE || stage == STAGE_START ? model->vae_store
+                                                           : model->store;
 }
 
 uint64_t model_resident_bytes(const struct engine_model *model)
 {
     const struct backend_ops *ops = model->engine->backend->ops;
 
-    return ops->store_bytes(model->store) + ops->store_bytes(model->vae_store);
+    return ops->store_bytes(model->store) + ops->store_bytes(model->vae_store) +
+           ops->store_bytes(model->preview_store);
 }
 
 uint64_t model_missing_bytes(const struct engine_model *model)
@@ -166,6 +182,9 @@ int model_compile(struct engine_model *model, const struct picture_size *size,
         stages->graphs[STAGE_DECODE] = checkpoint_decode_graph(model->checkpoint, size);
     if (model->checkpoint->vae.file && size->starts)
         stages->graphs[STAGE_START] = checkpoint_start_graph(model->checkpoint, size);
+    if (model->preview_vae.file && !size->tile)
+        stages->graphs[STAGE_PREVIEW] =
+            checkpoint_preview_graph(&model->preview_vae.vae, size);
     for (int i = 0; i < STAGE_COUNT; i++) {
         if (stages->graphs[i] &&
             backend->ops->compile(backend, stages->graphs[i], store_of(model, i),
@@ -190,6 +209,8 @@ int model_pack(struct engine_model *model, struct stop *stop, struct err *err)
     weights_file_forget(model->checkpoint->file);
     if (model->checkpoint->vae.file)
         weights_file_forget(model->checkpoint->vae.file);
+    if (model->preview_vae.file)
+        weights_file_forget(model->preview_vae.file);
     return 0;
 }
 
@@ -235,12 +256,14 @@ int engine_model_load(struct engine_model **ret_model, struct engine *engine,
         goto fail;
     model->store = engine->backend->ops->store_new(engine->backend);
     model->vae_store = engine->backend->ops->store_new(engine->backend);
+    model->preview_store = engine->backend->ops->store_new(engine->backend);
     size = (struct picture_size){.width = model->checkpoint->defaults.width,
                                  .height = model->checkpoint->defaults.height,
                                  .batch = 2,
                                  .starts = model->checkpoint->is_inpainting,
                                  .chunks = 1};
-    if ((engine->vae && model_take_vae(model, NULL, err)) ||
+    if (preview_vae_open(model, err) ||
+        (engine->vae && model_take_vae(model, NULL, err)) ||
         model_compile(model, &size, err) || pack_all(model, events, err)) {
         err_wrap(err, "%s", path);
         goto fail;
@@ -264,6 +287,9 @@ void engine_model_free(struct engine_model *model)
         model->engine->backend->ops->store_free(model->store);
     if (model->vae_store)
         model->engine->backend->ops->store_free(model->vae_store);
+    if (model->preview_store)
+        model->engine->backend->ops->store_free(model->preview_store);
+    preview_vae_close(&model->preview_vae);
     loras_close(model->loras);
     other_vae_close(model->other_vae);
     checkpoint_close(model->checkpoint);

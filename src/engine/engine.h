@@ -38,6 +38,8 @@ struct engine_options {
     const char *vae_folder;       /* of the VAEs that jobs name, likewise */
     const char *
         vae; /* which of them those jobs have that name none; NULL: the model's own. Copied. */
+    /* "latent2rgb", "taesd": decoded by the taesd (of SDXL taesdxl) in the VAE folder, where it is there; NULL: the first */
+    const char *preview_method;
 };
 
 int engine_open(struct engine **ret_engine, const struct engine_options *options,
@@ -242,7 +244,8 @@ struct engine_image {
     size_t png_bytes;
 };
 
-/* What is there after a step, a pixel for each latent pixel. Lives only during the call. */
+/* What is there after a step, a pixel for each latent pixel, or in the picture's size if it was decoded (preview_method).
+ * Lives only during the call. */
 struct engine_preview {
     int image, step, steps;
     int width, height;

@@ -289,31 +289,6 @@ static int denoise(void *user, const float *x, double sigma,
     return 0;
 }
 
-/* The picture's own memory is free while it is sampled. */
-static void show(struct run *run, const float *denoised, int step, int steps)
-{
-    int scale = run->model->checkpoint->vae.scale;
-    struct buf png = {0};
-    struct engine_preview preview = {.image = run->image,
-                                     .step = step,
-                                     .steps = steps,
-                                     .width = run->job->width / scale,
-                                     .height = run->job->height / scale,
-                                     .rgb = run_at(run, run->memory.rgb)};
-
-    if (!run->model->preview.is_known)
-        preview_learn(run->model);
-    preview_draw(&run->model->preview, denoised, run->latent_count,
-                 run_at(run, run->memory.rgb));
-    if (image_png_encode(preview.rgb, (unsigned)preview.width, (unsigned)preview.height,
-                         NULL, 0, &png, NULL) == 0) {
-        preview.png = png.data;
-        preview.png_bytes = png.len;
-        run->events->on_preview(run->events->user, &preview);
-    }
-    buf_release(&png);
-}
-
 static int on_step(void *user, unsigned step, unsigned steps, const float *denoised,
                    struct err *err)
 {
@@ -325,7 +300,7 @@ static int on_step(void *user, unsigned step, unsigned steps, const float *denoi
     if (step < steps && run->events->wants_preview &&
         run->events->wants_preview(run->events->user, run->image, (int)step,
                                    (int)steps))
-        show(run, denoised, (int)step, (int)steps);
+        run_show(run, denoised, (int)step, (int)steps);
     return 0;
 }
 
@@ -427,20 +402,6 @@ static int sample(struct run *run, const struct seeds *seeds, struct err *err)
 
 /* ---- decode ---- */
 
-static int to_bytes(const float *picture, uint8_t *ret_rgb, size_t count)
-{
-    bool is_finite = true;
-
-    for (size_t i = 0; i < count; i++) {
-        float v = (picture[i] + 1) * 127.5F;
-
-        is_finite = is_finite && isfinite(v);
-        v = v < 0 ? 0 : v > 255 ? 255 : v;
-        ret_rgb[i] = is_finite ? (uint8_t)lrintf(v) : 0;
-    }
-    return is_finite ? 0 : -1;
-}
-
 static int decode(struct run *run, struct err *err)
 {
     const struct picture_size *size = &run->plan.size;
@@ -456,8 +417,8 @@ static int decode(struct run *run, struct err *err)
     }
     if (is_finite && run_to_pixels(run, x, picture, err))
         return -1;
-    if (!is_finite || to_bytes(picture, run_at(run, run->memory.rgb),
-                               (size_t)size->width * (size_t)size->height * 3))
+    if (!is_finite || run_to_bytes(picture, run_at(run, run->memory.rgb),
+                                   (size_t)size->width * (size_t)size->height * 3))
         return err_set(err, ERR_INTERNAL,
                        "the picture is not a number: the weights of %s are damaged or "
                        "overflow",

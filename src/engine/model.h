@@ -16,6 +16,7 @@ struct engine {
     char *embedding_folders[2]; /* of textual inversions */
     char *vae_folders[2];
     char *vae; /* of jobs that name none; NULL: the model's own */
+    bool previews_by_taesd;
 };
 
 enum stage {
@@ -24,11 +25,12 @@ enum stage {
     STAGE_STEP,
     STAGE_DECODE,
     STAGE_START,
+    STAGE_PREVIEW,
     STAGE_COUNT
 };
 
 /* The graphs of one picture size, compiled. STAGE_START, a picture to its latent, only
- * for jobs that start from one; else NULL. */
+ * for jobs that start from one; STAGE_PREVIEW, see show.c; else NULL. */
 struct stages {
     struct picture_size size;
     struct graph *graphs[STAGE_COUNT];
@@ -38,6 +40,12 @@ struct stages {
 struct loras;
 struct other_vae;
 
+/* The TAESD that decodes previews; file NULL: they are made by preview.h. */
+struct preview_vae {
+    struct weights_file *file;
+    struct vae vae;
+};
+
 struct engine_model {
     struct engine *engine;
     struct checkpoint *checkpoint;
@@ -46,13 +54,18 @@ struct engine_model {
     struct other_vae *other_vae;    /* see vaes.h; NULL: the checkpoint's own is */
     struct stages *stages;          /* of the size that was asked for last */
     struct preview preview;         /* learned with the first one */
-    struct loras *loras;            /* over the weights; NULL before the first job */
-    bool is_laid;                   /* the weights are packed with just these */
+    struct preview_vae preview_vae;
+    struct weight_store *preview_store; /* of it */
+    struct loras *loras; /* over the weights; NULL before the first job */
+    bool is_laid;        /* the weights are packed with just these */
 };
 
 /* Compiles for `size` unless the model has it; weights are not packed yet. */
 int model_compile(struct engine_model *model, const struct picture_size *size,
                   struct err *err) MUST_CHECK;
+/* Finds the file of previews, if there is to be one (show.c). One that is there and does not fit is ERR_BAD_FILE. */
+int preview_vae_open(struct engine_model *model, struct err *err) MUST_CHECK;
+void preview_vae_close(struct preview_vae *p);
 /* What was compiled is not used any more. */
 void model_forget_stages(struct engine_model *model);
 /* What the stages will add to them. */

@@ -5,6 +5,7 @@
  * sees the zeros beyond its border. The first tile begins at the border and the last one ends there; it may overlap more. */
 #include "engine/run.h"
 
+#include <math.h>
 #include <string.h>
 
 /* One direction, in latent pixels. */
@@ -159,4 +160,18 @@ int run_to_moments(struct run *run, float *pixels, float *moments, struct err *e
                        .out_channels = (int)vae_moments(vae)};
 
     return run_through(run, t, pixels, moments, err);
+}
+
+int run_to_bytes(const float *picture, uint8_t *ret_rgb, size_t count)
+{
+    bool is_finite = true;
+
+    for (size_t i = 0; i < count; i++) {
+        float v = (picture[i] + 1) * 127.5F;
+
+        is_finite = is_finite && isfinite(v);
+        v = v < 0 ? 0 : v > 255 ? 255 : v;
+        ret_rgb[i] = is_finite ? (uint8_t)lrintf(v) : 0;
+    }
+    return is_finite ? 0 : -1;
 }

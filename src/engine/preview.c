@@ -4,8 +4,8 @@
  * encoder and not the decoder, because random latents mean nothing to a decoder. A file without encoder gets Stable
  * Diffusion's factors: wrong colours at worst, and only in a preview.
  *
- * Rejected: a small decoder (TAESD) for each family, which would have to be fetched; decoding every few steps, which at 512
- * pixels costs more than a step. */
+ * Rejected: decoding every few steps, which at 512 pixels costs more than a step. Where a TAESD is there and wanted, show.c
+ * takes that instead. */
 #include "engine/preview.h"
 
 #include "base/mem.h"

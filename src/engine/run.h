@@ -49,4 +49,10 @@ int run_to_pixels(struct run *run, float *x, float *picture,
 int run_to_moments(struct run *run, float *pixels, float *moments,
                    struct err *err) MUST_CHECK;
 
+/* picture [count], -1..1 -> bytes; -1: there was something that is no number */
+int run_to_bytes(const float *picture, uint8_t *ret_rgb, size_t count) MUST_CHECK;
+
+/* The preview after a step, to whoever listens (show.c). denoised [H, W, C] */
+void run_show(struct run *run, const float *denoised, int step, int steps);
+
 #endif

@@ -100,9 +100,9 @@ static int take(struct engine_model *model, const char *path, const char *name,
     return 0;
 }
 
-/* "taesd" is taesd_decoder.pth, and what lies beside it: so others list the pair. */
-static int find(const struct engine *engine, const char *name, char **ret_path,
-                struct err *err)
+/* "taesd" is taesd_decoder.pth, and what lies beside it, because other programs list the pair so. */
+int vae_find(const struct engine *engine, const char *name, char **ret_path,
+             struct err *err)
 {
     const struct named_search search = {engine->vae_folders, "VAE", "vae"};
     char *decoder;
@@ -141,7 +141,7 @@ int model_take_vae(struct engine_model *model, const char *name, struct err *err
         name = model->engine->vae;
     if (!name || strcasecmp(name, "none") == 0)
         return take_own(model, err);
-    if (find(model->engine, name, &path, err))
+    if (vae_find(model->engine, name, &path, err))
         return -1;
     result = take(model, path, name, err);
     free(path);

@@ -14,6 +14,9 @@
  * leaves the one before. */
 int model_take_vae(struct engine_model *model, const char *name,
                    struct err *err) MUST_CHECK;
+/* The path of such a file, or folder; free() it. ERR_INVALID of "vae": there is none. */
+int vae_find(const struct engine *engine, const char *name, char **ret_path,
+             struct err *err) MUST_CHECK;
 /* Its file's name; NULL: the model's own is in use. */
 const char *vae_name(const struct engine_model *model);
 void other_vae_close(struct other_vae *vae); /* NULL is fine */

@@ -80,7 +80,8 @@ struct run {
     uint64_t rested_ns;  /* when the last rest ended: from there the step computes */
     uint64_t sampled_ns; /* time in finished steps, all images */
     unsigned sampled;    /* finished steps, all images */
-    uint64_t preview_ns; /* when the last preview was sent */
+    uint64_t preview_ns; /* when the last preview was begun */
+    uint64_t preview_cost_ns; /* what it took */
 };
 
 struct task *task_new(enum task_kind kind)
@@ -245,6 +246,8 @@ static void on_lora(void *user, const struct engine_lora *lora)
               NULL, 0);
 }
 
+enum { PREVIEW_PART = 10 }; /* previews take at most this part of the time */
+
 static bool wants_preview(void *user, int image, int step, int steps)
 {
     struct run *run = user;
@@ -254,7 +257,8 @@ static bool wants_preview(void *user, int image, int step, int steps)
     (void)image;
     (void)step;
     (void)steps;
-    if (every_ms < 0 || now - run->preview_ns < (uint64_t)every_ms * 1000000)
+    if (every_ms < 0 || now - run->preview_ns < (uint64_t)every_ms * 1000000 ||
+        (every_ms && now - run->preview_ns < PREVIEW_PART * run->preview_cost_ns))
         return false;
     run->preview_ns = now;
     return true;
@@ -264,6 +268,7 @@ static void on_preview(void *user, const struct engine_preview *p)
 {
     struct run *run = user;
 
+    run->preview_cost_ns = clock_ns() - run->preview_ns;
     post_line(run->c,
               json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:I}", "event", "preview",
                         "image", p->image, "step", p->step, "steps", p->steps, "width",
@@ -404,7 +409,8 @@ static int run_open(struct compute *c, struct err *err)
                                      .upscaler_folder = c->options.upscaler_folder,
                                      .embedding_folder = c->options.embedding_folder,
                                      .vae_folder = c->options.vae_folder,
-                                     .vae = c->options.vae};
+                                     .vae = c->options.vae,
+                                     .preview_method = c->options.preview_method};
 
     memcpy(options.lora_folders, c->options.lora_folders, sizeof(options.lora_folders));
     if (engine_open(&c->engine, &options, &c->open_err)) {

@@ -48,6 +48,7 @@ struct compute_options {
     const char *embedding_folder;                  /* NULL: none */
     const char *vae_folder;                        /* NULL: none */
     const char *vae;                               /* NULL: the model's own */
+    const char *preview_method;                    /* NULL: the engine's own */
     const char *lora_folders[ENGINE_LORA_FOLDERS]; /* NULL: no more */
     const char *upscaler_folder;
     int threads;

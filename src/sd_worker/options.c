@@ -25,6 +25,9 @@ static const char usage[] =
     "  --embedding-dir FOLDER\n"
     "                        where the textual inversions of prompts are\n"
     "  --vae-dir FOLDER      where the VAEs that jobs name are\n"
+    "  --preview-method NAME latent2rgb (default) or taesd: by the taesd or taesdxl "
+    "in\n"
+    "                        the VAE folder, where it is there\n"
     "  --vae NAME            which of them those jobs have that name none\n"
     "  --sharing POLICY      who goes first on the processor and the graphics card:\n"
     "                        text-first (default), equal or image-first\n"
@@ -32,9 +35,9 @@ static const char usage[] =
     "  --version, --help\n";
 
 static const char *const long_names[] = {
-    "listen-port", "model",        "inspect",       "threads", "backend",
-    "lora-dir",    "upscaler-dir", "embedding-dir", "vae-dir", "vae",
-    "sharing",     "verbose",      "version",       "help"};
+    "listen-port",    "model",        "inspect",       "threads", "backend",
+    "lora-dir",       "upscaler-dir", "embedding-dir", "vae-dir", "vae",
+    "preview-method", "sharing",      "verbose",       "version", "help"};
 
 static int mistake(const struct err *err)
 {
@@ -91,6 +94,7 @@ int options_parse(struct options *ret, int argc, char **argv)
         {"embedding-dir", required_argument, NULL, 'e'},
         {"vae-dir", required_argument, NULL, 'a'},
         {"vae", required_argument, NULL, 'A'},
+        {"preview-method", required_argument, NULL, 'P'},
         {"sharing", required_argument, NULL, 's'},
         {"verbose", no_argument, NULL, 'v'},
         {"version", no_argument, NULL, 'V'},
@@ -129,6 +133,9 @@ int options_parse(struct options *ret, int argc, char **argv)
             break;
         case 'a':
             ret->vae_folder = optarg;
+            break;
+        case 'P':
+            ret->preview_method = optarg;
             break;
         case 'A':
             ret->vae = optarg;

@@ -15,6 +15,7 @@ struct options {
     const char *embedding_folder; /* of textual inversions; NULL: none */
     const char *vae_folder;       /* NULL: none */
     const char *vae;              /* NULL: the model's own */
+    const char *preview_method;   /* NULL: the engine's own */
     const char *lora_folders[ENGINE_LORA_FOLDERS]; /* NULL: no more */
     const char *upscaler_folder;                   /* NULL: none */
     int threads;          /* 0: one per physical core that this process may use */

@@ -443,6 +443,7 @@ int worker_new(uv_loop_t *loop, const struct options *options, int threads, char
                                       .embedding_folder = options->embedding_folder,
                                       .vae_folder = options->vae_folder,
                                       .vae = options->vae,
+                                      .preview_method = options->preview_method,
                                       .threads = threads,
                                       .place = sharing_picture_place(options->sharing),
                                       .on_event = on_event,

@@ -101,7 +101,7 @@ test('the LoRAs of a picture come with it, whole, streamed and in the log; witho
 
 test('the VAEs that there are, and their folder is the worker\'s', async (t) => {
   const folder = join(server.root, 'my vaes');
-  const other = await startServer(t, { args: ['--vae-dir', folder, '--vae', 'tiny'], prepare: () => {
+  const other = await startServer(t, { args: ['--vae-dir', folder, '--vae', 'tiny', '--preview-method', 'taesd'], prepare: () => {
     mkdirSync(join(folder, 'xl'), { recursive: true });
     mkdirSync(join(folder, 'tiny'));
     for (const name of ['ft-mse.vae.pt', 'xl/fix.safetensors', 'notes.txt', 'tiny/config.json', 'tiny/diffusion_pytorch_model.safetensors'])
@@ -114,6 +114,7 @@ test('the VAEs that there are, and their folder is the worker\'s', async (t) => 
   const start = other.records('sd').find((r) => r.event === 'start');
   assert.equal(start.options[start.options.indexOf('--vae-dir') + 1], folder);
   assert.equal(start.options[start.options.indexOf('--vae') + 1], 'tiny');
+  assert.equal(start.options[start.options.indexOf('--preview-method') + 1], 'taesd');
 });
 
 test('the LoRAs that there are: those of --lora-dir and of the starters, as they are named in prompts', async (t) => {

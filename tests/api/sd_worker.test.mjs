@@ -10,7 +10,7 @@ import { decodePng } from '../support/decode_png.mjs';
 import { startPictureWorker, takeApart, workerProgram } from '../support/picture_worker.mjs';
 import { makePng } from '../support/png.mjs';
 import { freePort, until } from '../support/server.mjs';
-import { writeTinyEmbedding, writeTinyLora, writeTinyPainter, writeTinyUpscaler, writeTinyVae } from '../support/tiny_painter.mjs';
+import { writeTinyEmbedding, writeTinyLora, writeTinyPainter, writeTinyUpscaler, writeTinyTaesd, writeTinyVae } from '../support/tiny_painter.mjs';
 
 let folder;
 let model;
@@ -210,6 +210,19 @@ test('previews come while it draws when they are asked for, and change nothing',
   assert.ok(watched.images[0].png.equals(plain.images[0].png));
   const rare = await worker.draw({ prompt: 'a', seed: 7, preview_ms: 60000, count: 2 });
   assert.equal(rare.previews.length, 1);
+});
+
+test('previews by TAESD are pictures, where its file is there', async (t) => {
+  const vaes = join(folder, 'previews');
+  mkdirSync(vaes, { recursive: true });
+  const args = ['--vae-dir', vaes, '--preview-method', 'taesd'];
+  const ask = { prompt: 'a', seed: 7, preview_ms: 0 };
+  const without = await (await ready(t, { args })).draw(ask);
+  assert.deepEqual(without.previews.map(({ png }) => decodePng(png).width), [8, 8, 8]);
+  writeTinyTaesd(join(vaes, 'taesd.safetensors'));
+  const drawn = await (await ready(t, { args })).draw(ask);
+  assert.deepEqual(drawn.previews.map(({ head, png }) => [head.width, decodePng(png).width]), [[64, 64], [64, 64], [64, 64]]);
+  assert.ok(drawn.images[0].png.equals(without.images[0].png));
 });
 
 test('a wrong job is refused with its field, and nothing starts', async (t) => {

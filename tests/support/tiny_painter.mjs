@@ -167,6 +167,25 @@ export function writeTinyVae(path, change = () => {}) {
   return write(path, shapes, {}, (name, shape) => () => random() * (shape.length === 1 ? 1 : 0.1));
 }
 
+// A tiny autoencoder for it, as diffusers writes one: TAESD with one block on each side.
+export function writeTinyTaesd(path) {
+  const shapes = {};
+  const conv = (name, to, from, bias = true) => Object.assign(shapes, { [`${name}.weight`]: [to, from, 3, 3], ...(bias && { [`${name}.bias`]: [to] }) });
+  const block = (name) => [0, 2, 4].forEach((i) => conv(`${name}.conv.${i}`, 4, 4));
+  conv('decoder.layers.0', 4, 4);
+  for (const [i, level] of [2, 5, 8].entries()) { // block, doubling, convolution
+    block(`decoder.layers.${level}`);
+    conv(`decoder.layers.${level + 2}`, 4, 4, false);
+    conv(`encoder.layers.${2 * i + 2}`, 4, 4, false);
+  }
+  conv('decoder.layers.11', 3, 4);
+  conv('encoder.layers.0', 4, 3);
+  block('encoder.layers.1');
+  conv('encoder.layers.7', 4, 4);
+  const random = numbers();
+  return write(path, shapes, {}, () => () => random() * 0.3);
+}
+
 // A LoRA for it, as kohya writes them, and one key that means nothing here.
 export function writeTinyLora(path, change = () => {}) {
   const shapes = {};

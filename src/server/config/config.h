@@ -69,15 +69,16 @@ struct config {
     /* folders and files; absolute after config_resolve() */
     char *home;      /* state */
     char *model_dir; /* where the user keeps models; starters_dir is searched as well */
-    char *upscaler_dir;  /* ESRGAN files */
-    char *embedding_dir; /* his textual inversions */
-    char *vae_dir;       /* the VAEs that requests name */
-    char *vae;           /* which of them is for requests that name none; "": none */
-    char *lora_dir;      /* his LoRAs; those in starters_dir/loras are found as well */
-    char *output_dir;    /* pictures */
-    char *public_dir;    /* the page; "" when there is none */
-    char *starters_dir;  /* models/starter beside the program */
-    char *llm_model;     /* "" : not given, then the stored state, then the starter */
+    char *upscaler_dir;   /* ESRGAN files */
+    char *embedding_dir;  /* his textual inversions */
+    char *vae_dir;        /* the VAEs that requests name */
+    char *preview_method; /* latent2rgb, taesd */
+    char *vae;            /* which of them is for requests that name none; "": none */
+    char *lora_dir;       /* his LoRAs; those in starters_dir/loras are found as well */
+    char *output_dir;     /* pictures */
+    char *public_dir;     /* the page; "" when there is none */
+    char *starters_dir;   /* models/starter beside the program */
+    char *llm_model;      /* "" : not given, then the stored state, then the starter */
     char *diffusion_model; /* likewise */
     char *model; /* emptied by config_resolve(): moved to one of the two above */
     char *config_file;
@@ -86,7 +87,7 @@ struct config {
     int64_t llm_context; /* tokens per slot; 0: what the model was trained for, at most
                             8192 */
     int64_t llm_slots;
-    char *llm_cache_type; /* a word of memory/cache_type.h */
+    char *llm_cache_type;       /* a word of memory/cache_type.h */
     int64_t llm_idle_timeout_s; /* a text model that nobody uses is parked; 0: never */
     int64_t kv_limit;           /* bytes of saved contexts */
     int64_t kv_files;           /* how many of them */

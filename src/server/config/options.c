@@ -129,6 +129,13 @@ const struct option options[] = {
      NULL, "what computes: auto takes dnnl where it was built in", NULL,
      OPTION_AT_LOAD},
 
+    {"preview-method", NULL, OPTION_CHOICE, F(preview_method), 0, 0, "latent2rgb",
+     "latent2rgb|taesd", NULL,
+     "previews of pictures that are being drawn: colours for next to nothing, or "
+     "decoded by "
+     "taesd (of SDXL taesdxl) in --vae-dir, where it is there",
+     NULL, OPTION_AT_LOAD},
+
     {"sharing", NULL, OPTION_CHOICE, F(sharing), 0, 0, "text-first", SHARING_WORDS,
      "POLICY",
      "who goes first when text and pictures want the same processor or graphics card: "

@@ -64,6 +64,8 @@ static void sd_arguments(struct words *a, const struct config *c)
     add_pair(a, "--upscaler-dir", mem_strdup(c->upscaler_dir));
     add_pair(a, "--embedding-dir", mem_strdup(c->embedding_dir));
     add_pair(a, "--vae-dir", mem_strdup(c->vae_dir));
+    if (strcmp(c->preview_method, "latent2rgb") != 0)
+        add_pair(a, "--preview-method", mem_strdup(c->preview_method));
     if (c->vae[0])
         add_pair(a, "--vae", mem_strdup(c->vae));
     add_pair(a, "--sharing", mem_strdup(c->sharing));
