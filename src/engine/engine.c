@@ -57,6 +57,25 @@ static int parse_preview_method(const char *name, bool *ret_by_taesd, struct err
                          name);
 }
 
+static int parse_weights(const char *name, const struct backend *backend,
+                         enum store_weights *ret, struct err *err)
+{
+    *ret = STORE_AS_COMPUTED;
+    if (!name || strcmp(name, "auto") == 0)
+        return 0;
+    if (strcmp(name, "int8") != 0)
+        return err_set_param(err, ERR_INVALID, "weights",
+                             "there are no weights '%.40s': auto and int8 are known",
+                             name);
+    if (!backend->ops->has_int8)
+        return err_set_param(err, ERR_INVALID, "weights",
+                             "the back end '%s' has no int8 weights: choose another "
+                             "one, or weights auto",
+                             backend->ops->name);
+    *ret = STORE_INT8;
+    return 0;
+}
+
 int engine_open(struct engine **ret_engine, const struct engine_options *options,
                 struct err *err)
 {
@@ -71,6 +90,10 @@ int engine_open(struct engine **ret_engine, const struct engine_options *options
     engine->previews_by_taesd = by_taesd;
     if (backend_open(options->backend, &backend, &engine->backend, err)) {
         free(engine);
+        return -1;
+    }
+    if (parse_weights(options->weights, engine->backend, &engine->weights, err)) {
+        engine_close(engine);
         return -1;
     }
     for (int i = 0; i < ENGINE_LORA_FOLDERS && options->lora_folders[i]; i++)
@@ -254,9 +277,11 @@ int engine_model_load(struct engine_model **ret_model, struct engine *engine,
     model->engine = engine;
     if (checkpoint_open(&model->checkpoint, path, err))
         goto fail;
-    model->store = engine->backend->ops->store_new(engine->backend);
-    model->vae_store = engine->backend->ops->store_new(engine->backend);
-    model->preview_store = engine->backend->ops->store_new(engine->backend);
+    model->store = engine->backend->ops->store_new(engine->backend, engine->weights);
+    model->vae_store =
+        engine->backend->ops->store_new(engine->backend, STORE_AS_COMPUTED);
+    model->preview_store =
+        engine->backend->ops->store_new(engine->backend, STORE_AS_COMPUTED);
     size = (struct picture_size){.width = model->checkpoint->defaults.width,
                                  .height = model->checkpoint->defaults.height,
                                  .batch = 2,

@@ -30,7 +30,10 @@ enum { ENGINE_LORA_FOLDERS = 4 };
 struct engine_options {
     const char *backend;   /* "dnnl", "ref"; NULL: the best that is built in */
     const char *precision; /* "f32", "bf16"; NULL: the best for this processor */
-    int threads;           /* 0: one per processor core */
+    const char *
+        weights; /* "int8": those of text encoder and U-Net in half of bf16's memory, with other pictures for
+                            it; "auto", NULL: as they are computed with */
+    int threads; /* 0: one per processor core */
     /* Where the LoRAs of prompts are, the first one first; NULL: no more. Copied. */
     const char *lora_folders[ENGINE_LORA_FOLDERS];
     const char *upscaler_folder;  /* where upscalers are; NULL: nowhere. Copied. */

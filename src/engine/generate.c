@@ -555,7 +555,7 @@ static int take_model(struct run *run, struct err *err)
 
     if (loras_open(&loras, run->model, run->job, err))
         return -1;
-    if (model_fit(run->model, run->job, &run->plan, loras, FIT_TO_DRAW, &growth, err)) {
+    if (model_fit(run->model, run->job, &run->plan, loras, &growth, err)) {
         loras_close(loras);
         return -1;
     }

@@ -159,18 +159,8 @@ static void take_way(const struct engine_model *model, struct plan_of_job *plan,
     }
 }
 
-/* What the compiled stages took for themselves. It is measured while they are compiled, and differs from time to time. */
-static uint64_t kernel_bytes(const struct engine_model *model)
-{
-    uint64_t bytes = 0;
-
-    for (int i = 0; i < STAGE_COUNT; i++)
-        if (model->stages->programs[i])
-            bytes += model->stages->programs[i]->other_bytes;
-    return bytes;
-}
-
-/* Bytes beyond what is resident, at most, as the stages are compiled now. start: for the picture to begin with. */
+/* Bytes beyond what is resident, at most, as the stages are compiled now. What they took for themselves (kernels, some 20 MB at
+ * SD 1.5's size) is there by the time that anybody reads this. start: for the picture to begin with. */
 static uint64_t growth(const struct engine_model *model, const struct plan_of_job *plan,
                        const struct loras *loras, uint64_t start)
 {
@@ -189,14 +179,14 @@ static uint64_t growth(const struct engine_model *model, const struct plan_of_jo
         drawing = drawing > reading ? drawing : reading;
     }
     job_memory_release(&memory);
-    bytes = model_missing_bytes(model) + kernel_bytes(model);
+    bytes = model_missing_bytes(model);
     /* LoRAs are laid before the job's own memory is there */
     return bytes + (drawing > laying ? drawing : laying);
 }
 
 int model_fit(struct engine_model *model, const struct engine_job *job,
               struct plan_of_job *plan, const struct loras *loras,
-              enum model_fit_for what, uint64_t *ret_growth, struct err *err)
+              uint64_t *ret_growth, struct err *err)
 {
     uint64_t start = 0, least = UINT64_MAX;
     int best = 0;
@@ -212,10 +202,7 @@ int model_fit(struct engine_model *model, const struct engine_job *job,
         if (model_compile(model, &plan->size, err))
             return -1;
         *ret_growth = growth(model, plan, loras, start);
-        /* the kernels of a job that is about to be drawn are there by now */
-        uint64_t still = *ret_growth - (what == FIT_TO_DRAW ? kernel_bytes(model) : 0);
-
-        if (!job->budget_bytes || still <= job->budget_bytes)
+        if (!job->budget_bytes || *ret_growth <= job->budget_bytes)
             return 0;
         if (*ret_growth < least) {
             least = *ret_growth;
@@ -249,7 +236,7 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
     if (model_take_vae(model, job->vae, err) ||
         job_understand(model, job, &plan, err) || loras_open(&loras, model, job, err))
         return -1;
-    result = model_fit(model, job, &plan, loras, FIT_TO_SAY, &bytes, &why);
+    result = model_fit(model, job, &plan, loras, &bytes, &why);
     loras_close(loras);
     if (result && why.code != ERR_NO_MEMORY) {
         if (err)

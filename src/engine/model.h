@@ -11,6 +11,7 @@
 
 struct engine {
     struct backend *backend;
+    enum store_weights weights;                  /* of text encoders and U-Nets */
     char *lora_folders[ENGINE_LORA_FOLDERS + 1]; /* NULL at the end */
     char *upscaler_folders[2];
     char *embedding_folders[2]; /* of textual inversions */
@@ -156,14 +157,11 @@ struct job_memory {
 
 struct loras;
 
-enum model_fit_for { FIT_TO_SAY, FIT_TO_DRAW };
-
 /* Chooses the first way to draw that keeps to the job's budget, and compiles for it. ret_growth: bytes beyond what is
  * resident. ERR_NO_MEMORY: none does; then the one that takes least is compiled, and ret_growth its. */
 int model_fit(struct engine_model *model, const struct engine_job *job,
               struct plan_of_job *plan, const struct loras *loras,
-              enum model_fit_for what, uint64_t *ret_growth,
-              struct err *err) MUST_CHECK;
+              uint64_t *ret_growth, struct err *err) MUST_CHECK;
 
 void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model *model,
                         const struct plan_of_job *plan);

@@ -74,7 +74,8 @@ static float *encode(const struct engine_model *model, float *picture)
     const struct picture_size size = {
         .width = side, .height = side, .batch = 1, .starts = 1, .chunks = 1};
     struct graph *graph = checkpoint_start_graph(c, &size);
-    struct weight_store *store = ops->store_new(model->engine->backend);
+    struct weight_store *store =
+        ops->store_new(model->engine->backend, STORE_AS_COMPUTED);
     size_t bytes = (size_t)PATCHES * PATCHES * (size_t)vae_moments(&c->vae) * 4;
     float *moments = aligned_alloc(64, (bytes + 63) / 64 * 64);
     struct program *program = NULL;

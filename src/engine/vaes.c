@@ -75,7 +75,7 @@ static void change(struct engine_model *model, struct other_vae *vae)
 
     model_forget_stages(model);
     ops->store_free(model->vae_store);
-    model->vae_store = ops->store_new(model->engine->backend);
+    model->vae_store = ops->store_new(model->engine->backend, STORE_AS_COMPUTED);
     model->preview.is_known = false;
     other_vae_close(model->other_vae);
     model->other_vae = vae;

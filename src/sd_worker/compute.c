@@ -405,6 +405,7 @@ static int run_upscale(struct compute *c, struct task *task)
 static int run_open(struct compute *c, struct err *err)
 {
     struct engine_options options = {.backend = c->options.backend,
+                                     .weights = c->options.weights,
                                      .threads = c->options.threads,
                                      .upscaler_folder = c->options.upscaler_folder,
                                      .embedding_folder = c->options.embedding_folder,

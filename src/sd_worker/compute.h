@@ -45,6 +45,7 @@ enum compute_event {
 struct compute_options {
     uv_loop_t *loop;
     const char *backend;                           /* NULL: the best */
+    const char *weights;                           /* NULL: auto */
     const char *embedding_folder;                  /* NULL: none */
     const char *vae_folder;                        /* NULL: none */
     const char *vae;                               /* NULL: the model's own */

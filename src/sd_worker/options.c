@@ -19,6 +19,9 @@ static const char usage[] =
     "  --inspect FILE        say what this file is, as JSON, and end\n"
     "  --threads N           compute threads; 0, the default: one per physical core\n"
     "  --backend NAME        one of: %s\n"
+    "  --weights auto|int8   int8: models take half of the memory, and draw slightly "
+    "other\n"
+    "                        pictures\n"
     "  --lora-dir FOLDER     where the LoRAs of prompts are; up to 4 times, the first\n"
     "                        goes first\n"
     "  --upscaler-dir FOLDER where upscalers are\n"
@@ -35,9 +38,10 @@ static const char usage[] =
     "  --version, --help\n";
 
 static const char *const long_names[] = {
-    "listen-port",    "model",        "inspect",       "threads", "backend",
-    "lora-dir",       "upscaler-dir", "embedding-dir", "vae-dir", "vae",
-    "preview-method", "sharing",      "verbose",       "version", "help"};
+    "listen-port",   "model",   "inspect",  "threads",
+    "backend",       "weights", "lora-dir", "upscaler-dir",
+    "embedding-dir", "vae-dir", "vae",      "preview-method",
+    "sharing",       "verbose", "version",  "help"};
 
 static int mistake(const struct err *err)
 {
@@ -89,6 +93,7 @@ int options_parse(struct options *ret, int argc, char **argv)
         {"inspect", required_argument, NULL, 'i'},
         {"threads", required_argument, NULL, 't'},
         {"backend", required_argument, NULL, 'b'},
+        {"weights", required_argument, NULL, 'w'},
         {"lora-dir", required_argument, NULL, 'l'},
         {"upscaler-dir", required_argument, NULL, 'u'},
         {"embedding-dir", required_argument, NULL, 'e'},
@@ -121,6 +126,9 @@ int options_parse(struct options *ret, int argc, char **argv)
             break;
         case 'b':
             ret->backend = optarg;
+            break;
+        case 'w':
+            ret->weights = optarg;
             break;
         case 'u':
             ret->upscaler_folder = optarg;

@@ -12,6 +12,7 @@ struct options {
     const char *model;            /* loaded at once; NULL: none */
     const char *inspect;          /* say what this file is and end; NULL: be a worker */
     const char *backend;          /* NULL: the best that is built in */
+    const char *weights;          /* "auto", "int8"; NULL: auto */
     const char *embedding_folder; /* of textual inversions; NULL: none */
     const char *vae_folder;       /* NULL: none */
     const char *vae;              /* NULL: the model's own */

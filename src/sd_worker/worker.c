@@ -440,6 +440,7 @@ int worker_new(uv_loop_t *loop, const struct options *options, int threads, char
     struct worker *w = mem_zalloc(sizeof(*w));
     struct compute_options compute = {.loop = loop,
                                       .backend = options->backend,
+                                      .weights = options->weights,
                                       .embedding_folder = options->embedding_folder,
                                       .vae_folder = options->vae_folder,
                                       .vae = options->vae,

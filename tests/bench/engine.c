@@ -1,7 +1,7 @@
 /* bench_engine: what one denoise step and one decode of a checkpoint cost, in seconds and in bytes.
  *
  *   bench_engine CHECKPOINT [--size 512] [--steps 7] [--threads 0] [--batch 2] [--backend dnnl]
- *                [--precision auto|f32|bf16] [--decodes 3] [--profile]
+ *                [--precision auto|f32|bf16] [--weights auto|int8] [--decodes 3] [--profile]
  *
  * One line of JSON. A step is one evaluation of the U-Net on a batch of two (cond and uncond); the first one, which
  * touches fresh memory, is not counted. Predicted bytes are what the programs said before anything was packed;
@@ -24,7 +24,7 @@
 enum { MAX_RUNS = 200, MAX_NODES = 16384, TOKENS = 77, TENSORS_MAX = 128 };
 
 struct settings {
-    const char *path, *backend, *precision;
+    const char *path, *backend, *precision, *weights;
     int64_t size, steps, threads, batch, decodes;
     bool profile;
 };
@@ -38,7 +38,7 @@ struct model {
 struct bench {
     struct settings settings;
     struct backend *backend;
-    struct weight_store *store;
+    struct weight_store *store, *unet_store;
     struct weights_file *file;
     struct model context, step, decoder;
     size_t bound_bytes;
@@ -84,7 +84,9 @@ static void compile(struct bench *b, struct model *m)
     struct err err = {0};
 
     if (graph_check(m->graph, &err) ||
-        b->backend->ops->compile(b->backend, m->graph, b->store, &m->program, &err))
+        b->backend->ops->compile(b->backend, m->graph,
+                                 m == &b->decoder ? b->store : b->unet_store,
+                                 &m->program, &err))
         die(&err);
 }
 
@@ -359,6 +361,8 @@ static void parse(struct settings *s, int argc, char **argv)
             s->backend = argv[++i];
         else if (!strcmp(argv[i], "--precision") && i + 1 < argc)
             s->precision = argv[++i];
+        else if (!strcmp(argv[i], "--weights") && i + 1 < argc)
+            s->weights = argv[++i];
         else
             s->path = argv[i];
     }
@@ -366,6 +370,7 @@ static void parse(struct settings *s, int argc, char **argv)
         fprintf(stderr,
                 "usage: bench_engine CHECKPOINT [--size 512] [--steps 7] [--threads 0] "
                 "[--batch 2] [--decodes 3] [--backend dnnl] [--precision auto] "
+                "[--weights auto] "
                 "[--profile]\n");
         exit(2);
     }
@@ -388,7 +393,11 @@ int main(int argc, char **argv)
     if (backend_open(b.settings.backend, &options, &b.backend, &err) ||
         weights_file_open(&b.file, b.settings.path, &err))
         die(&err);
-    b.store = b.backend->ops->store_new(b.backend);
+    b.store = b.backend->ops->store_new(b.backend, STORE_AS_COMPUTED);
+    b.unet_store = b.backend->ops->store_new(
+        b.backend, b.settings.weights && !strcmp(b.settings.weights, "int8")
+                       ? STORE_INT8
+                       : STORE_AS_COMPUTED);
     measure(&b);
     return 0;
 }

@@ -322,7 +322,7 @@ static int run_with(struct setup s, const char *listing, const char *vectors)
     s.name = weights_file_meta(s.vectors, "model");
     assert_non_null(s.name);
     check(backend_open(s.backend_name, &options, &s.backend, &err), &err);
-    s.store = s.backend->ops->store_new(s.backend);
+    s.store = s.backend->ops->store_new(s.backend, STORE_AS_COMPUTED);
     failures = cmocka_run_group_tests_name(s.name, tests, NULL, NULL);
     s.backend->ops->store_free(s.store);
     backend_close(s.backend);

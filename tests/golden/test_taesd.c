@@ -117,7 +117,7 @@ static void run_half(const struct setup *s, enum half half, const char *in,
                           from.dim[2]);
     check(graph_check(g, &err), &err);
     check(backend_open(s->backend_name, &options, &backend, &err), &err);
-    store = backend->ops->store_new(backend);
+    store = backend->ops->store_new(backend, STORE_AS_COMPUTED);
     check(backend->ops->compile(backend, g, store, &program, &err), &err);
     check(backend->ops->load(program, NULL, &err), &err);
     how.arena = aligned(program->arena_bytes + 64);

@@ -52,6 +52,12 @@ struct backend {
  * own. */
 struct weight_store;
 
+/* How matrices and kernels lie in it. Vectors, and networks' first and last layers, are always as they are computed with. */
+enum store_weights {
+    STORE_AS_COMPUTED,
+    STORE_INT8, /* bytes, with a scale for each output; only where has_int8 */
+};
+
 /* Each back end embeds this as its first member. */
 struct program {
     struct backend *backend;
@@ -79,11 +85,13 @@ struct program_run {
 
 struct backend_ops {
     const char *name;
+    bool has_int8;
     int (*open)(const struct backend_options *options, struct backend **ret_backend,
                 struct err *err);
     void (*close)(struct backend *backend);
 
-    struct weight_store *(*store_new)(struct backend *backend);
+    struct weight_store *(*store_new)(struct backend *backend,
+                                      enum store_weights weights);
     void (*store_free)(struct weight_store *store);
     size_t (*store_bytes)(const struct weight_store *store); /* allocated now */
     /* Lays `edit` over the weights in place of the one before; NULL: none. It is borrowed until the next one. Programs

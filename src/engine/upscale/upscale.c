@@ -65,7 +65,7 @@ static int open_path(struct engine_upscaler **ret, struct engine *engine,
     u->engine = engine;
     u->net = net;
     u->name = stem_of(path);
-    u->store = engine->backend->ops->store_new(engine->backend);
+    u->store = engine->backend->ops->store_new(engine->backend, STORE_AS_COMPUTED);
     *ret = u;
     return 0;
 }
@@ -101,7 +101,8 @@ static void forget_weights(struct engine_upscaler *u)
 {
     forget_program(u);
     u->engine->backend->ops->store_free(u->store);
-    u->store = u->engine->backend->ops->store_new(u->engine->backend);
+    u->store =
+        u->engine->backend->ops->store_new(u->engine->backend, STORE_AS_COMPUTED);
 }
 
 void engine_upscaler_close(struct engine_upscaler *u)

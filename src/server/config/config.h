@@ -96,6 +96,7 @@ struct config {
     char *llama_server;         /* "": found by mysti_llm_worker */
     int64_t sd_threads;         /* 0: physical cores */
     char *sd_backend;           /* auto, dnnl, ref */
+    char *sd_weights;           /* auto, int8 */
     char *sharing;              /* a word of base/sharing.h */
 
     char *memory_policy;    /* automatic, ask, manual */

@@ -128,6 +128,9 @@ const struct option options[] = {
     {"sd-backend", NULL, OPTION_CHOICE, F(sd_backend), 0, 0, "auto", "auto|dnnl|ref",
      NULL, "what computes: auto takes dnnl where it was built in", NULL,
      OPTION_AT_LOAD},
+    {"sd-weights", NULL, OPTION_CHOICE, F(sd_weights), 0, 0, "auto", "auto|int8", NULL,
+     "int8: picture models take half of the memory, and draw slightly other pictures",
+     NULL, OPTION_AT_LOAD},
 
     {"preview-method", NULL, OPTION_CHOICE, F(preview_method), 0, 0, "latent2rgb",
      "latent2rgb|taesd", NULL,

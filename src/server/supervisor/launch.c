@@ -59,6 +59,8 @@ static void sd_arguments(struct words *a, const struct config *c)
         add_number(a, "--threads", c->sd_threads);
     if (strcmp(c->sd_backend, "auto") != 0)
         add_pair(a, "--backend", mem_strdup(c->sd_backend));
+    if (strcmp(c->sd_weights, "auto") != 0)
+        add_pair(a, "--weights", mem_strdup(c->sd_weights));
     add_pair(a, "--lora-dir", mem_strdup(c->lora_dir));
     add_pair(a, "--lora-dir", file_join(c->starters_dir, "loras"));
     add_pair(a, "--upscaler-dir", mem_strdup(c->upscaler_dir));

@@ -205,8 +205,8 @@ static bool run_program(struct program *program, struct test_case *c, float *res
 
 /* NULL: this processor has no such precision */
 static float *results_of(struct test_case *c, const char *name,
-                         const struct backend_options *options, size_t elements,
-                         int *ret_asked)
+                         const struct backend_options *options,
+                         enum store_weights weights, size_t elements, int *ret_asked)
 {
     struct err err = {0};
     struct backend *backend;
@@ -219,7 +219,7 @@ static float *results_of(struct test_case *c, const char *name,
         assert_int_equal(options->precision, PRECISION_BF16);
         return NULL;
     }
-    store = backend->ops->store_new(backend);
+    store = backend->ops->store_new(backend, weights);
     if (backend->ops->compile(backend, c->graph, store, &program, &err) ||
         backend->ops->load(program, NULL, &err))
         fail_msg("%s: %s", name, err.message);
@@ -281,9 +281,11 @@ void case_check(struct test_case *c, int y, int roundings)
     if (graph_check(c->graph, &err))
         fail_msg("graph: %s", err.message);
     n = (size_t)shape_elements(graph_shape(c->graph, y));
-    want = results_of(c, "ref", &(struct backend_options){.threads = 1}, n, &asked);
+    want = results_of(c, "ref", &(struct backend_options){.threads = 1},
+                      STORE_AS_COMPUTED, n, &asked);
     for (int i = 0; i < 4; i++) {
-        float *have = results_of(c, "dnnl", &ways[i].options, n, &asked);
+        float *have =
+            results_of(c, "dnnl", &ways[i].options, STORE_AS_COMPUTED, n, &asked);
         double steps = ways[i].options.fusing == PLAN_FUSE ? roundings : roundings + 2;
 
         if (!have)
@@ -316,12 +318,14 @@ int case_check_pieces(struct test_case *c, int y)
             struct backend_options options = {.threads = threads,
                                               .precision = (enum backend_precision)p,
                                               .piece_operations = 1e15};
-            float *whole = results_of(c, "dnnl", &options, n, &in_one), *pieces;
+            float *whole =
+                      results_of(c, "dnnl", &options, STORE_AS_COMPUTED, n, &in_one),
+                  *pieces;
 
             if (!whole)
                 continue;
             options.piece_operations = 1;
-            pieces = results_of(c, "dnnl", &options, n, &in_pieces);
+            pieces = results_of(c, "dnnl", &options, STORE_AS_COMPUTED, n, &in_pieces);
             compare(whole, pieces, n, is_exact ? 0 : 2e-6, 1e-6, "pieces");
             assert_true(in_pieces > in_one);
             free(whole);
@@ -331,4 +335,63 @@ int case_check_pieces(struct test_case *c, int y)
         backend_close(newer);
     case_free(c);
     return in_pieces;
+}
+
+/* The rows of all matrices and kernels with enough inputs and outputs become what 255 steps leave of them. */
+static void round_weights(struct test_case *c)
+{
+    for (int i = 0; i < c->weight_count; i++) {
+        const struct weight *w = &c->weights[i];
+        float *values = (float *)(uintptr_t)w->data;
+        int64_t length = (int64_t)weight_count(w) / w->dim[0];
+
+        if (w->rank < 2 || w->dim[0] < 16 || w->dim[1] < 16)
+            continue;
+        for (int64_t r = 0; r < w->dim[0]; r++, values += length) {
+            float most = 0;
+
+            for (int64_t k = 0; k < length; k++)
+                most = fmaxf(most, fabsf(values[k]));
+            for (int64_t k = 0; k < length; k++)
+                values[k] = (float)(int)(values[k] / (most / 127) +
+                                         copysignf(0.5F, values[k])) *
+                            (most / 127);
+        }
+    }
+}
+
+void case_check_int8(struct test_case *c, int y, int roundings, double drift)
+{
+    struct err err = {0};
+    float *want, *have[2];
+    int asked;
+    size_t n;
+
+    graph_output(c->graph, "y", TENSOR_F32, y);
+    if (graph_check(c->graph, &err))
+        fail_msg("graph: %s", err.message);
+    n = (size_t)shape_elements(graph_shape(c->graph, y));
+    for (int p = 0; p < 2; p++) {
+        struct backend_options options = {
+            .threads = 1 + 2 * p, .precision = p ? PRECISION_BF16 : PRECISION_F32};
+
+        have[p] = results_of(c, "dnnl", &options, STORE_INT8, n, &asked);
+    }
+    want = results_of(c, "ref", &(struct backend_options){.threads = 1},
+                      STORE_AS_COMPUTED, n, &asked);
+    compare(want, have[0], n, 4 * drift, drift, "int8 beside whole weights");
+    if (roundings) {
+        free(want);
+        round_weights(c);
+        want = results_of(c, "ref", &(struct backend_options){.threads = 1},
+                          STORE_AS_COMPUTED, n, &asked);
+        compare(want, have[0], n, 1e-5, 4e-6, "int8 with f32");
+        if (have[1])
+            compare(want, have[1], n, (roundings + 1) / 256.0, (roundings + 1) / 512.0,
+                    "int8 with bf16");
+    }
+    free(want);
+    free(have[0]);
+    free(have[1]);
+    case_free(c);
 }

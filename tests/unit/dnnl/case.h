@@ -53,4 +53,9 @@ void case_check(struct test_case *c, int y, int roundings);
  * last bit, because their order depends on the number of rows. Frees the case. */
 int case_check_pieces(struct test_case *c, int y);
 
+/* Makes y the output and runs `dnnl` with int8 weights: within `drift` (rms of the errors to rms of the values) of `ref` with
+ * the weights as they are, and as near as case_check wants it to `ref` with weights that are rounded to the same steps;
+ * roundings 0: that is not looked at. Frees the case. */
+void case_check_int8(struct test_case *c, int y, int roundings, double drift);
+
 #endif

@@ -161,6 +161,126 @@ static void test_conv_of_upsampled(void **state)
     }
 }
 
+/* ---- weights as bytes ----
+ *
+ * A weight is off by at most half a step, of which there are 127 up to its row's largest, which is three to four
+ * deviations of these numbers. Evenly spread that is 3.5 / 127 / sqrt(12) = 0.8 % of a weight on average, and of a
+ * sum of such products as well. */
+static const double BYTES_DRIFT = 0.012;
+
+static void test_linear_of_bytes(void **state)
+{
+    static const int sizes[][2] = {{24, 40},   {96, 320},  {320, 96},   {768, 77},
+                                   {40, 1280}, {1280, 64}, {256, 2560}, {16, 16}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        struct test_case *c = case_new(370 + i);
+        int in = sizes[i][0], out = sizes[i][1];
+        int x = case_input(c, shape3(2, i % 2 ? 77 : 300, in));
+        const struct weight *w[] = {case_weight(c, 2, out, in, 1, 1),
+                                    case_weight(c, 2, 48, in, 1, 1)};
+        const struct weight *b[] = {case_weight(c, 1, out, 1, 1, 1), NULL};
+
+        case_check_int8(
+            c, graph_linear_joined(c->graph, x, "joined", w, b, 1 + (int)(i % 3 == 2)),
+            2, BYTES_DRIFT);
+    }
+}
+
+static void test_conv_of_bytes(void **state)
+{
+    static const struct conv_shape shapes[] = {
+        {2, 8, 8, 48, 96, 3, 1, 1, 0},  {1, 9, 9, 40, 40, 3, 2, 1, 0},
+        {2, 5, 5, 64, 128, 1, 1, 0, 0}, {1, 16, 16, 320, 320, 3, 1, 1, 0},
+        {1, 7, 9, 24, 24, 3, 1, 1, 0},  {1, 8, 8, 1280, 64, 3, 1, 1, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+        const struct conv_shape *s = &shapes[i];
+        struct test_case *c = case_new(380 + i);
+        int x = case_input(c, shape4(s->n, s->h, s->w, s->in));
+
+        case_check_int8(c, conv_of(c, x, s), 2, BYTES_DRIFT);
+    }
+}
+
+/* Its kernels become bytes after they were added up for the small input. */
+static void test_upsampled_of_bytes(void **state)
+{
+    struct conv_shape s = {1, 6, 8, 48, 64, 3, 1, 1, 0};
+    struct test_case *c = case_new(390);
+    int x = case_input(c, shape4(s.n, s.h, s.w, s.in));
+
+    (void)state;
+    case_check_int8(c, conv_of(c, graph_upsample2x(c->graph, x, 2 * s.h, 2 * s.w), &s),
+                    0, BYTES_DRIFT);
+}
+
+/* Few inputs or few outputs: as they are. */
+static void test_not_of_bytes(void **state)
+{
+    static const struct conv_shape shapes[] = {{1, 8, 8, 4, 48, 3, 1, 1, 0},
+                                               {1, 8, 8, 48, 4, 3, 1, 1, 0}};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        const struct conv_shape *s = &shapes[i];
+        struct test_case *c = case_new(395 + i);
+        int x = case_input(c, shape4(s->n, s->h, s->w, s->in));
+
+        case_check_int8(c, conv_of(c, x, s), 2, 2e-6);
+    }
+}
+
+/* Half of bf16's bytes, a quarter of f32's, and scales; a weight that is no number is not hidden by them. */
+static void test_store_of_bytes(void **state)
+{
+    (void)state;
+    for (int broken = 0; broken < 2; broken++) {
+        struct test_case *c = case_new(398);
+        const struct weight *kernel = case_weight(c, 4, 320, 320, 3, 3);
+        int x = case_input(c, shape4(1, 8, 8, 320));
+        int y = graph_conv2d(c->graph, x, "conv", kernel, NULL,
+                             &(struct conv_args){.stride = 1, .pad = 1});
+        struct weight_store *whole, *bytes;
+        struct program *p[2];
+        struct backend *b;
+        float *result = aligned_alloc(64, 8 * 8 * 320 * 4);
+
+        if (broken)
+            ((float *)(uintptr_t)kernel->data)[12345] = NAN;
+        graph_output(c->graph, "y", TENSOR_F32, y);
+        assert_int_equal(
+            backend_open("dnnl", &(struct backend_options){.threads = 2}, &b, NULL), 0);
+        whole = b->ops->store_new(b, STORE_AS_COMPUTED);
+        bytes = b->ops->store_new(b, STORE_INT8);
+        assert_int_equal(b->ops->compile(b, c->graph, whole, &p[0], NULL), 0);
+        assert_int_equal(b->ops->compile(b, c->graph, bytes, &p[1], NULL), 0);
+        assert_true((double)p[1]->weight_bytes <
+                    1.02 * (double)p[0]->weight_bytes / (double)b->act_bytes);
+        assert_true(b->ops->packing_bytes(p[1], NULL) >
+                    b->ops->packing_bytes(p[0], NULL) + 320 * 320 * 9 * b->act_bytes);
+        assert_int_equal(b->ops->load(p[1], NULL, NULL), 0);
+        assert_int_equal(b->ops->store_bytes(bytes), p[1]->weight_bytes);
+        void *arena = aligned_alloc(64, p[1]->arena_bytes);
+        struct program_run run = {
+            .arena = arena, .inputs = c->inputs, .outputs = (void *[]){result}};
+        assert_int_equal(b->ops->run(p[1], &run, NULL), 0);
+        /* the kernel that the broken number belongs to */
+        assert_int_equal(!isfinite(result[12345 / (320 * 9)]), broken);
+        free(arena);
+        free(result);
+        for (int i = 0; i < 2; i++)
+            b->ops->program_free(p[i]);
+        b->ops->store_free(whole);
+        b->ops->store_free(bytes);
+        backend_close(b);
+        case_free(c);
+    }
+}
+
 /* ---- long ones, in pieces ---- */
 
 static void test_linear_in_pieces(void **state)
@@ -569,7 +689,7 @@ static void test_programs_share_weights(void **state)
     (void)state;
     assert_int_equal(
         backend_open("dnnl", &(struct backend_options){.threads = 2}, &b, NULL), 0);
-    store = b->ops->store_new(b);
+    store = b->ops->store_new(b, STORE_AS_COMPUTED);
     assert_int_equal(b->ops->compile(b, small, store, &first, NULL), 0);
     assert_true(b->ops->missing_bytes(first) > 0);
     assert_int_equal(b->ops->missing_bytes(first), first->weight_bytes);
@@ -626,7 +746,7 @@ static void test_cancel(void **state)
     (void)state;
     assert_int_equal(
         backend_open("dnnl", &(struct backend_options){.threads = 1}, &b, NULL), 0);
-    store = b->ops->store_new(b);
+    store = b->ops->store_new(b, STORE_AS_COMPUTED);
     assert_int_equal(b->ops->compile(b, g, store, &p, NULL), 0);
     assert_int_equal(b->ops->load(p, NULL, NULL), 0);
     memset(x, 0, 8 * 8 * 48 * 4);
@@ -664,7 +784,7 @@ static void test_load_without_memory(void **state)
     (void)state;
     assert_int_equal(
         backend_open("dnnl", &(struct backend_options){.threads = 1}, &b, NULL), 0);
-    store = b->ops->store_new(b);
+    store = b->ops->store_new(b, STORE_AS_COMPUTED);
     assert_int_equal(b->ops->compile(b, g, store, &p, NULL), 0);
     for (unsigned nth = 1; nth <= 2; nth++) {
         struct err err = {0};
@@ -695,6 +815,11 @@ int main(void)
         cmocka_unit_test(test_conv),
         cmocka_unit_test(test_conv_fused),
         cmocka_unit_test(test_conv_of_upsampled),
+        cmocka_unit_test(test_linear_of_bytes),
+        cmocka_unit_test(test_conv_of_bytes),
+        cmocka_unit_test(test_upsampled_of_bytes),
+        cmocka_unit_test(test_not_of_bytes),
+        cmocka_unit_test(test_store_of_bytes),
         cmocka_unit_test(test_linear_in_pieces),
         cmocka_unit_test(test_conv_in_pieces),
         cmocka_unit_test(test_upsampled_in_pieces),

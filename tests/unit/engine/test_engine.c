@@ -540,6 +540,33 @@ static void test_ends_within_operations(void **state)
     assert_true(seen.asked > nodes + 10);
 }
 
+static void test_weights(void **state)
+{
+    static const struct {
+        const char *backend, *weights, *words;
+    } refused[] = {{"ref", "int8", "'ref' has no int8 weights"},
+                   {NULL, "int4", "no weights 'int4': auto and int8 are known"}};
+    struct engine *other;
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct engine_options options = {.backend = refused[i].backend,
+                                         .weights = refused[i].weights};
+        struct err err = {0};
+
+        assert_int_equal(engine_open(&other, &options, &err), -1);
+        assert_int_equal(err.code, ERR_INVALID);
+        assert_string_equal(err.param, "weights");
+        if (!strstr(err.message, refused[i].words))
+            fail_msg("%s", err.message);
+    }
+    check(engine_open(&other,
+                      &(struct engine_options){.backend = "ref", .weights = "auto"},
+                      NULL),
+          NULL);
+    engine_close(other);
+}
+
 static void test_no_numbers(void **state)
 {
     char *path = small_model_write(
@@ -681,6 +708,7 @@ int main(void)
         cmocka_unit_test(test_ends_early),
         cmocka_unit_test(test_load_ends_early),
         cmocka_unit_test(test_ends_within_operations),
+        cmocka_unit_test(test_weights),
         cmocka_unit_test(test_no_numbers),
         cmocka_unit_test(test_seamless),
         cmocka_unit_test(test_estimate),

@@ -286,7 +286,7 @@ static int tear_down(void **state)
 /* ---- drawing ---- */
 
 struct back_end {
-    const char *name, *precision;
+    const char *name, *precision, *weights;
 };
 
 /* What comes of one job. */
@@ -366,6 +366,7 @@ static void open_engine(const struct back_end *b)
 {
     struct engine_options options = {.backend = b->name,
                                      .precision = b->precision,
+                                     .weights = b->weights,
                                      .threads = 2,
                                      .lora_folders = {folders[0], folders[1]}};
     struct err err = {0};
@@ -451,7 +452,7 @@ static void expect_merged(void)
     struct engine_model *two = load_merged(
         (const char *const[]){"ink.safetensors", "styles/wash.safetensors", NULL},
         strengths);
-    struct drawn plain = draw("a boat"), wanted = draw_with(one, "a boat", 32), tall;
+    struct drawn plain = draw("a boat"), wanted = draw_with(one, "a boat", 32), tall = {0};
     struct drawn wanted_tall = draw_with(one, "a boat", 48),
                  wanted_two = draw_with(two, "a boat", 32);
     struct drawn inked = draw("a <lora:ink:0.7:1.2>boat"), again;
@@ -569,8 +570,10 @@ static void expect_estimates(void)
 
 static void test_drawing(void **state)
 {
-    static const struct back_end all[] = {
-        {"ref", NULL}, {"dnnl", "f32"}, {"dnnl", NULL}};
+    static const struct back_end all[] = {{"ref", NULL, NULL},
+                                          {"dnnl", "f32", NULL},
+                                          {"dnnl", NULL, NULL},
+                                          {"dnnl", NULL, "int8"}};
 
     (void)state;
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {

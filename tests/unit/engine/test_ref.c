@@ -71,7 +71,7 @@ static float *run(struct graph *g, void *const *inputs, int64_t count,
 
     if (graph_check(g, &err) || backend_open("ref", &options, &backend, &err))
         fail_msg("%s", err.message);
-    store = backend->ops->store_new(backend);
+    store = backend->ops->store_new(backend, STORE_AS_COMPUTED);
     assert_int_equal(backend->ops->compile(backend, g, store, &program, &err), 0);
     assert_int_equal(backend->ops->store_bytes(store), 0);
     assert_int_equal(backend->ops->missing_bytes(program), program->weight_bytes);
@@ -655,7 +655,7 @@ static void test_cancels_between_operations(void **state)
     assert_int_equal(
         backend_open("ref", &(struct backend_options){.threads = 1}, &backend, &err),
         0);
-    store = backend->ops->store_new(backend);
+    store = backend->ops->store_new(backend, STORE_AS_COMPUTED);
     assert_int_equal(backend->ops->compile(backend, g, store, &program, &err), 0);
     how.arena = aligned_alloc(64, program->arena_bytes + 64);
     assert_int_equal(backend->ops->run(program, &how, &err), -1);
@@ -669,7 +669,7 @@ static void test_cancels_between_operations(void **state)
     backend->ops->store_free(store);
 
     /* memory runs out while packing: a sentence, and the store is as it was */
-    store = backend->ops->store_new(backend);
+    store = backend->ops->store_new(backend, STORE_AS_COMPUTED);
     assert_int_equal(backend->ops->compile(backend, g, store, &program, &err), 0);
     mem_fail_after(1);
     assert_int_equal(backend->ops->load(program, NULL, &err), -1);

@@ -158,7 +158,8 @@ static void expect_ways(bool is_ref)
 
         was_exact |= strcmp(e.way, "released") == 0 || strcmp(e.way, "apart") == 0;
         was_tiled |= strcmp(e.way, "small_tiles") == 0;
-        assert_true(was_exact || !was_tiled); /* the exact ones come first */
+        /* the exact ones come first; in bf16 the decoder takes so much that none of them would take less */
+        assert_true(was_exact || !was_tiled || !is_ref);
         assert_true(growth(&e) < before);
         before =
             growth(&e); /* a text encoder that is out counts as what is still packed */
@@ -185,12 +186,14 @@ static void expect_ways(bool is_ref)
 
 static void test_ways(void **state)
 {
-    static const char *const names[] = {"ref", "dnnl"};
-    static const int sizes[] = {288, 512}; /* tiles are of 256 pixels */
+    static const char *const names[] = {"ref", "dnnl", "dnnl"};
+    static const char *const weights[] = {NULL, NULL, "int8"};
+    static const int sizes[] = {288, 512, 512}; /* tiles are of 256 pixels */
 
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        struct engine_options options = {.backend = names[i], .threads = 2};
+    for (int i = 0; i < 3; i++) {
+        struct engine_options options = {
+            .backend = names[i], .weights = weights[i], .threads = 2};
         struct err err = {0};
 
         if (!strstr(engine_backend_names(), names[i]))

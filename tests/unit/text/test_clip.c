@@ -152,7 +152,7 @@ static void encode(bool is_openclip, struct result *ret)
     assert_int_equal(
         backend_open("ref", &(struct backend_options){.threads = 1}, &backend, NULL),
         0);
-    struct weight_store *store = backend->ops->store_new(backend);
+    struct weight_store *store = backend->ops->store_new(backend, STORE_AS_COMPUTED);
 
     assert_int_equal(backend->ops->compile(backend, b.graph, store, &program, NULL), 0);
     assert_int_equal(backend->ops->load(program, NULL, NULL), 0);

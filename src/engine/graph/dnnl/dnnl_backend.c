@@ -292,6 +292,7 @@ static void multiply(const float *a, int64_t rows, const float *b, int64_t inner
 
 const struct backend_ops backend_dnnl = {
     .name = "dnnl",
+    .has_int8 = true,
     .open = backend_open_dnnl,
     .close = backend_close_dnnl,
     .store_new = store_new,

@@ -76,6 +76,14 @@ struct kernels {
     void (*convert_row)(const float *x, void *y, enum elem to, int64_t count);
     /* from IEEE half precision; x need not be aligned */
     void (*convert_half_row)(const void *x, void *y, enum elem to, int64_t count);
+    /* the largest magnitude; NaN when one of them is no finite number */
+    float (*largest)(const void *x, enum elem type, int64_t count);
+    /* one thread's part: q[i] = x[i] / scales[i % line], rounded, where the scale is not 0; line is a multiple of 16 */
+    void (*to_bytes)(const void *x, enum elem from, const float *scales, int64_t line,
+                     int8_t *q, int64_t count);
+    /* and back: y[i] = q[i] scales[i % line] */
+    void (*from_bytes)(const int8_t *q, const float *scales, int64_t line, void *y,
+                       enum elem to, int64_t count);
     void (*attention)(const struct attend_args *a);
 };
 

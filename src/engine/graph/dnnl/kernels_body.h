@@ -243,6 +243,75 @@ static void convert_half_row(const void *x, void *y, enum elem to, int64_t count
         convert_half_typed(x, y, ELEM_F32, count);
 }
 
+INLINE float largest_typed(const void *x, enum elem type, int64_t count)
+{
+    lanes most = lanes_of(0), zero = most;
+    float result = 0;
+
+    for (int64_t i = 0; i < count; i += LANES) {
+        lanes v = lanes_next(x, i, type, count);
+
+        most = lanes_max(most, lanes_max(v, -v));
+        zero += v - v;
+    }
+    for (int i = 0; i < LANES; i++)
+        result = most[i] > result ? most[i] : result;
+    return result + lanes_sum(zero);
+}
+
+static float largest(const void *x, enum elem type, int64_t count)
+{
+    return type == ELEM_BF16 ? largest_typed(x, ELEM_BF16, count)
+                             : largest_typed(x, ELEM_F32, count);
+}
+
+INLINE void to_bytes_typed(const void *x, enum elem from, const float *scales,
+                           int64_t line, int8_t *q, int64_t count)
+{
+    for (int64_t i = 0, s = 0; i < count;
+         i += LANES, s = s + LANES < line ? s + LANES : 0) {
+        lanes scale = lanes_get(scales, s, ELEM_F32);
+        lanes v = lanes_next(x, i, from, count) /
+                  lanes_pick(scale > 0.0f, scale, lanes_of(1));
+        lanes_bytes bytes = __builtin_convertvector(
+            v + lanes_pick(v < 0.0f, lanes_of(-0.5f), lanes_of(0.5f)), lanes_bytes);
+
+        memcpy(q + i, &bytes, (size_t)(count - i < LANES ? count - i : LANES));
+    }
+}
+
+static void to_bytes(const void *x, enum elem from, const float *scales, int64_t line,
+                     int8_t *q, int64_t count)
+{
+    if (from == ELEM_BF16)
+        to_bytes_typed(x, ELEM_BF16, scales, line, q, count);
+    else
+        to_bytes_typed(x, ELEM_F32, scales, line, q, count);
+}
+
+INLINE void from_bytes_typed(const int8_t *q, const float *scales, int64_t line,
+                             void *y, enum elem to, int64_t count)
+{
+    for (int64_t i = 0, s = 0; i < count;
+         i += LANES, s = s + LANES < line ? s + LANES : 0) {
+        lanes_bytes bytes = {0};
+
+        memcpy(&bytes, q + i, (size_t)(count - i < LANES ? count - i : LANES));
+        lanes_write(y, i, to, count,
+                    __builtin_convertvector(bytes, lanes) *
+                        lanes_get(scales, s, ELEM_F32));
+    }
+}
+
+static void from_bytes(const int8_t *q, const float *scales, int64_t line, void *y,
+                       enum elem to, int64_t count)
+{
+    if (to == ELEM_BF16)
+        from_bytes_typed(q, scales, line, y, ELEM_BF16, count);
+    else
+        from_bytes_typed(q, scales, line, y, ELEM_F32, count);
+}
+
 #include "engine/graph/dnnl/attention_body.h"
 
 const struct kernels KERNELS = {
@@ -256,5 +325,8 @@ const struct kernels KERNELS = {
     .convert = convert,
     .convert_row = convert_row,
     .convert_half_row = convert_half_row,
+    .largest = largest,
+    .to_bytes = to_bytes,
+    .from_bytes = from_bytes,
     .attention = attention,
 };

@@ -75,6 +75,7 @@ typedef float lanes __attribute__((vector_size(LANES * 4)));
 typedef int32_t lanes_int __attribute__((vector_size(LANES * 4)));
 typedef uint32_t lanes_bits __attribute__((vector_size(LANES * 4)));
 typedef uint16_t lanes_half __attribute__((vector_size(LANES * 2)));
+typedef int8_t lanes_bytes __attribute__((vector_size(LANES)));
 
 INLINE lanes lanes_of(float x)
 {

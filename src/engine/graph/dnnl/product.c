@@ -55,6 +55,7 @@ struct product {
     struct kernel *kernels;
     int kernel_count;
     dnnl_memory_t bias;
+    const struct weight_store *store;
     struct packed *weights;
     struct packed *bias_values;           /* NULL: the file has none */
     int64_t channels;                     /* of y */
@@ -67,7 +68,7 @@ struct product {
     bool adds_in_place;
     int residual_index;              /* of its post-op, -1: none or in place */
     int64_t up_pictures, up_h, up_w; /* upsampled first; pictures 0: not */
-    size_t up_offset, bias_offset, scratch;
+    size_t up_offset, bias_offset, weights_offset, scratch;
 };
 
 /* How the operands look to oneDNN. */
@@ -488,6 +489,8 @@ static int build(struct product *p, struct weight_store *store, const struct pla
     p->scratch = p->bias_offset;
     if (n->channel_add >= 0)
         p->scratch += round_up((size_t)p->channels * sizeof(float));
+    p->weights_offset = p->scratch;
+    p->scratch += round_up(store_values_bytes(p->weights));
     return 0;
 }
 
@@ -522,6 +525,7 @@ int product_new(struct product **ret, struct dnnl_backend *b,
     int failed = 1;
 
     p->backend = b;
+    p->store = store;
     p->node = n;
     find_bias(p, store);
     if (can_be_transposed(n)) {
@@ -656,6 +660,7 @@ int product_run(struct product *p, const struct run_memory *m, void *scratch,
     char *pad = scratch, *x = run_address(m, n->in[0]), *y = run_address(m, n->out);
     char *residual = n->residual >= 0 ? run_address(m, n->residual) : NULL;
 
+    store_values(p->store, p->weights, pad + p->weights_offset);
     for (int run = 0; run < p->runs; run++) {
         struct operand_data d = {.x = x + (size_t)run * p->x_step,
                                  .y = y + (size_t)run * p->y_step,

@@ -17,7 +17,7 @@
 #include "engine/graph/dnnl/store.h"
 
 #include "base/mem.h"
-#include "engine/graph/dnnl/dnnl_backend.h"
+#include "engine/graph/dnnl/layout.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -30,6 +30,7 @@ struct block {
 
 struct weight_store {
     struct dnnl_backend *backend;
+    enum store_weights weights;
     struct packed **items;
     int count, cap;
     struct block *blocks;
@@ -68,11 +69,12 @@ void pages_free(void *p, size_t bytes)
         munmap(p, round_up(bytes, HUGE_PAGE));
 }
 
-struct weight_store *store_new(struct backend *backend)
+struct weight_store *store_new(struct backend *backend, enum store_weights weights)
 {
     struct weight_store *s = mem_zalloc(sizeof(*s));
 
     s->backend = (struct dnnl_backend *)backend;
+    s->weights = weights;
     return s;
 }
 
@@ -85,6 +87,7 @@ void store_free(struct weight_store *s)
             dnnl_memory_destroy(s->items[i]->memory);
         if (s->items[i]->layout)
             dnnl_memory_desc_destroy(s->items[i]->layout);
+        int8_free(s->items[i]->int8);
         free(s->items[i]->sources);
         free(s->items[i]->lengths);
         free(s->items[i]);
@@ -146,6 +149,18 @@ struct packed *store_find(const struct weight_store *s,
     return NULL;
 }
 
+/* The first and the last layers of a network have few inputs or outputs; they stay, because what they round away nothing
+ * makes good, and they are small. */
+static bool may_be_bytes(const struct packed *p)
+{
+    enum { FEWEST = 16 };
+
+    for (int i = 0; i < p->source_count; i++)
+        if (p->sources[i]->dim[0] < FEWEST || p->sources[i]->dim[1] < FEWEST)
+            return false;
+    return true;
+}
+
 struct packed *store_weights(struct weight_store *s,
                              const struct weight *const *sources, int count,
                              enum packed_form form, const_dnnl_memory_desc_t layout)
@@ -162,7 +177,9 @@ struct packed *store_weights(struct weight_store *s,
     for (int i = 0; i < count; i++)
         p->lengths[i] = sources[i]->dim[0];
     dnnl_memory_desc_clone(&p->layout, layout);
-    p->bytes = dnnl_memory_desc_get_size(layout);
+    if (s->weights == STORE_INT8 && may_be_bytes(p))
+        p->int8 = int8_new(layout);
+    p->bytes = p->int8 ? int8_bytes(p->int8) : dnnl_memory_desc_get_size(layout);
     return p;
 }
 
@@ -282,181 +299,58 @@ static int convert_rows(const struct dnnl_backend *b, const struct packed *p,
     return 0;
 }
 
-/* The plain layout that corresponds to the packed one: matrices are [I, O] to oneDNN and
- * [O, I] in the file, kernels are the same in both. */
-static dnnl_status_t plain_layout(const struct packed *p, dnnl_memory_desc_t *ret)
-{
-    const dnnl_dims_t *dims;
-    dnnl_data_type_t type;
-    int rank;
-
-    dnnl_memory_desc_query(p->layout, dnnl_query_ndims_s32, &rank);
-    dnnl_memory_desc_query(p->layout, dnnl_query_dims, (void *)&dims);
-    dnnl_memory_desc_query(p->layout, dnnl_query_data_type, &type);
-    return dnnl_memory_desc_create_with_tag(ret, rank, *dims, type,
-                                            rank == 2 ? dnnl_ba : dnnl_abcd);
-}
-
-/* ---- layouts with padding ----
- *
- * On some processors (seen on AMD's family 26 with oneDNN 3.7) the reorder that is generated for a layout that pads
- * writes zeros over values, and oneDNN offers no other one. So these are filled here. Where a value goes is a
- * sum of one number for each of its coordinates, which are kept in a table per dimension. */
-struct places {
-    int rank;
-    dnnl_dims_t dims;
-    int64_t *at[DNNL_MAX_NDIMS]; /* in elements */
-};
-
-static bool pads(const_dnnl_memory_desc_t layout)
-{
-    const dnnl_dims_t *dims, *padded;
-    int rank;
-
-    dnnl_memory_desc_query(layout, dnnl_query_ndims_s32, &rank);
-    dnnl_memory_desc_query(layout, dnnl_query_dims, (void *)&dims);
-    dnnl_memory_desc_query(layout, dnnl_query_padded_dims, (void *)&padded);
-    return memcmp(*dims, *padded, (size_t)rank * sizeof((*dims)[0])) != 0;
-}
-
-/* A coordinate is divided by the blocks of its dimension, innermost first; what is left counts in strides. */
-static int64_t place_of(int64_t i, int d, int blocks, const dnnl_dim_t *sizes,
-                        const dnnl_dim_t *of, int64_t stride)
-{
-    int64_t place = 0, inner = 1;
-
-    for (int k = blocks - 1; k >= 0; k--) {
-        if (of[k] == d) {
-            place += i % sizes[k] * inner;
-            i /= sizes[k];
-        }
-        inner *= sizes[k];
-    }
-    return place + i * stride;
-}
-
-static void places_make(struct places *ret, const_dnnl_memory_desc_t layout)
-{
-    const dnnl_dims_t *dims, *strides, *sizes, *of;
-    int blocks;
-
-    dnnl_memory_desc_query(layout, dnnl_query_ndims_s32, &ret->rank);
-    dnnl_memory_desc_query(layout, dnnl_query_dims, (void *)&dims);
-    dnnl_memory_desc_query(layout, dnnl_query_strides, (void *)&strides);
-    dnnl_memory_desc_query(layout, dnnl_query_inner_nblks_s32, &blocks);
-    dnnl_memory_desc_query(layout, dnnl_query_inner_blks, (void *)&sizes);
-    dnnl_memory_desc_query(layout, dnnl_query_inner_idxs, (void *)&of);
-    memcpy(ret->dims, *dims, sizeof(ret->dims));
-    for (int d = 0; d < ret->rank; d++) {
-        ret->at[d] = mem_alloc((size_t)ret->dims[d] * sizeof(*ret->at[d]));
-        for (int64_t i = 0; i < ret->dims[d]; i++)
-            ret->at[d][i] = place_of(i, d, blocks, *sizes, *of, (*strides)[d]);
-    }
-}
-
-/* count values, step bytes apart in `from`, to their places beyond `base` */
-static void place_line(char *to, const char *from, const int64_t *at, int64_t count,
-                       int64_t base, size_t size, size_t step)
-{
-    for (int64_t i = 0; i < count; i++)
-        memcpy(to + (size_t)(base + at[i]) * size, from + (size_t)i * step, size);
-}
-
-/* plain: as plain_layout() says */
-static void fill_padded(const struct dnnl_backend *b, struct packed *p,
-                        const char *plain)
-{
-    struct places t = {0};
-    size_t size = elem_bytes(b->act);
-
-    places_make(&t, p->layout);
-    memset(p->data, 0, p->bytes);
-    if (t.rank == 2) {
-#pragma omp parallel for
-        for (int64_t o = 0; o < t.dims[1]; o++)
-            place_line(p->data, plain + (size_t)(o * t.dims[0]) * size, t.at[0],
-                       t.dims[0], t.at[1][o], size, size);
-    } else {
-        int64_t kernel = t.dims[2] * t.dims[3];
-
-#pragma omp parallel for
-        for (int64_t o = 0; o < t.dims[0]; o++)
-            for (int64_t k = 0; k < kernel; k++)
-                place_line(p->data, plain + (size_t)(o * t.dims[1] * kernel + k) * size,
-                           t.at[1], t.dims[1],
-                           t.at[0][o] + t.at[2][k / t.dims[3]] + t.at[3][k % t.dims[3]],
-                           size, (size_t)kernel * size);
-    }
-    for (int d = 0; d < t.rank; d++)
-        free(t.at[d]);
-}
-
-static int reorder(struct dnnl_backend *b, struct packed *p, void *plain,
-                   struct err *err)
-{
-    dnnl_memory_desc_t from = NULL;
-    dnnl_primitive_desc_t desc = NULL;
-    dnnl_primitive_t primitive = NULL;
-    dnnl_memory_t source = NULL;
-    int result = -1;
-
-    if (plain_layout(p, &from) || dnnl_memory_create(&source, from, b->engine, plain) ||
-        dnnl_reorder_primitive_desc_create(&desc, from, b->engine, p->layout, b->engine,
-                                           NULL) ||
-        dnnl_primitive_create(&primitive, desc))
-        goto out;
-    dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, p->memory}};
-    if (dnnl_primitive_execute(primitive, b->stream, 2, args) ||
-        dnnl_stream_wait(b->stream))
-        goto out;
-    result = 0;
-out:
-    if (primitive)
-        dnnl_primitive_destroy(primitive);
-    if (desc)
-        dnnl_primitive_desc_destroy(desc);
-    if (source)
-        dnnl_memory_destroy(source);
-    if (from)
-        dnnl_memory_desc_destroy(from);
-    if (result)
-        err_set(err, ERR_INTERNAL, "oneDNN cannot lay out tensor %s",
-                p->sources[0]->name);
-    return result;
-}
-
-/* Room for the largest item's plain copy and, per thread, one row in f32; for all items of
- * one call, because fresh pages cost more than what is written to them. */
+/* Room for the largest item's plain copy, per thread one row in f32, and what becomes bytes as values; for all items of one
+ * call, because fresh pages cost more than what is written to them. */
 struct plain {
     void *rows;
     float *row;
+    void *values;
+    float *largest; /* of each output */
 };
 
-static size_t plain_bytes(const struct dnnl_backend *b, const struct packed *p)
+/* Bytes of each. */
+struct plain_size {
+    size_t rows, row, values, largest;
+};
+
+static size_t count_rows(const struct packed *p)
 {
     size_t rows = 0;
 
     for (int i = 0; i < p->source_count; i++)
         rows += (size_t)p->lengths[i];
-    return rows * (size_t)row_length(p) * elem_bytes(b->act);
+    return rows;
 }
 
-/* What is needed for these: bytes of rows, floats of a row. */
-struct plain_size {
-    size_t rows, row;
-};
+static void at_least(size_t *size, size_t bytes)
+{
+    *size = bytes > *size ? bytes : *size;
+}
 
 static void make_room_for(struct plain_size *size, const struct dnnl_backend *b,
                           const struct packed *p)
 {
-    size_t bytes, length;
-
     if (!p->layout)
         return;
-    bytes = plain_bytes(b, p);
-    length = (size_t)b->threads * (size_t)room_for_row(p);
-    size->rows = bytes > size->rows ? bytes : size->rows;
-    size->row = length > size->row ? length : size->row;
+    at_least(&size->rows, count_rows(p) * (size_t)row_length(p) * elem_bytes(b->act));
+    at_least(&size->row, (size_t)b->threads * (size_t)room_for_row(p) * sizeof(float));
+    if (!p->int8)
+        return;
+    at_least(&size->values, int8_value_bytes(p->int8));
+    at_least(&size->largest, count_rows(p) * sizeof(float));
+}
+
+static size_t plain_size_bytes(const struct plain_size *size)
+{
+    return size->rows + size->row + size->values + size->largest;
+}
+
+static void plain_release(struct plain *plain)
+{
+    free(plain->rows);
+    free(plain->row);
+    free(plain->values);
+    free(plain->largest);
 }
 
 static int plain_alloc(struct plain *plain, const struct dnnl_backend *b,
@@ -467,11 +361,26 @@ static int plain_alloc(struct plain *plain, const struct dnnl_backend *b,
     for (int i = 0; i < count; i++)
         make_room_for(&size, b, items[i]);
     plain->rows = mem_try_alloc(size.rows);
-    plain->row = mem_try_alloc(size.row * sizeof(float));
-    if (!plain->rows || !plain->row)
+    plain->row = mem_try_alloc(size.row);
+    plain->values = size.values ? mem_try_alloc(size.values) : NULL;
+    plain->largest = size.values ? mem_try_alloc(size.largest) : NULL;
+    if (!plain->rows || !plain->row ||
+        (size.values && (!plain->values || !plain->largest)))
         return err_set(err, ERR_NO_MEMORY, "no memory to pack a weight of %zu MiB",
                        size.rows >> 20);
     return 0;
+}
+
+static void measure_rows(const struct dnnl_backend *b, const struct packed *p,
+                         const struct plain *plain)
+{
+    int64_t rows = (int64_t)count_rows(p), length = row_length(p);
+
+#pragma omp parallel for
+    for (int64_t r = 0; r < rows; r++)
+        plain->largest[r] = b->kernels->largest(
+            (const char *)plain->rows + (size_t)(r * length) * elem_bytes(b->act),
+            b->act, length);
 }
 
 static int pack_weights(struct dnnl_backend *b, struct packed *p,
@@ -483,11 +392,28 @@ static int pack_weights(struct dnnl_backend *b, struct packed *p,
                        p->sources[0]->name);
     if (convert_rows(b, p, edit, plain->rows, plain->row, err))
         return -1;
-    if (pads(p->layout)) {
-        fill_padded(b, p, plain->rows);
-        return 0;
+    if (layout_fill(b, p->layout, plain->rows, p->int8 ? plain->values : p->data))
+        return err_set(err, ERR_INTERNAL, "oneDNN cannot lay out tensor %s",
+                       p->sources[0]->name);
+    if (p->int8) {
+        measure_rows(b, p, plain);
+        int8_pack(p->int8, b, plain->values, plain->largest, (int64_t)count_rows(p),
+                  p->data);
     }
-    return reorder(b, p, plain->rows, err);
+    return 0;
+}
+
+size_t store_values_bytes(const struct packed *p)
+{
+    return p->int8 ? int8_value_bytes(p->int8) : 0;
+}
+
+void store_values(const struct weight_store *s, const struct packed *p, void *room)
+{
+    if (!p->int8)
+        return;
+    int8_unpack(p->int8, s->backend, p->data, room);
+    (void)dnnl_memory_set_data_handle(p->memory, room);
 }
 
 static void unpack(struct packed *p)
@@ -583,8 +509,7 @@ int store_pack(struct weight_store *s, struct packed *const *items, int count,
             mem_realloc(s->blocks, (size_t)(s->block_count + 1) * sizeof(*s->blocks));
         s->blocks[s->block_count++] = block;
     }
-    free(plain.rows);
-    free(plain.row);
+    plain_release(&plain);
     free(wanted);
     return result;
 }
@@ -668,5 +593,5 @@ size_t store_packing_bytes(const struct weight_store *s, struct packed *const *i
         make_room_for(&size, s->backend, items[i]);
         edited = bytes > edited ? bytes : edited;
     }
-    return size.rows + size.row * sizeof(float) + edited;
+    return plain_size_bytes(&size) + edited;
 }

@@ -11,7 +11,7 @@
 #ifndef MYSTI_ENGINE_GRAPH_DNNL_STORE_H
 #define MYSTI_ENGINE_GRAPH_DNNL_STORE_H
 
-#include "engine/graph/backend.h"
+#include "engine/graph/dnnl/int8.h"
 
 #include <oneapi/dnnl/dnnl.h>
 
@@ -28,14 +28,16 @@ struct packed {
     int64_t *lengths;              /* of each source: rows of a matrix, or values */
     int source_count;
     dnnl_memory_desc_t layout; /* of matrices and kernels; NULL for vectors */
+    struct int8_weights *
+        int8; /* the data are bytes, see store_values(); NULL: they are as the layout says */
     size_t bytes;
-    void *data; /* NULL until packed */
-    dnnl_memory_t memory;
-    bool is_edited; /* holds what an edit made, at least in parts */
-    bool is_stale;  /* holds something else than the store's edit makes */
+    void *data;           /* NULL until packed */
+    dnnl_memory_t memory; /* the data, or where they were unpacked last */
+    bool is_edited;       /* holds what an edit made, at least in parts */
+    bool is_stale;        /* holds something else than the store's edit makes */
 };
 
-struct weight_store *store_new(struct backend *backend);
+struct weight_store *store_new(struct backend *backend, enum store_weights weights);
 void store_free(struct weight_store *store);
 size_t store_bytes(const struct weight_store *store);
 void store_edit(struct weight_store *store, const struct weight_edit *edit);
@@ -54,6 +56,12 @@ struct packed *store_find(const struct weight_store *store,
 struct packed *store_vector(struct weight_store *store,
                             const struct weight *const *sources, const int64_t *lengths,
                             int count);
+/* What store_values wants of room; 0: nothing. */
+size_t store_values_bytes(const struct packed *item);
+/* The item's memory holds its values, unpacked to `room` where the data are bytes. */
+void store_values(const struct weight_store *store, const struct packed *item,
+                  void *room);
+
 /* Bytes that a packed item takes. */
 size_t store_room(const struct packed *item);
 /* What store_pack allocates for a while beside the items, at most, when `edit` is laid before it. */

@@ -14,6 +14,7 @@
 
 #include "base/mem.h"
 
+#include <assert.h>
 #include <unistd.h>
 
 struct entry {
@@ -75,9 +76,12 @@ static void ref_close(struct backend *backend)
     free(b);
 }
 
-static struct weight_store *ref_store_new(struct backend *backend)
+static struct weight_store *ref_store_new(struct backend *backend,
+                                          enum store_weights weights)
 {
     (void)backend;
+    assert(weights == STORE_AS_COMPUTED);
+    (void)weights;
     return mem_zalloc(sizeof(struct weight_store));
 }
 
