@@ -133,7 +133,9 @@ struct engine_hires {
     double
         scale; /* of both sides; 0: none, then width and height say it, or there is no
                      hires fix at all */
-    int width, height; /* of the result; of one that is 0 the proportions say it */
+    int width,
+        height; /* of the result; of one that is 0 the proportions say it, and where both are of another shape
+                          what is too much of the larger picture is left out */
     const char
         *upscaler;   /* "latent", "latent-nearest" (A1111's labels, too): the latent
                              is enlarged; "lanczos", "nearest", or an upscaler's name:
@@ -204,7 +206,8 @@ int engine_fill_parse(const char *name, enum engine_fill *ret,
 int engine_job_check(struct engine_model *model, const struct engine_job *job,
                      struct err *err) MUST_CHECK;
 
-/* Where nothing keeps to the job's budget, this is of the way that takes least: its peak says so. */
+/* Where nothing keeps to the job's budget, this is of the way that takes least: its peak says so. What the model has
+ * loaded, another VAE too, it has afterwards. */
 struct engine_estimate {
     uint64_t resident_bytes; /* packed weights, now */
     uint64_t peak_bytes;     /* resident, what this job still packs, and everything it

@@ -9,6 +9,9 @@
  *
  * What the listeners hear is one job: steps count through, a picture has its own number, LoRAs are told once.
  *
+ * To another shape the picture is made as large as covers it, and what is too much of it is left out at both sides. Where
+ * it goes on at its other side, the latent's interpolation does, too, and a picture gets a margin of what lies there.
+ *
  * The second walk's steps are all walked: of a schedule of steps / strength levels the last ones. */
 #include "engine/hires.h"
 
@@ -20,6 +23,8 @@
 #include <string.h>
 #include <strings.h>
 
+enum { MARGIN = 32 }; /* pixels, at least; as far as a network's tiles overlap */
+
 enum how { HOW_LATENT, HOW_LATENT_NEAREST, HOW_LANCZOS, HOW_NEAREST, HOW_NETWORK };
 
 struct hires {
@@ -30,6 +35,8 @@ struct hires {
     enum how how;
     struct engine_upscaler *upscaler; /* HOW_NETWORK, once it is open */
     struct engine_job jobs[2];
+    struct upscale_size cover;  /* what the small picture becomes */
+    struct upscale_size margin; /* at each of its sides, before that */
     struct engine_pass passes[2];
     int now;              /* which of the two is walked */
     int image;            /* of the whole job */
@@ -74,26 +81,51 @@ static int rounded(double side, int scale)
     return (int)fmin(side / scale + 1e-6, ENGINE_MAX_SIZE) * scale;
 }
 
-/* By the scale, or by what is given of width and height. The proportions stay, but for what rounding takes. */
-static int understand_size(const struct hires *h, int *ret_width, int *ret_height,
-                           struct err *err)
+/* Before the upscaling there are so many pixels of the other side, a number that becomes a whole one. */
+static int margin_of(int from, int to)
+{
+    int a = from, b = to;
+
+    while (b) {
+        int rest = a % b;
+
+        a = b;
+        b = rest;
+    }
+    from /= a;
+    return (MARGIN + from - 1) / from * from;
+}
+
+/* By the scale, or by what is given of width and height: by one of them the proportions stay, by both the picture
+ * covers them. */
+static void understand_size(struct hires *h, int *ret_width, int *ret_height)
 {
     const struct engine_hires *o = &h->job->hires;
     int width = h->job->width, height = h->job->height;
     int scale = h->checkpoint->vae.scale;
     double by_width = (double)o->width / width, by_height = (double)o->height / height;
-    double times = o->scale > 0 ? o->scale : by_width > 0 ? by_width : by_height;
+    double times = o->scale > 0 ? o->scale : fmax(by_width, by_height);
 
-    *ret_width = o->width && !(o->scale > 0) ? o->width : rounded(width * times, scale);
-    *ret_height =
-        o->height && !(o->scale > 0) ? o->height : rounded(height * times, scale);
-    if (fabs((double)*ret_width * height - (double)*ret_height * width) >
-        scale * (double)(width > height ? width : height))
-        return err_set_param(err, ERR_INVALID, "hires",
-                             "hires to %d x %d is of another shape than %d x %d: say "
-                             "one side, or a scale",
-                             *ret_width, *ret_height, width, height);
-    return 0;
+    h->cover = (struct upscale_size){rounded(width * times, scale),
+                                     rounded(height * times, scale)};
+    *ret_width = o->width && !(o->scale > 0) ? o->width : h->cover.width;
+    *ret_height = o->height && !(o->scale > 0) ? o->height : h->cover.height;
+    if (h->cover.width < *ret_width)
+        h->cover.width = *ret_width;
+    if (h->cover.height < *ret_height)
+        h->cover.height = *ret_height;
+}
+
+static void understand_margin(struct hires *h)
+{
+    const struct engine_job *job = h->job;
+
+    if (h->how < HOW_LANCZOS)
+        return;
+    if (job->seamless & ENGINE_SEAMLESS_X)
+        h->margin.width = margin_of(job->width, h->cover.width);
+    if (job->seamless & ENGINE_SEAMLESS_Y)
+        h->margin.height = margin_of(job->height, h->cover.height);
 }
 
 static int understand(struct hires *h, struct err *err)
@@ -118,8 +150,8 @@ static int understand(struct hires *h, struct err *err)
     one->hires = two->hires = (struct engine_hires){0};
     one->count = two->count = 1;
     one->seeds = two->seeds = NULL;
-    if (understand_size(h, &two->width, &two->height, err))
-        return -1;
+    understand_size(h, &two->width, &two->height);
+    understand_margin(h);
     two->steps = o->steps ? o->steps : h->job->steps;
     two->start.strength = o->strength;
     for (int i = 0; i < 2; i++) {
@@ -157,10 +189,37 @@ static int open_upscaler(struct hires *h, struct err *err)
                                 err);
 }
 
+/* the small picture with its margin */
+static struct upscale_size framed_size(const struct hires *h)
+{
+    return (struct upscale_size){h->job->width + 2 * h->margin.width,
+                                 h->job->height + 2 * h->margin.height};
+}
+
+/* what the margin becomes */
+static struct upscale_size larger_margin(const struct hires *h)
+{
+    return (struct upscale_size){h->margin.width * h->cover.width / h->job->width,
+                                 h->margin.height * h->cover.height / h->job->height};
+}
+
 static struct upscale_to target_of(const struct hires *h)
 {
-    return (struct upscale_to){.size = {h->jobs[1].width, h->jobs[1].height},
+    struct upscale_size margin = larger_margin(h);
+
+    return (struct upscale_to){.size = {h->cover.width + 2 * margin.width,
+                                        h->cover.height + 2 * margin.height},
                                .is_nearest = h->how == HOW_NEAREST};
+}
+
+/* What is left out of what covers the second walk's size, above and on the left. */
+static struct upscale_size left_out(const struct hires *h)
+{
+    int scale = h->checkpoint->vae.scale;
+
+    return (struct upscale_size){
+        (h->cover.width - h->jobs[1].width) / scale / 2 * scale,
+        (h->cover.height - h->jobs[1].height) / scale / 2 * scale};
 }
 
 /* ---- memory ---- */
@@ -168,9 +227,9 @@ static struct upscale_to target_of(const struct hires *h)
 /* The picture that the second walk begins with, beside what that counts itself. */
 static uint64_t held_bytes(const struct hires *h)
 {
-    return h->how >= HOW_LANCZOS
-               ? (uint64_t)h->jobs[1].width * (uint64_t)h->jobs[1].height * 4
-               : 0;
+    struct upscale_size size = target_of(h).size;
+
+    return h->how >= HOW_LANCZOS ? (uint64_t)size.width * (uint64_t)size.height * 4 : 0;
 }
 
 /* What a walk before it packed is resident by now, and comes out of the same budget. */
@@ -205,8 +264,7 @@ int hires_estimate(struct engine_model *model, const struct engine_job *job,
         goto out;
     to = target_of(&h);
     if (h.how >= HOW_LANCZOS) {
-        if (upscale_bytes(h.upscaler, (struct upscale_size){job->width, job->height},
-                          &to, &between, err))
+        if (upscale_bytes(h.upscaler, framed_size(&h), &to, &between, err))
             goto out;
         two.peak_bytes += held_bytes(&h);
         between += packed;
@@ -234,19 +292,35 @@ static int latent_side(const struct hires *h, int side)
     return side / h->checkpoint->vae.scale;
 }
 
-/* Where pixel i of `to` lies among `from` pixels, as torch.nn.functional.interpolate has it. */
-static double place(int i, int from, int to, bool is_nearest)
+/* Pixel i of `to` among `from` pixels, as torch.nn.functional.interpolate has it: between `before` and `after`. */
+struct place {
+    int before, after;
+    double part; /* of `after` */
+};
+
+static struct place place(int i, int from, int to, bool is_nearest, bool wraps)
 {
     double at = is_nearest ? floor(i * (double)from / to) : (i + 0.5) * from / to - 0.5;
+    int before = (int)floor(at);
+    struct place p = {before, before + 1, at - before};
 
-    return at < 0 ? 0 : at > from - 1 ? from - 1 : at;
+    if (wraps)
+        return (struct place){(before + from) % from, (before + 1) % from, p.part};
+    if (before < 0)
+        return (struct place){0};
+    if (p.after >= from)
+        p.after = from - 1;
+    return p;
 }
 
 static float *enlarge_latent(const struct hires *h)
 {
     const struct engine_job *one = &h->jobs[0], *two = &h->jobs[1];
     int wide = latent_side(h, one->width), high = latent_side(h, one->height);
+    int cover_wide = latent_side(h, h->cover.width);
+    int cover_high = latent_side(h, h->cover.height);
     int to_wide = latent_side(h, two->width), to_high = latent_side(h, two->height);
+    struct upscale_size out = left_out(h);
     bool is_nearest = h->how == HOW_LATENT_NEAREST;
     size_t channels = channels_of(h);
     float *ret = mem_alloc((size_t)to_wide * (size_t)to_high * channels * sizeof(*ret));
@@ -254,25 +328,41 @@ static float *enlarge_latent(const struct hires *h)
 
     for (int y = 0; y < to_high; y++)
         for (int x = 0; x < to_wide; x++) {
-            double v = place(y, high, to_high, is_nearest);
-            double u = place(x, wide, to_wide, is_nearest);
-            int top = (int)v, left = (int)u;
-            int bottom = top + 1 < high ? top + 1 : top;
-            int right = left + 1 < wide ? left + 1 : left;
+            struct place v = place(y + latent_side(h, out.height), high, cover_high,
+                                   is_nearest, one->seamless & ENGINE_SEAMLESS_Y);
+            struct place u = place(x + latent_side(h, out.width), wide, cover_wide,
+                                   is_nearest, one->seamless & ENGINE_SEAMLESS_X);
 
             for (size_t c = 0; c < channels; c++) {
                 const float *from = h->latent + c;
-                double a = (double)from[(size_t)(top * wide + left) * channels];
-                double b = (double)from[(size_t)(top * wide + right) * channels];
-                double d = (double)from[(size_t)(bottom * wide + left) * channels];
-                double e = (double)from[(size_t)(bottom * wide + right) * channels];
+                double a =
+                    (double)from[(size_t)(v.before * wide + u.before) * channels];
+                double b = (double)from[(size_t)(v.before * wide + u.after) * channels];
+                double d = (double)from[(size_t)(v.after * wide + u.before) * channels];
+                double e = (double)from[(size_t)(v.after * wide + u.after) * channels];
 
-                a += (b - a) * (u - left);
-                d += (e - d) * (u - left);
-                *to++ = (float)(a + (d - a) * (v - top));
+                a += (b - a) * u.part;
+                d += (e - d) * u.part;
+                *to++ = (float)(a + (d - a) * v.part);
             }
         }
     return ret;
+}
+
+/* The part of the enlarged picture that is walked again, without its fourth channel: from its begin on, over itself. */
+static void crop(struct hires *h, struct upscale_size size)
+{
+    struct upscale_size margin = larger_margin(h), out = left_out(h);
+    const struct engine_job *two = &h->jobs[1];
+    uint8_t *to = h->picture.rgba;
+
+    for (int y = 0; y < two->height; y++)
+        for (int x = 0; x < two->width; x++, to += 3) {
+            size_t row = (size_t)(y + out.height + margin.height);
+            size_t column = (size_t)(x + out.width + margin.width);
+
+            memmove(to, h->picture.rgba + 4 * (row * (size_t)size.width + column), 3);
+        }
 }
 
 static int enlarge(struct hires *h, struct err *err)
@@ -292,8 +382,7 @@ static int enlarge(struct hires *h, struct err *err)
     }
     if (upscale_image(h->upscaler, &h->picture, &to, &quiet, err))
         return -1;
-    for (size_t i = 1; i < (size_t)to.size.width * (size_t)to.size.height; i++)
-        memmove(h->picture.rgba + 3 * i, h->picture.rgba + 4 * i, 3);
+    crop(h, to.size);
     h->passes[1].rgb = h->picture.rgba;
     return 0;
 }
@@ -313,14 +402,19 @@ static void on_latent(void *user, const float *latent)
 static void on_picture(void *user, const uint8_t *rgb)
 {
     struct hires *h = user;
-    size_t count = (size_t)h->job->width * (size_t)h->job->height;
+    struct upscale_size size = framed_size(h);
+    int wide = h->job->width, high = h->job->height;
+    uint8_t *to = mem_try_zalloc((size_t)size.width * (size_t)size.height, 4);
 
-    h->picture =
-        (struct image){h->job->width, h->job->height, mem_try_zalloc(count, 4), false};
-    for (size_t i = 0; h->picture.rgba && i < count; i++) {
-        memcpy(h->picture.rgba + 4 * i, rgb + 3 * i, 3);
-        h->picture.rgba[4 * i + 3] = 255;
-    }
+    h->picture = (struct image){size.width, size.height, to, false};
+    for (int y = 0; to && y < size.height; y++)
+        for (int x = 0; x < size.width; x++, to += 4) {
+            int row = (y + high - h->margin.height % high) % high;
+            int column = (x + wide - h->margin.width % wide) % wide;
+
+            memcpy(to, rgb + 3 * ((size_t)row * (size_t)wide + (size_t)column), 3);
+            to[3] = 255;
+        }
 }
 
 static void on_lora(void *user, const struct engine_lora *lora)

@@ -222,7 +222,7 @@ int model_fit(struct engine_model *model, const struct engine_job *job,
         (double)job->budget_bytes / 1e6);
 }
 
-int engine_estimate(struct engine_model *model, const struct engine_job *job,
+static int estimate(struct engine_model *model, const struct engine_job *job,
                     struct engine_estimate *ret_estimate, struct err *err)
 {
     struct plan_of_job plan;
@@ -233,8 +233,7 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
 
     if (hires_is_wanted(job))
         return hires_estimate(model, job, ret_estimate, err);
-    if (model_take_vae(model, job->vae, err) ||
-        job_understand(model, job, &plan, err) || loras_open(&loras, model, job, err))
+    if (job_understand(model, job, &plan, err) || loras_open(&loras, model, job, err))
         return -1;
     result = model_fit(model, job, &plan, loras, &bytes, &why);
     loras_close(loras);
@@ -247,4 +246,22 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
     ret_estimate->peak_bytes = ret_estimate->resident_bytes + bytes;
     ret_estimate->way = plan.way;
     return 0;
+}
+
+int engine_estimate(struct engine_model *model, const struct engine_job *job,
+                    struct engine_estimate *ret_estimate, struct err *err)
+{
+    struct borrowed_vae borrowed;
+    uint64_t now = model_resident_bytes(model);
+    int result = model_borrow_vae(model, job->vae, &borrowed, err);
+
+    if (!result)
+        result = estimate(model, job, ret_estimate, err);
+    model_return_vae(model, &borrowed);
+    if (!result) { /* what is packed of the VAE before leaves when the job is drawn */
+        ret_estimate->resident_bytes = now;
+        if (ret_estimate->peak_bytes < now)
+            ret_estimate->peak_bytes = now;
+    }
+    return result;
 }

@@ -71,14 +71,18 @@ static int open_vae(struct other_vae *vae, const char *named, struct err *err)
 /* The checkpoint uses `vae` already, or its own again where that is NULL. */
 static void change(struct engine_model *model, struct other_vae *vae)
 {
-    const struct backend_ops *ops = model->engine->backend->ops;
-
     model_forget_stages(model);
-    ops->store_free(model->vae_store);
-    model->vae_store = ops->store_new(model->engine->backend, STORE_AS_COMPUTED);
+    model->vae_store = model->engine->backend->ops->store_new(model->engine->backend,
+                                                              STORE_AS_COMPUTED);
     model->preview.is_known = false;
-    other_vae_close(model->other_vae);
     model->other_vae = vae;
+}
+
+static void set_aside(struct engine_model *model, struct borrowed_vae *ret)
+{
+    *ret = (struct borrowed_vae){.before = model->other_vae,
+                                 .store = model->vae_store,
+                                 .vae = model->checkpoint->vae};
 }
 
 static int take(struct engine_model *model, const char *path, const char *name,
@@ -132,7 +136,7 @@ static int take_own(struct engine_model *model, struct err *err)
     return 0;
 }
 
-int model_take_vae(struct engine_model *model, const char *name, struct err *err)
+static int take_named(struct engine_model *model, const char *name, struct err *err)
 {
     char *path;
     int result;
@@ -146,4 +150,42 @@ int model_take_vae(struct engine_model *model, const char *name, struct err *err
     result = take(model, path, name, err);
     free(path);
     return result;
+}
+
+int model_take_vae(struct engine_model *model, const char *name, struct err *err)
+{
+    struct borrowed_vae before;
+    int result;
+
+    set_aside(model, &before);
+    result = take_named(model, name, err);
+    if (model->vae_store != before.store) {
+        model->engine->backend->ops->store_free(before.store);
+        other_vae_close(before.before);
+    }
+    return result;
+}
+
+int model_borrow_vae(struct engine_model *model, const char *name,
+                     struct borrowed_vae *ret, struct err *err)
+{
+    int result;
+
+    set_aside(model, ret);
+    result = take_named(model, name, err);
+    ret->is_other = model->vae_store != ret->store;
+    return result;
+}
+
+void model_return_vae(struct engine_model *model, struct borrowed_vae *borrowed)
+{
+    if (!borrowed->is_other)
+        return;
+    model_forget_stages(model);
+    model->engine->backend->ops->store_free(model->vae_store);
+    other_vae_close(model->other_vae);
+    model->checkpoint->vae = borrowed->vae;
+    model->vae_store = borrowed->store;
+    model->other_vae = borrowed->before;
+    model->preview.is_known = false;
 }

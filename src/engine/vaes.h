@@ -17,6 +17,17 @@ int model_take_vae(struct engine_model *model, const char *name,
 /* The path of such a file, or folder; free() it. ERR_INVALID of "vae": there is none. */
 int vae_find(const struct engine *engine, const char *name, char **ret_path,
              struct err *err) MUST_CHECK;
+/* The same for an estimate: what the model had, packed weights and all, is kept aside and comes back. Nothing is kept
+ * where it has that VAE already. ret must be released by model_return_vae() in any case. */
+struct borrowed_vae {
+    bool is_other;
+    struct other_vae *before;
+    struct weight_store *store;
+    struct vae vae;
+};
+int model_borrow_vae(struct engine_model *model, const char *name,
+                     struct borrowed_vae *ret, struct err *err) MUST_CHECK;
+void model_return_vae(struct engine_model *model, struct borrowed_vae *borrowed);
 /* Its file's name; NULL: the model's own is in use. */
 const char *vae_name(const struct engine_model *model);
 void other_vae_close(struct other_vae *vae); /* NULL is fine */

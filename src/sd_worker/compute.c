@@ -478,8 +478,7 @@ static int run_estimate(struct compute *c, struct task *task)
     int rc = -1;
 
     request_job(&task->request, c->model, &job);
-    if (request_read_files(&task->request, &files, &job, &task->err) == 0 &&
-        engine_job_check(c->model, &job, &task->err) == 0)
+    if (request_read_files(&task->request, &files, &job, &task->err) == 0)
         rc = engine_estimate(c->model, &job, &task->estimate, &task->err);
     request_files_release(&files);
     return rc;

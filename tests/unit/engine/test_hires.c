@@ -130,6 +130,7 @@ static void test_latents(void **state)
     (void)state;
     h.jobs[0].width = h.jobs[0].height = 16;
     h.jobs[1].width = h.jobs[1].height = 32;
+    h.cover = (struct upscale_size){32, 32};
     h.latent = mem_alloc(sizeof(small));
     memcpy(h.latent, small, sizeof(small));
     got = enlarge_latent(&h);
@@ -140,7 +141,75 @@ static void test_latents(void **state)
     got = enlarge_latent(&h);
     assert_memory_equal(got, blocks, sizeof(blocks));
     free(got);
+    /* to another shape: the middle rows of the same */
+    h.how = HOW_LATENT;
+    h.jobs[1].height = 16;
+    got = enlarge_latent(&h);
+    for (int i = 0; i < 8; i++)
+        assert_float_equal(got[i], smooth[4 + i], 1e-6F);
+    free(got);
+    /* what goes on at the other side: the first column lies a quarter of the way to the last */
+    h.jobs[1].height = 32;
+    h.jobs[0].seamless = ENGINE_SEAMLESS_X;
+    got = enlarge_latent(&h);
+    assert_float_equal(got[0], 0.25F, 1e-6F);
+    assert_float_equal(got[1], 0.25F, 1e-6F);
+    assert_float_equal(got[3], 0.75F, 1e-6F);
+    assert_float_equal(got[12], 2.5F, 1e-6F);
+    assert_float_equal(got[15], 3.5F, 1e-6F);
+    free(got);
     free(h.latent);
+}
+
+static uint8_t *enlarged(struct hires *h, const uint8_t *rgb)
+{
+    static const struct engine_events nothing;
+    size_t bytes = (size_t)h->jobs[1].width * (size_t)h->jobs[1].height * 3;
+    uint8_t *ret = mem_alloc(bytes);
+    struct err err = {0};
+
+    h->events = &nothing;
+    on_picture(h, rgb);
+    check(enlarge(h, &err), &err);
+    memcpy(ret, h->passes[1].rgb, bytes);
+    image_release(&h->picture);
+    return ret;
+}
+
+/* A picture without borders, moved by some columns, is made larger to the same, moved by as many times more. */
+static void test_no_seam(void **state)
+{
+    enum { W = 48, H = 16, BY = 5 };
+    struct checkpoint c = {.vae = {.scale = 8, .latent_channels = 4}};
+    struct engine_job job = {.width = W, .height = H, .seamless = ENGINE_SEAMLESS_X};
+    uint8_t rgb[W * H * 3], moved[W * H * 3], *a, *b;
+
+    (void)state;
+    for (int i = 0; i < W * H * 3; i++) {
+        int x = i / 3 % W, y = i / 3 / W;
+
+        rgb[i] = (uint8_t)(x * x * 3 + y * 40 + i % 3 * 70);
+        moved[((size_t)y * W + (size_t)((x + BY) % W)) * 3 + (size_t)(i % 3)] = rgb[i];
+    }
+    for (int k = 0; k < 2; k++) {
+        struct hires h = {.checkpoint = &c, .job = &job, .how = HOW_LANCZOS};
+
+        h.jobs[0] = h.jobs[1] = job;
+        job.hires = k ? (struct engine_hires){.width = 2 * W, .height = 3 * H}
+                      : (struct engine_hires){.scale = 2};
+        understand_size(&h, &h.jobs[1].width, &h.jobs[1].height);
+        understand_margin(&h);
+        assert_int_equal(h.margin.width, MARGIN);
+        assert_int_equal(h.margin.height, 0);
+        a = enlarged(&h, rgb);
+        b = enlarged(&h, moved);
+        for (int y = 0; y < h.jobs[1].height && !k; y++)
+            for (int x = 0; x < 2 * W; x++)
+                assert_memory_equal(a + 3 * (y * 2 * W + x),
+                                    b + 3 * (y * 2 * W + (x + 2 * BY) % (2 * W)), 3);
+        free(a);
+        free(b);
+    }
 }
 
 /* ---- whole jobs ---- */
@@ -192,6 +261,44 @@ static void test_pixels(void **state)
     engine_upscaler_close(u);
     unlink(path);
     free(path);
+}
+
+/* To another shape: what covers it, and then its middle. */
+static void test_another_shape(void **state)
+{
+    struct engine_job job = job_of(NULL), with = job_of("nearest");
+    struct engine_upscale up = {.factor = 3, .method = "nearest"};
+    struct drawn small, large = {0}, expected, got;
+    const struct engine_events events = {.on_image = on_drawn, .user = &large};
+    struct buf png = {0};
+    struct err err = {0};
+
+    (void)state;
+    job.dialect = with.dialect = "comfy";
+    with.hires.scale = 0;
+    with.hires.width = 64;
+    with.hires.height = 96;
+    got = draw(&with);
+    assert_non_null(strstr(got.parameters, "Hires resize: 64x96"));
+    job.hires = (struct engine_hires){0};
+    small = draw(&job);
+    up.image = (struct engine_file){small.png.data, small.png.len};
+    check(engine_upscale(NULL, &up, &events, &err), &err);
+    for (int y = 0; y < 96; y++)
+        memmove(large.rgb + 3 * 64 * y, large.rgb + 3 * (96 * y + 16), 3 * 64);
+    check(image_png_encode(large.rgb, 64, 96, NULL, 0, &png, &err), &err);
+    job.width = 64;
+    job.height = 96;
+    job.steps = 3;
+    job.start.image = (struct engine_file){png.data, png.len};
+    job.start.strength = 0.5;
+    expected = draw(&job);
+    expect_same(&got, &expected);
+    release(&small);
+    release(&large);
+    release(&got);
+    release(&expected);
+    buf_release(&png);
 }
 
 static void test_latent_job(void **state)
@@ -409,8 +516,6 @@ static void test_refusals(void **state)
     expect_refused((struct engine_hires){.scale = 9}, "the scale up to 8");
     expect_refused((struct engine_hires){.scale = 2, .strength = 2}, "may be 0 to 1");
     expect_refused((struct engine_hires){.scale = 2, .steps = 200}, "steps up to 150");
-    expect_refused((struct engine_hires){.width = 64, .height = 128},
-                   "64 x 128 is of another shape than 32 x 32");
     expect_refused((struct engine_hires){.width = 68}, "width is 68, a multiple of 8");
     expect_refused((struct engine_hires){.width = 4096}, "8 to 2048 are possible");
     assert_int_equal(try(&job, &d, &err), -1);
@@ -423,6 +528,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_latents),    cmocka_unit_test(test_pixels),
+        cmocka_unit_test(test_no_seam),    cmocka_unit_test(test_another_shape),
         cmocka_unit_test(test_latent_job), cmocka_unit_test(test_prompts),
         cmocka_unit_test(test_cancel),     cmocka_unit_test(test_memory),
         cmocka_unit_test(test_budget),     cmocka_unit_test(test_packed_by_the_first),
