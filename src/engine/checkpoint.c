@@ -496,7 +496,15 @@ static int check_latents(const struct vae *vae, const struct checkpoint *c,
                          struct err *err)
 {
     const struct vae *own = &c->own_vae;
+    enum latents told = family_latents(vae->file);
 
+    if (told != LATENTS_UNTOLD && (told == LATENTS_SDXL) != c->family->is_sdxl)
+        return err_set(
+            err, ERR_BAD_FILE,
+            "is for latents of %s, as its file says, and those of %s are %s's: "
+            "it would draw in wrong colours",
+            told == LATENTS_SDXL ? "SDXL" : "SD 1.x and 2.x", c->name,
+            c->family->title);
     if (vae->latent_channels == own->latent_channels && vae->scale == own->scale)
         return 0;
     return err_set(err, ERR_BAD_FILE,

@@ -13,6 +13,7 @@
 #include "engine/family.h"
 
 #include "base/mem.h"
+#include "base/str.h"
 #include "engine/text/tokenizer.h"
 
 #include <math.h>
@@ -89,6 +90,28 @@ int family_find(const struct family **ret_family, const struct weights_file *fil
     is_openclip |= table && table->rank == 2 && table->dim[1] >= OPENCLIP_WIDTH;
     *ret_family = &rows[is_openclip ? ROW_SD2 : ROW_SD1];
     return 0;
+}
+
+static bool has_any(const struct weights_file *file, const char *prefix)
+{
+    for (size_t i = 0; i < weights_file_count(file); i++)
+        if (str_has_prefix(weights_file_at(file, i)->name, prefix))
+            return true;
+    return false;
+}
+
+enum latents family_latents(const struct weights_file *file)
+{
+    const char *says = weights_file_meta(file, "modelspec.architecture");
+
+    if (has_any(file, "conditioner.embedders."))
+        return LATENTS_SDXL;
+    if (has_any(file, "cond_stage_model."))
+        return LATENTS_SD;
+    if (says && str_has_prefix(says, "stable-diffusion-xl"))
+        return LATENTS_SDXL;
+    return says && str_has_prefix(says, "stable-diffusion-v") ? LATENTS_SD
+                                                              : LATENTS_UNTOLD;
 }
 
 /* ---- prediction ---- */

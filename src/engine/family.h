@@ -27,6 +27,10 @@ struct family {
 /* ret_family: static */
 int family_find(const struct family **ret_family, const struct weights_file *file,
                 struct err *err) MUST_CHECK;
+/* Whose latents a VAE's file is for, where it tells: by the rest of a checkpoint in it, or by its metadata
+ * (modelspec.architecture). The shapes of a VAE's tensors do not. */
+enum latents { LATENTS_UNTOLD, LATENTS_SD, LATENTS_SDXL };
+enum latents family_latents(const struct weights_file *file);
 /* What the U-Net predicts: what the metadata says, else what the tensors do. */
 int family_prediction(enum prediction *ret, const struct family *family,
                       const struct weights_file *file, struct err *err) MUST_CHECK;

@@ -32,6 +32,7 @@ struct alone {
     const char *extra;   /* a tensor of this name, [1] */
     bool is_folded;      /* its latents have half as many channels */
     bool is_brighter;
+    const char *architecture; /* that its metadata says */
 };
 
 static void put_tensor(struct buf *header, struct buf *data, const struct weight *w,
@@ -74,6 +75,9 @@ static void put_alone(const char *name, const struct alone *how)
     struct err err = {0};
     uint64_t length;
 
+    if (how->architecture)
+        buf_printf(&header, "{\"__metadata__\":{\"modelspec.architecture\":\"%s\"}",
+                   how->architecture);
     check(weights_file_open(&file, path, &err), &err);
     for (size_t i = 0; i < weights_file_count(file); i++) {
         const struct weight *w = weights_file_at(file, i);
@@ -124,6 +128,12 @@ static void put_files(void)
     put_alone("torn.safetensors", &(struct alone){.without = "mid.block_1.conv2"});
     put_alone("more.safetensors", &(struct alone){.extra = "decoder.adapter"});
     put_alone("empty.safetensors", &(struct alone){.without = "coder."});
+    put_alone("xl.safetensors",
+              &(struct alone){.architecture = "stable-diffusion-xl-v1-base/vae"});
+    put_alone("sd2.safetensors",
+              &(struct alone){.architecture = "stable-diffusion-v2-768-v"});
+    move(small_model_write(&(struct small_model){.listing = SMALL_SDXL_TENSORS}),
+         "wholexl.safetensors");
     put_file("text.pt", "this is no model", 16);
     move(small_model_write(&(struct small_model){0}), "whole.safetensors");
     move(small_model_write(&(struct small_model){.format = SMALL_MODEL_TORCH}),
@@ -334,6 +344,9 @@ static void what_does_not_fit_is_refused(void **state)
     refuse("narrow", "the VAE 'narrow': reads latents of 2 channels and 8 pixels a "
                      "side, those of");
     refuse("coarse", "4 channels and 4 pixels a side, those of");
+    refuse("xl", "is for latents of SDXL, as its file says, and those of");
+    refuse("wholexl", "is for latents of SDXL");
+    assert_true(draw("sd2", false) == own);
     refuse("torn", "tensor first_stage_model.decoder.mid.block_1.conv2");
     refuse("more", "tensor first_stage_model.decoder.adapter is not part of");
     refuse("empty", "has no decoder");
