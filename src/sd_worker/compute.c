@@ -246,7 +246,7 @@ static void on_lora(void *user, const struct engine_lora *lora)
               NULL, 0);
 }
 
-enum { PREVIEW_PART = 10 }; /* previews take at most this part of the time */
+enum { PREVIEW_PART = 2 }; /* previews take at most half of the time */
 
 static bool wants_preview(void *user, int image, int step, int steps)
 {
