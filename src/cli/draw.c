@@ -58,6 +58,19 @@ static void say_loras(const json_t *loras)
     }
 }
 
+static void say_embeddings(const json_t *embeddings)
+{
+    size_t i;
+    const json_t *one;
+
+    json_array_foreach((json_t *)(uintptr_t)embeddings, i, one)
+    {
+        fprintf(stderr, "textual inversion %s: %lld vectors\n",
+                json_string_value(json_object_get(one, "name")),
+                (long long)json_integer_value(json_object_get(one, "vectors")));
+    }
+}
+
 static int save(struct draw *d, const json_t *event, struct err *err)
 {
     const json_t *index = json_object_get(event, "index");
@@ -71,8 +84,10 @@ static int save(struct draw *d, const json_t *event, struct err *err)
     if (rc == 0 && !d->quiet && strcmp(d->out, "-") != 0)
         printf("%s  seed %lld\n", path, (long long)json_integer_value(seed));
     fflush(stdout);
-    if (d->pictures == 0 && !d->quiet)
+    if (d->pictures == 0 && !d->quiet) {
         say_loras(json_object_get(event, "loras"));
+        say_embeddings(json_object_get(event, "embeddings"));
+    }
     if (warning && !d->quiet) /* the server could not keep its own copy */
         fprintf(stderr, "mysti draw: %s\n", warning);
     free(path);

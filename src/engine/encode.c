@@ -415,6 +415,7 @@ static int take_inversions(struct run *run, struct err *err)
     if (inversions_room(inversions_rows(run->inversions)) != run->plan.size.vectors)
         return err_set(err, ERR_CONFLICT,
                        "the textual inversions changed while the job began: ask again");
+    inversions_tell(run->inversions, run->events);
     for (int e = 0; e < c->family->text_count; e++) {
         inversions_copy(run->inversions, e, rows);
         rows += run->plan.size.vectors * c->clips[e].width;

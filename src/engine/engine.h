@@ -238,6 +238,12 @@ struct engine_lora {
     const char *first_unmatched; /* NULL: none */
 };
 
+/* A textual inversion that the prompts say. Lives only during the call. */
+struct engine_embedding {
+    const char *name;
+    int vectors;
+};
+
 /* Everything in it lives only during the call. */
 struct engine_image {
     int index; /* 0..count-1 */
@@ -263,6 +269,8 @@ struct engine_preview {
 struct engine_events {
     /* before the first phase, once for each */
     void (*on_lora)(void *user, const struct engine_lora *lora);
+    /* before the first step, once for each */
+    void (*on_embedding)(void *user, const struct engine_embedding *embedding);
     void (*on_phase)(void *user, enum engine_phase phase, int image);
     /* after step 1..steps of image 0..count-1 */
     void (*on_step)(void *user, int image, int step, int steps);

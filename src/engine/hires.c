@@ -7,7 +7,7 @@
  * budget is the whole job's: what one of the three leaves in memory is not there for the next. Each
  * picture goes through both before the next begins, so that it is there early and progress never goes back.
  *
- * What the listeners hear is one job: steps count through, a picture has its own number, LoRAs are told once.
+ * What the listeners hear is one job: steps count through, a picture has its own number, LoRAs and textual inversions are told once.
  *
  * To another shape the picture is made as large as covers it, and what is too much of it is left out at both sides. Where
  * it goes on at its other side, the latent's interpolation does, too, and a picture gets a margin of what lies there.
@@ -42,7 +42,7 @@ struct hires {
     int image;            /* of the whole job */
     float *latent;        /* the first one's, then the larger one's */
     struct image picture; /* the same in pixels */
-    bool is_told;         /* which LoRAs there are */
+    bool is_told;         /* which LoRAs and textual inversions there are */
     uint64_t resident;    /* when the job began */
 };
 
@@ -425,6 +425,14 @@ static void on_lora(void *user, const struct engine_lora *lora)
         h->events->on_lora(h->events->user, lora);
 }
 
+static void on_embedding(void *user, const struct engine_embedding *embedding)
+{
+    struct hires *h = user;
+
+    if (!h->is_told && h->events->on_embedding)
+        h->events->on_embedding(h->events->user, embedding);
+}
+
 static void on_phase(void *user, enum engine_phase phase, int image)
 {
     struct hires *h = user;
@@ -498,6 +506,7 @@ static bool is_cancelled(void *user)
 static int one_image(struct hires *h, struct err *err)
 {
     const struct engine_events events = {.on_lora = on_lora,
+                                         .on_embedding = on_embedding,
                                          .on_phase = on_phase,
                                          .on_step = on_step,
                                          .wants_preview = wants_preview,

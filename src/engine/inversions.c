@@ -383,6 +383,15 @@ void inversions_close(struct inversions *s)
 
 /* ---- asking ---- */
 
+void inversions_tell(const struct inversions *s, const struct engine_events *events)
+{
+    for (int i = 0; events->on_embedding && i < s->words.count; i++) {
+        const struct engine_embedding one = {s->all[i].name, s->words.all[i].vectors};
+
+        events->on_embedding(events->user, &one);
+    }
+}
+
 struct prompt_words *inversions_words(struct inversions *s)
 {
     return &s->words;

@@ -24,6 +24,9 @@ int inversions_open(struct inversions **ret, const struct engine_model *model,
                     enum prompt_syntax syntax, struct err *err) MUST_CHECK;
 void inversions_close(struct inversions *inversions); /* NULL is fine */
 
+/* Tells about each. */
+void inversions_tell(const struct inversions *inversions,
+                     const struct engine_events *events);
 struct prompt_words *inversions_words(struct inversions *inversions);
 /* Vectors of all words together, and what is reserved for them: few different numbers, for each compiles anew. */
 int inversions_rows(const struct inversions *inversions);

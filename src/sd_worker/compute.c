@@ -248,6 +248,16 @@ static void on_lora(void *user, const struct engine_lora *lora)
 
 enum { PREVIEW_PART = 2 }; /* previews take at most half of the time */
 
+static void on_embedding(void *user, const struct engine_embedding *embedding)
+{
+    struct run *run = user;
+
+    post_line(run->c,
+              json_pack("{s:s, s:s, s:i}", "event", "embedding", "name",
+                        embedding->name, "vectors", embedding->vectors),
+              NULL, 0);
+}
+
 static bool wants_preview(void *user, int image, int step, int steps)
 {
     struct run *run = user;
@@ -330,6 +340,7 @@ static void start_drawing(struct compute *c)
 static struct engine_events events_of(struct run *run)
 {
     return (struct engine_events){.on_lora = on_lora,
+                                  .on_embedding = on_embedding,
                                   .on_phase = on_phase,
                                   .on_step = on_step,
                                   .wants_preview = wants_preview,

@@ -99,6 +99,23 @@ test('the LoRAs of a picture come with it, whole, streamed and in the log; witho
   assert.equal((await draw({ prompt: 'a boat' })).json.data[0].loras, undefined);
 });
 
+test('so do its textual inversions; both are known of a finished job that is asked for again, and after a restart', async (t) => {
+  const own = await startServer(t);
+  const ask = { prompt: 'a embedding:sketch boat <lora:ink:0.5:1>' }, headers = { 'Idempotency-Key': 'again' };
+  const post = async () => (await (await fetch(`${own.base}/v1/images/generations`, { method: 'POST', body: JSON.stringify(ask),
+    headers: { 'Content-Type': 'application/json', ...headers } })).json());
+  const loras = [{ name: 'ink', text: 0.5, unet: 1, matched: 9, unmatched: 1, first_unmatched: 'lora_te2_x.alpha' }];
+  const embeddings = [{ name: 'sketch', vectors: 2 }];
+  const first = await post();
+  assert.deepEqual([first.data[0].loras, first.data[0].embeddings], [loras, embeddings]);
+  assert.match(own.logText, /textual inversion 'sketch', 2 vectors/);
+  const again = await post();
+  assert.equal(again.data[0].file, first.data[0].file);
+  assert.deepEqual([again.data[0].loras, again.data[0].embeddings], [loras, embeddings]);
+  const { json: jobs } = await own.getJson('/v1/jobs');
+  assert.deepEqual(jobs.data[0].pictures.map((p) => [p.loras, p.embeddings]), [[loras, embeddings]]);
+});
+
 test('the VAEs that there are, and their folder is the worker\'s', async (t) => {
   const folder = join(server.root, 'my vaes');
   const other = await startServer(t, { args: ['--vae-dir', folder, '--vae', 'tiny', '--preview-method', 'taesd'], prepare: () => {

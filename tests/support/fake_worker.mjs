@@ -144,6 +144,7 @@ async function sdGenerate(req, res, job) {
   const { width, height, steps, seed, count } = jobSizes(job);
   for (const [, name] of job.prompt.matchAll(/<lora:([^:>]+)/g))
     say({ event: 'lora', name, text: 0.5, unet: 1, matched: 9, unmatched: 1, first_unmatched: 'lora_te2_x.alpha' });
+  for (const [, name] of job.prompt.matchAll(/embedding:(\w+)/g)) say({ event: 'embedding', name, vectors: 2 });
   for (let image = 0; image < count; image++) {
     for (const phase of job.upscale ? ['upscale'] : ['encode', 'sample']) say({ event: 'phase', phase });
     for (let step = 1; step <= steps; step++) {

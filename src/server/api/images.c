@@ -168,8 +168,10 @@ static bool is_edit(const struct drawing *d)
 
 static json_t *picture_json(const struct drawing *d, const struct job_picture *p)
 {
-    json_t *picture = json_pack("{s:I, s:s?, s:O*}", "seed", (json_int_t)p->seed,
-                                "file", p->file, "loras", p->loras);
+    json_t *picture =
+        json_pack("{s:I, s:s?}", "seed", (json_int_t)p->seed, "file", p->file);
+
+    json_object_update(picture, p->drawn_with);
 
     if (d->ask.delivery == IMAGE_AS_URL) {
         if (p->file)
@@ -333,9 +335,11 @@ static void deliver_ended(struct drawing *d, int index, const json_t *p)
         .width = (int)json_integer_value(json_object_get(p, "width")),
         .height = (int)json_integer_value(json_object_get(p, "height"))};
     json_t *picture = json_pack(
-        "{s:O, s:s, s:o*, s:O*}", "seed", json_object_get(p, "seed"), "file", file,
-        "url", d->ask.delivery == IMAGE_AS_URL ? picture_url(d, file) : NULL,
-        "b64_json", json_object_get(p, "b64_json"));
+        "{s:O, s:s, s:o*, s:O*, s:O*, s:O*}", "seed", json_object_get(p, "seed"),
+        "file", file, "url",
+        d->ask.delivery == IMAGE_AS_URL ? picture_url(d, file) : NULL, "b64_json",
+        json_object_get(p, "b64_json"), "loras", json_object_get(p, "loras"),
+        "embeddings", json_object_get(p, "embeddings"));
 
     d->width = kept.width;
     d->height = kept.height;

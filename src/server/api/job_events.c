@@ -262,12 +262,12 @@ static void on_picture(void *user, const struct job_picture *p)
 {
     struct feed *f = user;
     char *url = p->file ? mem_printf("/outputs/%s", p->file) : NULL;
-    json_t *told =
-        json_pack("{s:i, s:s?, s:s?, s:I, s:i, s:i, s:O*}", "index", p->index, "file",
-                  p->file, "url", url, "seed", (json_int_t)p->seed, "width", p->width,
-                  "height", p->height, "loras", p->loras);
+    json_t *told = json_pack("{s:i, s:s?, s:s?, s:I, s:i, s:i}", "index", p->index,
+                             "file", p->file, "url", url, "seed", (json_int_t)p->seed,
+                             "width", p->width, "height", p->height);
 
     free(url);
+    json_object_update(told, p->drawn_with);
     json_array_append(f->pictures, told);
     tell(f, "picture", told);
 }

@@ -140,8 +140,9 @@ struct job_picture {
     size_t size;
     const char *file;             /* its name in the output folder; NULL: not saved */
     const struct err *save_error; /* why not, or NULL */
-    json_t *
-        loras; /* [{name, text, unet, matched, unmatched, first_unmatched}]; NULL: none, or not known any more */
+    /* What it was drawn with: "loras" [{name, text, unet, matched, unmatched, first_unmatched}] and "embeddings" [{name,
+     * vectors}], each where there is one; NULL: neither */
+    json_t *drawn_with;
 };
 
 /* Where a job is, for clients. */

@@ -494,7 +494,7 @@ void job_free_if_over(struct job *job)
     }
     free(job->slots);
     free(job->client);
-    json_decref(job->loras);
+    json_decref(job->drawn_with);
     image_request_release(&job->request);
     free(job);
 }

@@ -243,7 +243,7 @@ void job_hand_out(struct job *job)
                 .size = slot->size,
                 .file = slot->file,
                 .save_error = slot->save_error.code ? &slot->save_error : NULL,
-                .loras = job->loras,
+                .drawn_with = job->drawn_with,
             };
             if (w->on.on_picture)
                 w->on.on_picture(w->user, &picture);
@@ -262,7 +262,8 @@ static void deliver(struct job *job)
                                         .file = slot->file,
                                         .seed = slot->seed,
                                         .width = slot->width,
-                                        .height = slot->height};
+                                        .height = slot->height,
+                                        .drawn_with = job->drawn_with};
 
         if (slot->file && !job->is_fleeting)
             job_store_picture(q->o.db, q->o.log, job->id, &row);
@@ -391,6 +392,17 @@ static int bounded(int64_t n)
     return n < 0 ? 0 : n > 1000000 ? 1000000 : (int)n;
 }
 
+/* Takes the event over. */
+static void add_drawn_with(struct job *job, const char *what, json_t *event)
+{
+    json_object_del(event, "event");
+    if (!job->drawn_with)
+        job->drawn_with = json_object();
+    if (!json_object_get(job->drawn_with, what))
+        json_object_set_new(job->drawn_with, what, json_array());
+    json_array_append_new(json_object_get(job->drawn_with, what), event);
+}
+
 /* Kept for the answer, and said in the log: a LoRA that changes half of what it was made to change looks like a weak
  * one. */
 static void take_lora(struct job *job, const json_t *event)
@@ -405,16 +417,24 @@ static void take_lora(struct job *job, const json_t *event)
         json_decref(lora);
         return;
     }
-    json_object_del(lora, "event");
-    if (!job->loras)
-        job->loras = json_array();
     log_info(job->queue->o.log,
              "%s: LoRA '%.100s', text %g, U-Net %g: %" PRId64 " of its %" PRId64
              " keys change the model%s%.200s",
              job->id, name, json_number_value(json_object_get(lora, "text")),
              json_number_value(json_object_get(lora, "unet")), matched,
              matched + unmatched, other ? "; not, for one: " : "", other ? other : "");
-    json_array_append_new(job->loras, lora);
+    add_drawn_with(job, "loras", lora);
+}
+
+static void take_embedding(struct job *job, const json_t *event)
+{
+    const char *name = json_string_value(json_object_get(event, "name"));
+
+    if (!name)
+        return;
+    log_info(job->queue->o.log, "%s: textual inversion '%.100s', %" PRId64 " vectors",
+             job->id, name, integer_of(event, "vectors", 0));
+    add_drawn_with(job, "embeddings", json_deep_copy(event));
 }
 
 static void on_worker_event(void *user, const char *name, const json_t *event)
@@ -431,6 +451,8 @@ static void on_worker_event(void *user, const char *name, const json_t *event)
         set_step(job, job->request.upscale.upscaler ? JOB_UPSCALING : JOB_SAMPLING);
     } else if (!strcmp(name, "lora")) {
         take_lora(job, event);
+    } else if (!strcmp(name, "embedding")) {
+        take_embedding(job, event);
     } else if (!strcmp(name, "done")) {
         q->run.said_done = true;
     } else if (!strcmp(name, "error")) {
@@ -665,8 +687,8 @@ void run_send(struct job_queue *q)
     r->said_done = false;
     q->sampling_from_ms = 0;
     r->said_error.code = ERR_NONE;
-    json_decref(r->job->loras);
-    r->job->loras = NULL;
+    json_decref(r->job->drawn_with);
+    r->job->drawn_with = NULL;
     r->stream = (struct worker_stream){
         .on_event = on_worker_event, .on_picture = on_worker_picture, .user = q};
     const struct http_field headers[] = {{"Authorization", r->authorization},

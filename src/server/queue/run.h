@@ -53,7 +53,7 @@ struct job {
     uint64_t told_ms; /* when its client last heard of it */
     uint64_t
         budget_bytes; /* of memory, for the worker: it draws in pieces where that is less than it needs; 0: none */
-    json_t *loras; /* that the worker drew it with, as job_picture has them; or NULL */
+    json_t *drawn_with; /* as job_picture has it */
     char detail[160];
     struct job_slot *slots; /* [request.count] */
     int received;           /* pictures that came from the worker */

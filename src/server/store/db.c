@@ -75,6 +75,7 @@ static const char *const migrations[] = {
     "  width INTEGER NOT NULL,"
     "  height INTEGER NOT NULL,"
     "  PRIMARY KEY (job, number)) WITHOUT ROWID;",
+    "ALTER TABLE picture ADD COLUMN drawn_with TEXT;", /* JSON: LoRAs, textual inversions */
 };
 #define VERSION ((int)(sizeof(migrations) / sizeof(*migrations)))
 

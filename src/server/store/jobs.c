@@ -121,7 +121,7 @@ void job_store_add(struct db *db, const struct job_row *row, job_added_fn *added
 struct change {
     struct db_task task;
     struct log *log;
-    char *id, *text, *error;
+    char *id, *text, *error, *drawn_with;
     int number;
     int64_t seed;
     int width, height;
@@ -137,6 +137,7 @@ static void done_change(struct db_task *task, const struct err *err)
     free(c->id);
     free(c->text);
     free(c->error);
+    free(c->drawn_with);
     free(c);
 }
 
@@ -181,7 +182,7 @@ static int run_picture(struct db_task *task, struct db *db, struct err *err)
 {
     struct change *c = (struct change *)task;
     sqlite3_stmt *s = db_statement(
-        db, "INSERT OR REPLACE INTO picture VALUES (?1, ?2, ?3, ?4, ?5, ?6)", err);
+        db, "INSERT OR REPLACE INTO picture VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", err);
 
     if (!s)
         return -1;
@@ -191,6 +192,7 @@ static int run_picture(struct db_task *task, struct db *db, struct err *err)
     sqlite3_bind_int64(s, 4, c->seed);
     sqlite3_bind_int(s, 5, c->width);
     sqlite3_bind_int(s, 6, c->height);
+    bind_text(s, 7, c->drawn_with);
     return db_run(db, s, err);
 }
 
@@ -204,6 +206,8 @@ void job_store_picture(struct db *db, struct log *log, const char *id,
     c->seed = p->seed;
     c->width = p->width;
     c->height = p->height;
+    if (p->drawn_with)
+        c->drawn_with = json_dumps(p->drawn_with, JSON_COMPACT);
     db_submit(db, &c->task);
 }
 
@@ -312,7 +316,7 @@ static json_t *pictures_of(struct db *db, const char *id, const char *folder,
 {
     sqlite3_stmt *s =
         db_statement(db,
-                     "SELECT file, seed, width, height FROM picture WHERE "
+                     "SELECT file, seed, width, height, drawn_with FROM picture WHERE "
                      "job = ?1 ORDER BY number",
                      err);
     json_t *list = json_array();
@@ -327,6 +331,10 @@ static json_t *pictures_of(struct db *db, const char *id, const char *folder,
                       (json_int_t)sqlite3_column_int64(s, 1), "width",
                       sqlite3_column_int(s, 2), "height", sqlite3_column_int(s, 3));
 
+        json_t *drawn_with = json_of(s, 4);
+
+        json_object_update(picture, drawn_with);
+        json_decref(drawn_with);
         if (folder)
             add_bytes(picture, folder, file);
         json_array_append_new(list, picture);

@@ -41,6 +41,7 @@ struct picture_row {
     const char *file;
     int64_t seed;
     int width, height;
+    const json_t *drawn_with; /* an object, or NULL */
 };
 
 void job_store_begun(struct db *db, struct log *log, const char *id, int attempts);

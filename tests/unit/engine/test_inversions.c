@@ -371,6 +371,37 @@ static void the_estimate_knows(void **state)
     expect_growth(&with);
 }
 
+static void on_embedding(void *user, const struct engine_embedding *embedding)
+{
+    struct buf *told = user;
+
+    buf_printf(told, "%s %d; ", embedding->name, embedding->vectors);
+}
+
+/* Once each, of a job with two walks too; nothing of those that are not said. */
+static void they_are_told(void **state)
+{
+    struct engine_job job = job_of("a ink boat, two words, ink", "a1111");
+    struct buf told = {0};
+    struct engine_events events = {.on_embedding = on_embedding, .user = &told};
+    struct err err = {0};
+
+    (void)state;
+    job.negative_prompt = "deep";
+    job.hires = (struct engine_hires){.scale = 2, .strength = 0.5};
+    for (int i = 0; i < 2; i++) {
+        job.hires.scale *= i;
+        buf_clear(&told);
+        check(engine_generate(model, &job, &events, &err), &err);
+        assert_int_equal(strlen(buf_str(&told)),
+                         strlen("Ink 1; two words 2; deep 1; "));
+        assert_non_null(strstr(buf_str(&told), "Ink 1; "));
+        assert_non_null(strstr(buf_str(&told), "two words 2; "));
+        assert_non_null(strstr(buf_str(&told), "deep 1; "));
+    }
+    buf_release(&told);
+}
+
 static void words_in_a_lora(void **state)
 {
     static const float nothing[128] = {0};
@@ -515,6 +546,7 @@ int main(void)
         cmocka_unit_test(what_does_not_fit_is_text),
         cmocka_unit_test(broken_files),
         cmocka_unit_test(the_estimate_knows),
+        cmocka_unit_test(they_are_told),
         cmocka_unit_test(words_in_a_lora),
         cmocka_unit_test(both_encoders_of_sdxl),
         cmocka_unit_test(all_at_once),

@@ -412,7 +412,7 @@ static void what_has_not_ended_is_found_in_its_order(void **state)
 {
     struct db *db = open_db();
     struct added a;
-    json_t *left, *one, *all;
+    json_t *left, *one, *all, *with = json_pack("{s:[{s:s}]}", "loras", "name", "ink");
 
     (void)state;
     for (int i = 0; i < 5; i++) {
@@ -423,7 +423,8 @@ static void what_has_not_ended_is_found_in_its_order(void **state)
     }
     job_store_begun(db, quiet, "j1", 1);
     job_store_picture(db, quiet, "j1",
-                      &(struct picture_row){0, "img-1.png", 42, 64, 48});
+                      &(struct picture_row){0, "img-1.png", 42, 64, 48, with});
+    json_decref(with);
     job_store_end(db, quiet, "j0", "done", NULL, 100);
     job_store_end(db, quiet, "j3", "failed", "{\"message\":\"no\"}", 100);
     job_store_unfinished(db, on_found, &left);
@@ -439,6 +440,10 @@ static void what_has_not_ended_is_found_in_its_order(void **state)
         json_integer_value(json_object_get(json_array_get(left, 0), "attempts")), 1);
     assert_int_equal(
         json_array_size(json_object_get(json_array_get(left, 0), "pictures")), 1);
+    with = json_object_get(json_array_get(left, 0), "pictures");
+    with = json_object_get(json_array_get(with, 0), "loras");
+    assert_string_equal(
+        json_string_value(json_object_get(json_array_get(with, 0), "name")), "ink");
     assert_string_equal(
         json_string_value(json_object_get(json_object_get(one, "error"), "message")),
         "no");
