@@ -138,10 +138,15 @@ test('the LoRAs that there are: those of --lora-dir and of the starters, as they
   const other = await startServer(t, { ready: [], args: ['--lora-dir', join(server.root, 'my loras')], prepare: () => {
     mkdirSync(join(server.root, 'my loras', 'styles'), { recursive: true });
     for (const name of ['ink.safetensors', 'styles/wash.pt', 'notes.txt']) writeFileSync(join(server.root, 'my loras', name), 'four');
+    const header = JSON.stringify({ __metadata__: { 'modelspec.trigger_phrase': 'fine lines', ss_base_model_version: 'sd_v1' } });
+    const length = Buffer.alloc(8);
+    length.writeUInt32LE(header.length);
+    writeFileSync(join(server.root, 'my loras', 'told.safetensors'), Buffer.concat([length, Buffer.from(header)]));
   } });
   const list = (await (await fetch(`${other.base}/v1/loras`)).json());
   checkSchema('LoraList', list);
-  assert.deepEqual(list.data.map(({ name, size_bytes }) => [name, size_bytes]), [['ink', 4], ['styles/wash', 4]]);
+  assert.deepEqual(list.data.map(({ name, size_bytes }) => [name, size_bytes > 4 ? 'more' : size_bytes]), [['ink', 4], ['styles/wash', 4], ['told', 'more']]);
+  assert.deepEqual(list.data.map(({ trigger, base }) => [trigger, base]), [[undefined, undefined], [undefined, undefined], ['fine lines', 'sd_v1']]);
   assert.ok(Math.abs(list.data[0].modified - Date.now() / 1000) < 600);
   assert.deepEqual((await (await fetch(`${server.base}/v1/loras`)).json()).data, [], 'no folder is no LoRA');
 });
