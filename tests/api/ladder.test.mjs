@@ -387,7 +387,7 @@ test('a request that may need the whole context waits until it is back, smaller 
   assert.equal((await long).status, 200);
   assert.equal((await much).status, 200);
   assert.deepEqual(contextsOf(server, 'a.gguf'), ['16384', '2304', '16384'], 'long before it was quiet');
-  assert.match((await memory(server)).moves.at(-1).reason, /gets its whole context back .16384 tokens instead of 2304., because a request may need it/);
+  assert.match((await memory(server)).moves.at(-1).reason, /gets its whole context back, because a request may need it .16384 tokens instead of 2304./);
 });
 
 test('what is saved is more than was known: that much stays', async (t) => {
@@ -416,4 +416,31 @@ test('a card: the context of one model is trimmed for the other, before layers l
   await server.postJson('/v1/llm/unload', { model: 'b' });
   await until('its context is back', () => contextsOf(server, 'a.gguf').at(-1) === '16384');
   assert.deepEqual((await memory(server)).moves.map((m) => m.move), ['trim', 'grow']);
+});
+
+test('two models that are wanted at once, with room for one: each answers those who wait before it gives way', async (t) => {
+  const server = await start(t, '3G', { args: ['--memory-quiet', '600'], llm: { first_ms: 30 } });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf');
+  await load(server, 'b.gguf');
+  const answers = await Promise.all(Array.from({ length: 12 }, (_, i) => chat(server, i % 2 ? 'a' : 'b')));
+  assert.deepEqual(answers.map((a) => a.status), answers.map(() => 200));
+  const { moves } = await memory(server);
+  assert.ok(moves.length < 8, `${moves.length} moves for twelve answers: they took each other's place`);
+});
+
+test('a model that waits for memory has its turn, though the one that is there is asked without a pause', async (t) => {
+  const server = await start(t, '3G', { args: ['--memory-quiet', '600', '--text-queue-age', '1'], llm: { first_ms: 300 } });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf');
+  await load(server, 'b.gguf');
+  let ended = false;
+  const askAgain = async () => { while (!ended) { const { status, json } = await chat(server, 'b'); assert.equal(status, 200, JSON.stringify(json)); } };
+  const others = Array.from({ length: 4 }, askAgain);
+  await until('b works', async () => (await states(server)).b === 'busy');
+  const began = Date.now();
+  assert.equal((await chat(server, 'a')).status, 200);
+  assert.ok(Date.now() - began < 15000, `after ${Date.now() - began} ms`);
+  ended = true;
+  await Promise.all(others);
 });

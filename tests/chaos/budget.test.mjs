@@ -22,13 +22,15 @@ const GIB = 1024 ** 3;
 const DEVICES = { ram: 6 * GIB, card: 3 * GIB };
 const MODELS = { 'a.gguf': 2 * GIB, 'b.gguf': 2 * GIB, 'c.gguf': 1 * GIB, 'd.gguf': 3 * GIB };
 const LAYERS = 8;
+const CACHE = 16384; // bytes of a token: 8 layers, 4 heads of 128, keys and values, two bytes each
 const PAINTER = 1 * GIB; // the picture model
 const QUIET_MS = 2500; // longer than --memory-quiet
 const PICTURE = 1.5 * GIB; // what a picture needs beside it
 
 function shelf(server) {
   for (const [name, bytes] of Object.entries(MODELS))
-    writeGguf(join(server.models, name), { bytes, numbers: { 'llama.block_count': LAYERS },
+    writeGguf(join(server.models, name), { bytes, numbers: { 'llama.block_count': LAYERS, 'llama.context_length': 32768,
+      'llama.embedding_length': 2048, 'llama.attention.head_count': 16, 'llama.attention.head_count_kv': 4 },
       tensors: ['token_embd.weight', ...Array.from({ length: LAYERS }, (_, i) => `blk.${i}.ffn_up.weight`)] });
   writeSafetensors(join(server.models, 'p.safetensors'), { bytes: PAINTER });
 }
@@ -42,10 +44,11 @@ async function whole(res) {
 }
 
 const acts = {
-  text: (server, model) => server.post('/v1/chat/completions', { model, messages: [{ role: 'user', content: 'hello' }] }).then(whole),
+  // one that asks for a long answer needs a long context
+  text: (server, model, chance) => server.post('/v1/chat/completions', { model, max_tokens: chance.one([50, 50, 6000]), messages: [{ role: 'user', content: 'hello' }] }).then(whole),
   stream: (server, model) => server.post('/v1/chat/completions', { model, stream: true, messages: [{ role: 'user', content: 'hello' }] }).then(whole),
   picture: (server) => server.post('/v1/images/generations', { prompt: 'a boat' }).then(whole),
-  load: (server, model, chance) => server.post('/v1/llm/load', { model, gpu_layers: chance.one([0, 4, LAYERS]), context: chance.one([0, 2048]) }).then(whole),
+  load: (server, model, chance) => server.post('/v1/llm/load', { model, gpu_layers: chance.one([0, 4, LAYERS]), context: chance.one([0, 2048, 16384]) }).then(whole),
   async job(server) {
     const { id } = await (await server.post('/v1/jobs', { prompt: 'a boat' })).json();
     const job = await until(`job ${id} ends`, async () => {
@@ -103,7 +106,7 @@ function checkMoves(events) {
 function checkParked(events, moves) {
   const parked = events.filter((e) => e.event === 'worker' && e.data.state === 'parked').map((e) => e.data);
   for (const w of parked) {
-    assert.match(w.reason, /^parked: (.* needs \d+\.\d\d GiB|its layers come back|.* was wanted)/, JSON.stringify(w));
+    assert.match(w.reason, /^parked: (.* needs \d+\.\d\d GiB|its (layers|context) comes? back|.* was wanted)/, JSON.stringify(w));
     assert.ok(/was wanted/.test(w.reason) || moves.some((m) => m.of === w.wanted), `${w.wanted} left memory, and no move says why`);
   }
   return parked.length;
@@ -116,11 +119,15 @@ const layersOf = (options) => {
   return at < 0 ? LAYERS : Math.min(Number(options[at + 1]), LAYERS);
 };
 
-// What a text model's file alone puts where: the token table and the other layers lie in memory.
+const numberOf = (options, name) => Number(options[options.indexOf(name) + 1]);
+
+// What a text model's file and its context put where: the token table and the other layers lie in memory, each layer's cache with it.
 function weights(options) {
-  const bytes = MODELS[options[options.indexOf('--model') + 1].split('/').at(-1)] ?? 0;
+  const bytes = MODELS[options[options.indexOf('--model') + 1].split('/').at(-1)];
+  if (!bytes) return { card: 0, ram: 0 }; // the starter is small
   const layers = layersOf(options), each = bytes / (LAYERS + 1);
-  return { card: each * layers, ram: bytes - each * layers };
+  const cache = CACHE * numberOf(options, '--context') * numberOf(options, '--slots') / LAYERS;
+  return { card: (each + cache) * layers, ram: bytes - each * layers + cache * (LAYERS - layers) };
 }
 
 /* Changes in time: { at, pid, what, ram, card }. A process has its bytes from its start to its end; a picture from the request on. */
@@ -189,6 +196,7 @@ test(`${JOBS} mixed jobs on devices that are too small: nothing beyond their siz
     t.diagnostic(JSON.stringify(summary));
     assert.deepEqual(work.failures, []);
     assert.ok(moves.length > JOBS / 20, 'the machine was too small');
+    for (const kind of ['trim', 'park']) assert.ok(summary.kinds.includes(kind), `${kind} was needed`);
     for (const device of Object.keys(DEVICES)) assert.ok(summary.most[device] > DEVICES[device] / 2, `${device} was in use`);
   } catch (error) {
     const file = await keep(server, events);

@@ -12,7 +12,8 @@
  * between two models do not make every request a load. From then on nobody behind it passes, so what works becomes idle and
  * the load goes ahead. The age counts from its arrival or from the end of the last load, whichever was later, so that a model
  * which was just loaded has that long to answer those who wait for it. So the longest wait is bounded by the age
- * times the number of models that are wanted, plus the answers that run.
+ * times the number of models that are wanted, plus the answers that run. The same holds for a model that gave way and
+ * waits for memory: a load that is its own.
  *
  * Slots are counted here and not taken from the supervisor's running work, because token ids are asked for beside them.
  *
@@ -304,6 +305,7 @@ static void on_ready(void *user, const struct err *err)
     int id = (int)(desk - g->desks);
 
     desk->wait = NULL;
+    g->switched_ms = clock_ms();
     for (struct text_pass *p = g->waiting.first, *next; err && p; p = next) {
         next = p->next;
         if (worker_of(p) == id)
@@ -395,6 +397,7 @@ static bool look_at(struct text_pass *pass, bool *is_full)
         supervisor_summon(s, id);
         if (!desk->wait)
             desk->wait = supervisor_when_ready(s, id, NEED_MODEL, on_ready, desk);
+        return !supervisor_waits_for_memory(s, id) || !is_aged(pass);
     } else if (pass->need == TEXT_NEEDS_WORKER) {
         let_through(pass, id);
     } else if (!has_context(pass, id)) {

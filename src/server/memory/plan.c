@@ -524,23 +524,35 @@ static void regain(struct plan_ledger *l, int i, struct plan *ret)
     plan_apply(l, &m);
 }
 
-static void grow(struct plan_ledger *l, int i, struct plan *ret)
+void plan_grow(const struct plan_ledger *l, int i, const char *why,
+               struct plan_move *ret)
 {
-    const struct plan_resident before = l->residents[i];
-    struct plan_move m = {.kind = PLAN_GROW,
-                          .resident = i,
-                          .device = before.device,
-                          .layers = before.layers};
-    struct plan_resident whole = before;
+    const struct plan_resident *before = &l->residents[i];
+    struct plan_resident whole = *before;
 
     grow_context(&whole);
-    m.bytes = plan_resident_bytes(&whole) - plan_resident_bytes(&before);
-    add_move(ret, &m,
-             "%s gets its whole context back (%d tokens instead of %d): %.2f GiB, %.2f "
-             "GiB are free",
-             before.name, before.context.wished, before.context.present, GIB(m.bytes),
-             GIB(l->devices[m.device].free));
-    plan_apply(l, &m);
+    *ret = (struct plan_move){.kind = PLAN_GROW,
+                              .resident = i,
+                              .device = before->device,
+                              .layers = before->layers,
+                              .bytes = plan_resident_bytes(&whole) -
+                                       plan_resident_bytes(before)};
+    if (!ret->bytes) { /* all of its layers have left its device */
+        ret->device = PLAN_RAM;
+        ret->bytes = plan_resident_ram(&whole) - plan_resident_ram(before);
+    }
+    snprintf(
+        ret->reason, sizeof(ret->reason),
+        "%s gets its whole context back%s (%d tokens instead of %d): %.2f GiB, %.2f "
+        "GiB are free",
+        before->name, why, before->context.wished, before->context.present,
+        GIB(ret->bytes), GIB(l->devices[ret->device].free));
+}
+
+static void grow(struct plan_ledger *l, int i, struct plan *ret)
+{
+    plan_grow(l, i, "", &ret->moves[ret->count++]);
+    plan_apply(l, &ret->moves[ret->count - 1]);
 }
 
 void plan_restore(const struct plan_ledger *ledger, uint64_t now_ms, struct plan *ret)

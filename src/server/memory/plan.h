@@ -119,6 +119,9 @@ uint64_t plan_resident_ram(const struct plan_resident *r);
 void plan_make(const struct plan_ledger *ledger, const struct plan_want *want,
                struct plan *ret);
 void plan_restore(const struct plan_ledger *ledger, uint64_t now_ms, struct plan *ret);
+/* The move that gives this resident the rest of its context; why: a clause, or "". */
+void plan_grow(const struct plan_ledger *ledger, int resident, const char *why,
+               struct plan_move *ret);
 /* FITS, LOW and REFUSE change nothing: who was admitted shows in what is free. */
 void plan_apply(struct plan_ledger *ledger, const struct plan_move *move);
 

@@ -389,22 +389,12 @@ static void bring_back(struct supervisor *s)
 
 void room_grow(struct worker *w, const struct plan_ledger *l)
 {
-    const struct plan_resident *r = &l->residents[w->id];
-    struct plan_move m = {.kind = PLAN_GROW,
-                          .resident = w->id,
-                          .device = r->device,
-                          .layers = r->layers,
-                          .bytes =
-                              r->context.lacking_bytes +
-                              r->context.lacking_layer_bytes * (uint64_t)r->layers};
+    struct plan_move m;
 
     if (start_anew(w, "its context comes back", NULL))
         return;
     w->granted_context = 0;
-    snprintf(m.reason, sizeof(m.reason),
-             "%s gets its whole context back (%d tokens instead of %d), because a "
-             "request may need it: %.2f GiB",
-             r->name, r->context.wished, r->context.present, GIB(m.bytes));
+    plan_grow(l, w->id, ", because a request may need it", &m);
     tell(w->s, l, &m, w->name);
 }
 
@@ -573,6 +563,14 @@ bool room_is_wanted(const struct supervisor *s, const struct worker *but)
         if ((a->is_picture || a->worker != but) && !a->waits_for_leave)
             return true;
     return false;
+}
+
+bool supervisor_waits_for_memory(const struct supervisor *s, int id)
+{
+    const struct worker *w = s->workers[id];
+
+    return w->state == WORKER_WAITING ||
+           (w->state == WORKER_PARKED && w->park_until == PARK_UNTIL_WANTED);
 }
 
 void room_released(struct worker *w)

@@ -219,25 +219,43 @@ static void summon_awaited(struct supervisor *s)
             supervisor_summon(s, wait->worker->id);
 }
 
-static void on_wake(uv_idle_t *idle)
+/* Returns whether there was anything to tell. */
+static bool tell_changes(struct supervisor *s)
 {
-    struct supervisor *s = idle->data;
     struct supervisor_wait *wait;
+    bool told = false;
 
-    uv_idle_stop(idle);
-    summon_awaited(s);
-    room_look(s);
     for (int i = 0; i < s->worker_count; i++) {
         if (!s->workers[i]->changed)
             continue;
+        told = true;
         s->workers[i]->changed = false;
         for (size_t l = 0; l < s->listener_count; l++)
             s->listeners[l].changed(s->listeners[l].data, i);
     }
     while ((wait = take_due(s))) {
+        told = true;
         if (wait->done)
             wait->done(wait->data, wait->failed ? &wait->err : NULL);
         free(wait);
+    }
+    return told;
+}
+
+/* Those who were told have one turn of the loop before it is looked who has to give way: a model that has just come would else
+ * have to leave again before those who waited for it could begin, and two that are wanted in turn would never answer. */
+static void on_wake(uv_idle_t *idle)
+{
+    struct supervisor *s = idle->data;
+
+    uv_idle_stop(idle);
+    summon_awaited(s);
+    if (tell_changes(s) && !s->had_turn) {
+        s->had_turn = true;
+        supervisor_wake(s);
+    } else {
+        s->had_turn = false;
+        room_look(s);
     }
     finish_shutdown(s);
 }

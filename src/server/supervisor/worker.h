@@ -219,6 +219,7 @@ struct supervisor {
     } listeners[LISTENERS_MAX];
     size_t listener_count;
     uv_idle_t wake;
+    bool had_turn; /* those who listen had theirs, room_look() is next */
     bool shutting_down;
     supervisor_done_fn *shut_done;
     void *shut_data;
