@@ -18,6 +18,7 @@
  * one of them, and the arena, the contexts and everything else of the job lie in one mapped
  * block that goes away in one place. */
 #include "base/mem.h"
+#include "base/pages.h"
 #include "engine/hires.h"
 #include "engine/image/png.h"
 #include "engine/inversions.h"
@@ -29,7 +30,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 
 static bool is_cancelled(void *user)
@@ -479,16 +479,14 @@ static int deliver(struct run *run, const struct seeds *seeds, struct err *err)
 
 static int map_block(struct run *run, struct err *err)
 {
-    void *block = mmap(NULL, run->memory.total, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /* in huge pages: fresh small ones would cost a third of a decode */
+    void *block = pages_alloc(run->memory.total);
 
-    if (block == MAP_FAILED)
+    if (!block)
         return err_set(err, ERR_NO_MEMORY,
                        "no memory for a picture of %dx%d (%zu bytes): choose a smaller "
                        "one",
                        run->job->width, run->job->height, run->memory.total);
-    /* fresh small pages would cost a third of a decode */
-    (void)madvise(block, run->memory.total, MADV_HUGEPAGE);
     run->block = block;
     return 0;
 }
@@ -616,8 +614,7 @@ int engine_generate(struct engine_model *model, const struct engine_job *job,
 out:
     start_free(run->start);
     inversions_close(run->inversions);
-    if (run->block)
-        munmap(run->block, run->memory.total);
+    pages_free(run->block, run->memory.total);
     job_memory_release(&run->memory);
     script_release(&run->script);
     free(run->sigmas);

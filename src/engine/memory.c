@@ -22,6 +22,7 @@
 #include "engine/vaes.h"
 
 #include "base/mem.h"
+#include "base/pages.h"
 
 #include <string.h>
 
@@ -70,7 +71,7 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
     for (int i = 0; i < STAGE_COUNT; i++)
         if (stages->programs[i] && stages->programs[i]->arena_bytes > arena)
             arena = stages->programs[i]->arena_bytes;
-    m.arena = take(&m.total, arena);
+    /* what is there when the prompts are read comes first, so that only this is touched then */
     m.ids = take(&m.total,
                  (size_t)c->family->text_count * batch * tokens * sizeof(int32_t));
     m.rows = take(&m.total, rows);
@@ -91,6 +92,7 @@ void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model
         m.label = take(&m.total,
                        batch * (size_t)unet_label_channels(c->unet) * sizeof(float));
     }
+    m.arena = take(&m.total, arena);
     m.guide = take(&m.total, (size_t)unet_guide_width(c->unet) * sizeof(float));
     m.latents = take(&m.total, batch * latent / (size_t)c->vae.latent_channels *
                                    (size_t)unet_latent_channels(c->unet));
@@ -172,9 +174,9 @@ static uint64_t growth(const struct engine_model *model, const struct plan_of_jo
     job_memory_lay_out(&memory, model, plan);
     drawing = memory.total + memory.beside + start;
     if (plan->releases) { /* the block fills up after they have gone; the prompts are read before that */
-        reading = memory.latents - memory.ids + start;
-        reading += encode->arena_bytes > context->arena_bytes ? encode->arena_bytes
-                                                              : context->arena_bytes;
+        reading = encode->arena_bytes > context->arena_bytes ? encode->arena_bytes
+                                                             : context->arena_bytes;
+        reading = pages_touched(memory.arena + reading, memory.total) + start;
         drawing = drawing > encode->weight_bytes ? drawing - encode->weight_bytes : 0;
         drawing = drawing > reading ? drawing : reading;
     }
@@ -185,8 +187,8 @@ static uint64_t growth(const struct engine_model *model, const struct plan_of_jo
 }
 
 int model_fit(struct engine_model *model, const struct engine_job *job,
-              struct plan_of_job *plan, const struct loras *loras,
-              uint64_t *ret_growth, struct err *err)
+              struct plan_of_job *plan, const struct loras *loras, uint64_t *ret_growth,
+              struct err *err)
 {
     uint64_t start = 0, least = UINT64_MAX;
     int best = 0;

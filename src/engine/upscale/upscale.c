@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/named_files.h"
+#include "base/pages.h"
 #include "base/png_text.h"
 #include "engine/image/png.h"
 #include "engine/image/read.h"
@@ -27,7 +28,6 @@
 #include <math.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/mman.h>
 
 enum { TILE = 192, TILE_MIN = 16, TILE_MAX = 2048, OVERLAP = 32, PASSES_MAX = 3 };
 
@@ -373,7 +373,7 @@ static int one_pass(struct run *run, const struct tiles *t, struct err *err)
     struct image larger = {.width = run->picture.width * u->net->scale,
                            .height = run->picture.height * u->net->scale};
     struct stop stop = {.is_cancelled = is_cancelled, .user = run};
-    char *block = MAP_FAILED;
+    char *block = NULL;
     size_t bytes = 0;
     int rc = -1;
 
@@ -383,20 +383,17 @@ static int one_pass(struct run *run, const struct tiles *t, struct err *err)
     weights_file_forget(u->net->file);
     larger.rgba = mem_try_zalloc((size_t)larger.width * (size_t)larger.height, 4);
     bytes = lay_out(u, t).total;
-    block =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (!larger.rgba || block == MAP_FAILED) {
+    block = pages_alloc(bytes);
+    if (!larger.rgba || !block) {
         err_set(err, ERR_NO_MEMORY, "no memory for a picture of %d x %d pixels",
                 larger.width, larger.height);
         goto out;
     }
-    (void)madvise(block, bytes, MADV_HUGEPAGE);
     rc = 0;
     for (int i = 0; rc == 0 && i < tiles_count(t); i++)
         rc = one_tile(run, t, i, block, &larger, err);
 out:
-    if (block != MAP_FAILED)
-        munmap(block, bytes);
+    pages_free(block, bytes);
     if (rc == 0) {
         image_release(&run->picture);
         run->picture = larger;

@@ -55,7 +55,7 @@ static inline double piece_operations(const struct dnnl_backend *b)
 {
     if (b->base.options.piece_operations > 0)
         return b->base.options.piece_operations;
-    return (b->act == ELEM_BF16 ? 10e9 : 3e9) * b->threads;
+    return (b->act == ELEM_BF16 ? 6e9 : 2e9) * b->threads;
 }
 
 static inline int dnnl_thread(void)

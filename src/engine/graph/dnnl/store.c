@@ -17,11 +17,11 @@
 #include "engine/graph/dnnl/store.h"
 
 #include "base/mem.h"
+#include "base/pages.h"
 #include "engine/graph/dnnl/layout.h"
 
 #include <stdint.h>
 #include <string.h>
-#include <sys/mman.h>
 
 struct block {
     void *data;
@@ -38,35 +38,11 @@ struct weight_store {
     const struct weight_edit *edit; /* borrowed; NULL: none */
 };
 
-enum { HUGE_PAGE = 2 << 20, ITEM_ALIGN = 64 };
+enum { ITEM_ALIGN = 64 };
 
 static size_t round_up(size_t n, size_t to)
 {
     return (n + to - 1) / to * to;
-}
-
-/* mmap gives 4 KiB alignment: take one huge page more and give back what sticks out. */
-void *pages_alloc(size_t bytes)
-{
-    size_t wanted = round_up(bytes, HUGE_PAGE), before;
-    char *p = mmap(NULL, wanted + HUGE_PAGE, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    if (p == MAP_FAILED)
-        return NULL;
-    before = round_up((uintptr_t)p, HUGE_PAGE) - (uintptr_t)p;
-    if (before)
-        munmap(p, before);
-    if (before < HUGE_PAGE)
-        munmap(p + before + wanted, HUGE_PAGE - before);
-    madvise(p + before, wanted, MADV_HUGEPAGE); /* a wish; without it all still works */
-    return p + before;
-}
-
-void pages_free(void *p, size_t bytes)
-{
-    if (p)
-        munmap(p, round_up(bytes, HUGE_PAGE));
 }
 
 struct weight_store *store_new(struct backend *backend, enum store_weights weights)

@@ -76,8 +76,4 @@ int store_pack(struct weight_store *store, struct packed *const *items, int coun
 /* Gives back the memory of calls of store_pack that packed nothing but some of these. */
 void store_unpack(struct weight_store *store, struct packed *const *items, int count);
 
-/* Huge pages from the system, zeroed; NULL when there are none left. */
-void *pages_alloc(size_t bytes);
-void pages_free(void *p, size_t bytes);
-
 #endif
