@@ -92,7 +92,7 @@ test('one more than may wait is told when to come again; a place that a client l
 });
 
 test('a request for a model in memory overtakes one that has to wait for a load', async (t) => {
-  const server = await startServer(t, { args: ['--verbose', '--llm-resident', '1', '--text-queue-age', '600'], llm: { first_ms: 400 },
+  const server = await startServer(t, { args: ['--verbose', '--llm-resident', '1', '--text-queue-age', '600'], llm: { first_ms: 1500 },
     prepare: (s) => writeGguf(join(s.models, 'other.gguf')) });
   const answers = await lineUp(server, ['a1', 'other', 'a2'], (tag) => (tag === 'other' ? { model: 'other' } : {}));
   for (const { status } of await Promise.all(answers)) assert.equal(status, 200);
