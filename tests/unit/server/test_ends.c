@@ -2,6 +2,7 @@
 #include "unit.h"
 
 #include "base/file.h"
+#include "remove_tree.h"
 #include "server/supervisor/ends.h"
 
 #include <signal.h>
@@ -92,27 +93,37 @@ static void put(const char *path, const char *text)
     assert_int_equal(file_write_atomic(path, text, strlen(text), 0600, &err), 0);
 }
 
-#define ROOT "/tmp/mysti-test-ends"
+static char root[64];
+
+/* The file below root. */
+static const char *in_root(const char *path)
+{
+    static char full[160];
+
+    snprintf(full, sizeof(full), "%s%s", root, path);
+    return full;
+}
 
 static void the_kernel_counts(void **state)
 {
     (void)state;
-    assert_int_equal(system("rm -rf " ROOT), 0);
-    assert_int_equal(ends_memory_kills(ROOT), 0); /* it does not say */
-    put(ROOT "/proc/self/cgroup", "0::/a/b\n");
-    put(ROOT "/sys/fs/cgroup/a/b/memory.events",
+    snprintf(root, sizeof(root), "/tmp/mysti-ends-XXXXXX");
+    assert_non_null(mkdtemp(root));
+    assert_int_equal(ends_memory_kills(root), 0); /* it does not say */
+    put(in_root("/proc/self/cgroup"), "0::/a/b\n");
+    put(in_root("/sys/fs/cgroup/a/b/memory.events"),
         "low 0\noom 5\noom_kill 3\noom_group_kill 0\n");
-    assert_int_equal(ends_memory_kills(ROOT), 3);
-    put(ROOT "/proc/self/cgroup", "9:memory:/c\n3:cpu:/c\n");
-    put(ROOT "/sys/fs/cgroup/memory/c/memory.oom_control",
+    assert_int_equal(ends_memory_kills(root), 3);
+    put(in_root("/proc/self/cgroup"), "9:memory:/c\n3:cpu:/c\n");
+    put(in_root("/sys/fs/cgroup/memory/c/memory.oom_control"),
         "oom_kill_disable 0\nunder_oom 0\noom_kill 7\n");
-    assert_int_equal(ends_memory_kills(ROOT), 7);
-    put(ROOT "/proc/vmstat", "nr_free_pages 9\noom_kill 5\ndrop_pagecache 0\n");
-    assert_int_equal(ends_memory_kills(ROOT),
+    assert_int_equal(ends_memory_kills(root), 7);
+    put(in_root("/proc/vmstat"), "nr_free_pages 9\noom_kill 5\ndrop_pagecache 0\n");
+    assert_int_equal(ends_memory_kills(root),
                      7); /* the group's own count is the better one */
-    put(ROOT "/proc/self/cgroup", "0::/\n");
-    assert_int_equal(ends_memory_kills(ROOT), 5);
-    assert_int_equal(system("rm -rf " ROOT), 0);
+    put(in_root("/proc/self/cgroup"), "0::/\n");
+    assert_int_equal(ends_memory_kills(root), 5);
+    remove_tree(root);
 }
 
 int main(void)

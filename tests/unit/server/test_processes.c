@@ -234,7 +234,7 @@ static void count_done(void *data, const struct err *err)
 
 static void wishes_survive(void **state)
 {
-    char path[] = "/tmp/mysti-test-desired.json";
+    char path[64];
     struct desired_wishes wishes = {0}, back = {0};
     struct worker_load_options o = {.gpu_layers = 12, .context = 512, .slots = 3};
     struct record *d;
@@ -243,6 +243,7 @@ static void wishes_survive(void **state)
     int done = 0;
 
     (void)state;
+    snprintf(path, sizeof(path), "/tmp/mysti-desired-%d.json", (int)getpid());
     unlink(path);
     uv_loop_init(&loop);
     assert_int_equal(desired_read(path, &back, &err), 0); /* none yet: nothing known */
@@ -288,9 +289,10 @@ static void wishes_survive(void **state)
 
 static int read_record_of(const char *text, struct desired_wishes *ret, struct err *err)
 {
-    char path[] = "/tmp/mysti-test-record.json";
+    char path[64];
     int rc;
 
+    snprintf(path, sizeof(path), "/tmp/mysti-record-%d.json", (int)getpid());
     assert_int_equal(file_write_atomic(path, text, strlen(text), 0600, err), 0);
     rc = desired_read(path, ret, err);
     if (rc)
