@@ -332,6 +332,21 @@ test('a model that is larger than the card gets as many layers as fit', async (t
   assert.match((await memory(server)).moves[0].reason, /a.gguf gets 4 of its 8 layers on card: 1.00 GiB are free there, and all would take 1.8\d GiB/);
 });
 
+test('a model that is larger than the card, which others have: they give way, and it gets as many layers as fit then', async (t) => {
+  const shelved = (server) => (layered(server), writeGguf(join(server.models, 'd.gguf'), { bytes: 4 * GIB, numbers: { 'llama.block_count': 8 },
+    tensors: ['token_embd.weight', ...Array.from({ length: 8 }, (_, i) => `blk.${i}.ffn_up.weight`)] }));
+  const server = await startServer(t, { prepare: shelved,
+    args: ['--simulate-device', 'card=2G', '--simulate-device', 'ram=64G', '--memory-margin', '0', '--memory-quiet', '600'] });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf', { gpu_layers: 8 });
+  await load(server, 'd.gguf', { gpu_layers: 8 });
+  const d = (await memory(server)).residents.find((r) => r.model === 'd.gguf');
+  assert.equal(d.device, 'card');
+  assert.equal(d.layers.wished, 8);
+  assert.ok(d.layers.present >= 3 && d.layers.present < 8, `${d.layers.present} of 8 layers of 0.44 GiB on a card with 2`);
+  assert.equal((await chat(server, 'd')).status, 200);
+});
+
 test('a device that is none is refused at the start', async (t) => {
   for (const [value, says] of [['ram', /must be a name and a size, like ram=8G/], ['ram=many', /must be a size like/]]) {
     await assert.rejects(startServer(t, { args: ['--simulate-device', value] }), says);

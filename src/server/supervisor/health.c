@@ -79,6 +79,8 @@ static void on_answered(struct worker *w, int status, const char *body, size_t l
         worker_event(w, EV_LISTENING);
     if (w->state == WORKER_LOADING && status == 200)
         worker_event(w, EV_LOADED);
+    else
+        trim_look(w);
 }
 
 static void on_health(void *user, const struct err *err, int status, const char *body,

@@ -78,26 +78,35 @@ static enum verdict verdict_of(const struct room_ask *ask, const struct plan *pl
     return plan->needs_leave && !ask->has_leave ? LEAVE : MOVES;
 }
 
-/* The plan stays the refusal unless there is a way with fewer layers. */
-static enum verdict decide_in_part(const struct room_ask *ask,
-                                   const struct plan_ledger *ledger, struct plan *plan)
+static bool plan_in_part(const struct room_ask *ask, const struct plan_ledger *ledger,
+                         int layers, struct plan *way)
 {
     struct room_ask part = *ask;
-    struct plan way;
-    int layers;
 
-    if (!room_fewer_layers(ask, ledger, &layers))
-        return REFUSED;
     room_keep_layers(&part, layers);
     const struct plan_want want = room_want_of(&part);
 
-    plan_make(ledger, &want, &way);
-    if (!way.admits)
-        return REFUSED;
-    if (way.count == 1)
-        return FITS_IN_PART;
-    *plan = way;
-    return verdict_of(ask, plan);
+    plan_make(ledger, &want, way);
+    return way->admits;
+}
+
+/* The plan stays the refusal unless there is a way with fewer layers: with as many as there is room for when others have given way,
+ * as they would for a model that fits as a whole. */
+static enum verdict decide_in_part(const struct room_ask *ask,
+                                   const struct plan_ledger *ledger, struct plan *plan)
+{
+    struct plan way;
+
+    for (int layers = ask->layers - 1; ask->device != PLAN_RAM && layers >= 0;
+         layers--) {
+        if (!plan_in_part(ask, ledger, layers, &way))
+            continue;
+        if (way.count == 1)
+            return FITS_IN_PART;
+        *plan = way;
+        return verdict_of(ask, plan);
+    }
+    return REFUSED;
 }
 
 enum verdict room_decide(const struct supervisor *s, const struct room_ask *ask,

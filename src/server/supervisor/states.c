@@ -404,7 +404,6 @@ static void to_ready(struct worker *w)
 {
     worker_set_state(w, WORKER_READY);
     learn_from(w);
-    trim_ask(w);
     park_idle_begin(w);
 }
 

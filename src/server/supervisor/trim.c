@@ -6,7 +6,8 @@
  * started anew, as for fewer layers; what the conversations hold is saved before and restored after that, and until
  * then new requests wait. The model goes on answering beside the picture, which parking does not give.
  *
- * What is used is llama-server's own number (GET /slots, n_prompt_tokens), asked for when the model becomes idle. What
+ * What is used is llama-server's own number (GET /slots, n_prompt_tokens), asked for beside the health checks when the model
+ * has worked since, not after each answer: that would double the requests of a client that asks one after the other. What
  * runs while it is trimmed may make it more, so the number is looked at once more when the context is in its files.
  * RESERVE tokens stay beside it: a turn or two. A request that may need more waits until its model has its whole
  * context again (supervisor_has_context); only when that cannot be had it goes to the short one, and
@@ -76,6 +77,11 @@ static void on_slots(void *user, const struct err *err, int status, const char *
     json_decref(slots);
 }
 
+static bool could_be_shorter(const struct worker *w)
+{
+    return w->keeps_context && rounded(RESERVE) <= w->present.context / 2;
+}
+
 void trim_ask(struct worker *w)
 {
     struct http_fetch_options o = {
@@ -87,8 +93,16 @@ void trim_ask(struct worker *w)
         .timeout_ms = ASK_MS,
     };
 
-    if (w->kind == WORKER_LLM && w->keeps_context && !w->slots_call)
-        w->slots_call = http_fetch_start(w->s->client, &o, on_slots, w);
+    if (!could_be_shorter(w) || w->slots_call)
+        return;
+    w->slots_ms = clock_ms();
+    w->slots_call = http_fetch_start(w->s->client, &o, on_slots, w);
+}
+
+void trim_look(struct worker *w)
+{
+    if (w->state == WORKER_READY && w->used_ms >= w->slots_ms)
+        trim_ask(w);
 }
 
 void trim_process_gone(struct worker *w)

@@ -137,6 +137,7 @@ struct worker {
     bool keeps_context; /* its slots can be saved and restored */
     int used_tokens;    /* of its fullest slot, as far as is known */
     struct http_fetch *slots_call;
+    uint64_t slots_ms;    /* when that was asked for last */
     bool becomes_default; /* once `next` is loaded */
     uint64_t used_ms;
     char *loaded; /* NULL: nothing */
@@ -346,8 +347,10 @@ bool kv_is_of_use(const struct worker *w);
 /* trim.c */
 /* Tokens of a slot that this process could do with: fewer than it has, or as many. */
 int trim_kept(const struct worker *w);
-/* It is idle: how much of its context is used? */
+/* How much of its context is used? */
 void trim_ask(struct worker *w);
+/* Now and then: the same, if it has worked since and is idle. */
+void trim_look(struct worker *w);
 /* Its context is in files, and it is started anew: with enough for what is in them. */
 void trim_saved(struct worker *w);
 void trim_process_gone(struct worker *w);
