@@ -255,6 +255,11 @@ int gguf_read(struct weights_file *file, struct err *err)
         return err_set(err, ERR_BAD_FILE,
                        "is GGUF version %" PRIu64 ", versions 2 and 3 can be read",
                        version);
+    if (tensors > MAX_TENSORS || pairs > MAX_PAIRS_OF_FILE)
+        return err_set(err, ERR_BAD_FILE,
+                       "announces %" PRIu64 " tensors and %" PRIu64
+                       " values, more than %d or %d",
+                       tensors, pairs, MAX_TENSORS, MAX_PAIRS_OF_FILE);
     for (uint64_t i = 0; i < pairs; i++)
         if (read_pair(file, &c, &align, err))
             return -1;

@@ -41,7 +41,10 @@ struct tensor_entry {
     void *copy;  /* the data instead, all of it; weights_file_add() takes it over */
 };
 
-/* Adds a tensor: name sane, no overflow, data within the file. WEIGHT_OTHER gets no
+#define MAX_TENSORS 262144      /* SDXL has 2,600 */
+#define MAX_PAIRS_OF_FILE 65536 /* of metadata */
+
+/* Adds a tensor: not too many, name sane, no overflow, data within the file. WEIGHT_OTHER gets no
  * data. */
 int weights_file_add(struct weights_file *file, const struct tensor_entry *entry,
                      struct err *err) MUST_CHECK;

@@ -254,6 +254,8 @@ int weights_file_add(struct weights_file *file, const struct tensor_entry *entry
 
     if (entry->copy)
         keep_copy(file, entry->copy);
+    if (file->count == MAX_TENSORS)
+        return err_set(err, ERR_BAD_FILE, "has more than %d tensors", MAX_TENSORS);
     if (entry->name_len == 0 || entry->name_len > MAX_NAME ||
         memchr(entry->name, 0, entry->name_len) ||
         !str_is_utf8(entry->name, entry->name_len))

@@ -120,6 +120,23 @@ static void test_refuses_absurd_headers(void **state)
     buf_release(&bytes);
 }
 
+static void test_refuses_too_many(void **state)
+{
+    struct buf header = {0}, bytes;
+
+    (void)state;
+    buf_append_str(&header, "{");
+    for (int i = 0; i <= 262144; i++)
+        buf_printf(&header,
+                   "%s\"%d\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}",
+                   i ? "," : "", i);
+    buf_append_str(&header, "}");
+    bytes = safetensors(buf_str(&header), 0);
+    expect_refusal(&bytes, "more than 262144 tensors");
+    buf_release(&bytes);
+    buf_release(&header);
+}
+
 /* ---- GGUF ---- */
 
 static void put_number(struct buf *b, uint64_t value, size_t bytes)
@@ -253,10 +270,14 @@ static void test_refuses_broken_gguf(void **state)
     (void)state;
     refuse_and_release(gguf_begin((struct gguf){1, 0, 0}), "version 1");
     refuse_and_release(gguf_begin((struct gguf){3, 0, 0}), "no tensors");
-    refuse_and_release(gguf_begin((struct gguf){3, UINT64_MAX, 0}),
-                       "middle of its header");
-    refuse_and_release(gguf_begin((struct gguf){3, 0, UINT64_MAX}),
-                       "middle of its header");
+    refuse_and_release(gguf_begin((struct gguf){3, 10000000, 0}),
+                       "announces 10000000 tensors and 0 values");
+    refuse_and_release(gguf_begin((struct gguf){3, 1, 10000000}),
+                       "announces 1 tensors and 10000000 values");
+    refuse_and_release(gguf_begin((struct gguf){3, UINT64_MAX, 0}), "announces");
+    refuse_and_release(gguf_begin((struct gguf){3, 0, UINT64_MAX}), "announces");
+    refuse_and_release(gguf_begin((struct gguf){3, 2, 0}), "middle of its header");
+    refuse_and_release(gguf_begin((struct gguf){3, 0, 1}), "middle of its header");
     refuse_and_release(gguf_with_tensor(5, (uint64_t[]){1, 1, 1, 1, 1}, 0, 0),
                        "5 dimensions");
     refuse_and_release(gguf_with_tensor(1, (uint64_t[]){UINT64_MAX}, 0, 0),
@@ -385,6 +406,7 @@ int main(void)
         cmocka_unit_test(test_reads_safetensors),
         cmocka_unit_test(test_refuses_broken_safetensors),
         cmocka_unit_test(test_refuses_absurd_headers),
+        cmocka_unit_test(test_refuses_too_many),
         cmocka_unit_test(test_reads_gguf),
         cmocka_unit_test(test_refuses_truncated_gguf),
         cmocka_unit_test(test_refuses_broken_gguf),
