@@ -159,7 +159,7 @@ bool supervisor_has_context(struct supervisor *s, int id, int64_t tokens)
 
     if (!supervisor_is_short(s, id) || tokens <= w->present.context)
         return true;
-    if (s->room.moving || s->room.asks)
+    if (s->room.moving || room_is_wanted(s, w))
         return false; /* looked at again when that is over */
     plan_growth(w, &ask, &ledger, &plan);
     if (!plan.admits)
