@@ -23,113 +23,58 @@
  * 0.4. */
 #include "base/mem.h"
 #include "base/str.h"
-#include "engine/engine.h"
 #include "engine/family.h"
-#include "engine/graph/backend.h"
-#include "engine/image/png.h"
 #include "engine/text/clip.h"
 #include "engine/text/prompt.h"
 #include "engine/unet/unet.c"
 #include "engine/vae/vae.h"
 
+#include "frame.h"
 #include "small_model.h"
 #include "unit.h"
 
-#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
 #define VECTORS "tests/golden/sd1_small.safetensors"
 
 struct setup {
-    const char *backend_name, *precision;
-    const char *weights; /* NULL: as computed with */
-    double tolerance_block, tolerance_network, tolerance_picture;
+    struct golden golden;
+    double tolerance_block, tolerance_network;
     const char *vectors_path;
     char *path;
     int unet_heads, text_heads;
-    struct weights_file *vectors, *file;
-    struct backend *backend;
-    struct weight_store *store;
+    struct weights_file *file;
 };
 
 static void check(int result, const struct err *err)
 {
-    if (result)
-        fail_msg("%s", err->message);
+    golden_check(result, err);
 }
-
-/* ---- vectors ---- */
 
 static float *vector(const struct setup *s, const char *name, size_t *ret_count)
 {
-    const struct weight *w = weights_file_find(s->vectors, name);
-    float *values;
-
-    assert_non_null(w);
-    *ret_count = weight_count(w);
-    values = aligned_alloc(64, (*ret_count * 4 + 63) / 64 * 64);
-    weight_to_f32(w, 0, *ret_count, values);
-    return values;
+    return golden_vector(&s->golden, name, ret_count);
 }
 
 static struct shape vector_shape(const struct setup *s, const char *name)
 {
-    const struct weight *w = weights_file_find(s->vectors, name);
-    struct shape shape;
-
-    assert_non_null(w);
-    shape.rank = w->rank;
-    memcpy(shape.dim, w->dim, sizeof(shape.dim));
-    return shape;
+    return golden_shape(&s->golden, name);
 }
 
 static void compare(const struct setup *s, const char *name, const float *got,
                     double tolerance)
 {
-    double squares = 0, difference = 0, largest = 0;
-    size_t count;
-    float *expected = vector(s, name, &count);
-
-    for (size_t i = 0; i < count; i++) {
-        double d = (double)got[i] - (double)expected[i];
-
-        squares += (double)expected[i] * (double)expected[i];
-        difference += d * d;
-        largest = fmax(largest, fabs(d));
-    }
-    free(expected);
-    difference = sqrt(difference / squares);
-    print_message(
-        "  %-4s %-4s %-16s difference %.2e of its rms, largest %.2e (%g allowed)\n",
-        s->backend_name, s->weights ? s->weights : s->precision, name, difference,
-        largest, tolerance);
-    assert_true(difference <= tolerance);
+    golden_compare(&s->golden, name, got, tolerance);
 }
-
-/* ---- running a graph ---- */
 
 /* inputs: f32 or i32 as the graph declares; the one output is f32 [count] */
 static float *run_graph(const struct setup *s, struct graph *g, void *const *inputs,
                         size_t count)
 {
-    const struct backend_ops *ops = s->backend->ops;
-    float *output = aligned_alloc(64, (count * 4 + 63) / 64 * 64);
-    void *outputs[] = {output};
-    struct program_run run = {.inputs = inputs, .outputs = outputs};
-    struct program *program;
-    struct err err = {0};
+    float *output = golden_memory(count * 4);
 
-    check(graph_check(g, &err), &err);
-    check(ops->compile(s->backend, g, s->store, &program, &err), &err);
-    check(ops->load(program, NULL, &err), &err);
-    run.arena = aligned_alloc(64, program->arena_bytes + 64);
-    memset(run.arena, 0xff,
-           program->arena_bytes); /* NaN: nothing may be read unwritten */
-    check(ops->run(program, &run, &err), &err);
-    free(run.arena);
-    ops->program_free(program);
-    graph_free(g);
+    golden_run(&s->golden, g, inputs, (void *[]){output});
     return output;
 }
 
@@ -260,34 +205,22 @@ static void test_transformer(void **state)
 static void test_unet(void **state)
 {
     const struct setup *s = *state;
-    const struct backend_ops *ops = s->backend->ops;
     struct build b = {graph_new("context"), s->file, NULL};
     struct unet *u = open_unet(s);
     struct shape shape = vector_shape(s, "unet.x");
     struct unet_size size = {2, shape.dim[1], shape.dim[2], 77};
     void *inputs[64], *ids = golden_ids(s);
-    struct program *program;
-    struct program_run run = {.inputs = &ids, .outputs = inputs + 2};
-    struct err err = {0};
     size_t count;
     float *got;
 
     unet_build_context(u, &b, add_text(s, &b), -1);
-    check(graph_check(b.graph, &err), &err);
     inputs[0] = vector(s, "unet.x", &count);
     inputs[1] = vector(s, "unet.t", &count);
     assert_in_range(unet_context_count(u), 1, 62);
     for (int i = 0; i < unet_context_count(u); i++)
-        inputs[2 + i] = aligned_alloc(
-            64, (size_t)(2 * 77 * unet_context_channels(u, i) * 4 + 63) / 64 * 64);
-    check(ops->compile(s->backend, b.graph, s->store, &program, &err), &err);
-    check(ops->load(program, NULL, &err), &err);
-    run.arena = aligned_alloc(64, program->arena_bytes + 64);
-    check(ops->run(program, &run, &err), &err);
-    free(run.arena);
-    ops->program_free(program);
-    graph_free(b.graph);
-
+        inputs[2 + i] =
+            golden_memory((size_t)(2 * 77 * unet_context_channels(u, i) * 4));
+    golden_run(&s->golden, b.graph, &ids, inputs + 2);
     b.graph = graph_new("step");
     unet_build_step(u, &b, &size);
     got = run_graph(s, b.graph, inputs, (size_t)shape_elements(&shape));
@@ -338,99 +271,23 @@ static void test_encoder(void **state)
     free(x);
 }
 
-/* ---- whole pictures, through the engine's own door ---- */
+/* ---- whole pictures ---- */
 
-struct received {
-    const struct setup *setup;
-    const char *name;
-    int images;
-};
-
-static bool on_image(void *user, const struct engine_image *image, struct err *err)
-{
-    struct received *r = user;
-    size_t count = (size_t)image->width * (size_t)image->height * 3;
-    float *got = mem_alloc(count * sizeof(*got));
-    double difference = 0, squares = 0;
-    size_t expected_count;
-    float *expected = vector(r->setup, r->name, &expected_count);
-
-    (void)err;
-    assert_int_equal(count, expected_count);
-    for (size_t i = 0; i < count; i++) {
-        /* bytes are rounded, and clamped where the decoder goes beyond -1..1 */
-        double e = fmin(1, fmax(-1, (double)expected[i]));
-        double d = (double)image->rgb[i] / 127.5 - 1 - e;
-
-        d = fmax(0, fabs(d) - 0.5 / 127.5);
-        difference += d * d;
-        squares += e * e;
-    }
-    difference = sqrt(difference / squares);
-    print_message("  %-4s %-4s %-16s difference %.2e of its rms (%g allowed)\n",
-                  r->setup->backend_name,
-                  r->setup->weights ? r->setup->weights : r->setup->precision, r->name,
-                  difference, r->setup->tolerance_picture);
-    assert_true(difference <= r->setup->tolerance_picture);
-    free(expected);
-    free(got);
-    r->images++;
-    return true;
-}
-
-/* start: PNGs to begin with, empty for none */
-static void draw_from(const struct setup *s, const char *name,
-                      const struct small_model *file, const struct buf *start,
-                      const struct buf *mask)
+static void draw_from(const struct golden *g, const char *name,
+                      const struct small_model *file, struct golden_picture picture)
 {
     char *path = small_model_write(file);
-    struct engine_options options = {.backend = s->backend_name,
-                                     .precision = s->precision,
-                                     .weights = s->weights,
-                                     .threads = 2};
-    struct received received = {s, name, 0};
-    struct engine_events events = {.on_image = on_image, .user = &received};
-    struct engine_job job;
-    struct engine *engine;
-    struct engine_model *model;
-    struct err err = {0};
 
-    check(engine_open(&engine, &options, &err), &err);
-    check(engine_model_load(&model, engine, path, NULL, &err), &err);
-    engine_job_defaults(model, &job);
-    job.prompt = "a red circle on a blue background";
-    job.negative_prompt = "blurry";
-    job.width = 32;
-    job.height = 40;
-    job.steps = 4;
-    job.cfg_scale = 5;
-    job.seed = 42;
-    job.rng = "cpu";
-    job.start.image = (struct engine_file){start->data, start->len};
-    job.start.mask = (struct engine_file){mask->data, mask->len};
-    job.start.mask_blur = 0;
-    job.start.strength = 0.6;
-    check(engine_generate(model, &job, &events, &err), &err);
-    assert_int_equal(received.images, 1);
-    engine_model_free(model);
-    engine_close(engine);
+    picture.negative = "blurry";
+    golden_draw(g, name, path, &picture);
     unlink(path);
     free(path);
 }
 
-static void draw(const struct setup *s, const char *name,
+static void draw(const struct golden *g, const char *name,
                  const struct small_model *file)
 {
-    draw_from(s, name, file, &(struct buf){0}, &(struct buf){0});
-}
-
-static struct buf png_of(const uint8_t *rgb)
-{
-    struct buf png = {0};
-    struct err err = {0};
-
-    check(image_png_encode(rgb, 32, 40, NULL, 0, &png, &err), &err);
-    return png;
+    draw_from(g, name, file, (struct golden_picture){0});
 }
 
 /* Image to image: encoded, three of four steps, decoded; the second time only where the
@@ -438,49 +295,40 @@ static struct buf png_of(const uint8_t *rgb)
 static void test_start(void **state)
 {
     const struct setup *s = *state;
-    size_t count;
-    float *values = vector(s, "start.bytes", &count);
-    uint8_t *rgb = mem_alloc(count);
-    struct buf start, mask;
+    struct golden_picture picture = {0};
+    struct buf mask = {0};
 
-    for (size_t i = 0; i < count; i++)
-        rgb[i] = (uint8_t)values[i];
-    start = png_of(rgb);
-    for (size_t i = 0; i < count; i++) {
-        size_t x = i / 3 % 32, y = i / 3 / 32;
-
-        rgb[i] = x >= 8 && y >= 8 && y < 24 ? 255 : 0;
-    }
-    mask = png_of(rgb);
-    draw_from(s, "start.out", &(struct small_model){0}, &start, &(struct buf){0});
-    draw_from(s, "masked.out", &(struct small_model){0}, &start, &mask);
-    buf_release(&start);
+    golden_start(&s->golden, &picture.start, &mask);
+    draw_from(&s->golden, "start.out", &(struct small_model){0}, picture);
+    picture.mask = mask;
+    draw_from(&s->golden, "masked.out", &(struct small_model){0}, picture);
+    buf_release(&picture.start);
     buf_release(&mask);
-    free(rgb);
-    free(values);
 }
 
 static void test_pictures(void **state)
 {
-    draw(*state, "picture.eps", &(struct small_model){0});
-    draw(*state, "picture.v",
+    const struct setup *s = *state;
+
+    draw(&s->golden, "picture.eps", &(struct small_model){0});
+    draw(&s->golden, "picture.v",
          &(struct small_model){.metadata = "\"mysti.prediction\":\"v\""});
 }
 
 /* Eight bits of the largest weight in 32 are a little less exact than bf16's. */
 static void test_quantised_picture(void **state)
 {
-    struct setup s = *(struct setup *)*state;
+    struct golden g = ((struct setup *)*state)->golden;
 
-    s.tolerance_picture = 0.3;
-    draw(&s, "picture.eps", &(struct small_model){.format = SMALL_MODEL_GGUF});
+    g.tolerance_picture = 0.3;
+    draw(&g, "picture.eps", &(struct small_model){.format = SMALL_MODEL_GGUF});
 }
 
 /* ---- once per back end and precision ---- */
 
 static int meta_int(const struct setup *s, const char *key)
 {
-    const char *text = weights_file_meta(s->vectors, key);
+    const char *text = weights_file_meta(s->golden.vectors, key);
     int64_t value;
 
     assert_non_null(text);
@@ -490,27 +338,18 @@ static int meta_int(const struct setup *s, const char *key)
 
 static void set_up(struct setup *s)
 {
-    struct backend_options options = {.threads = 2,
-                                      .precision = strcmp(s->precision, "bf16") == 0
-                                                       ? PRECISION_BF16
-                                                       : PRECISION_F32};
     struct err err = {0};
 
-    check(weights_file_open(&s->vectors, s->vectors_path, &err), &err);
+    golden_open(&s->golden, s->vectors_path);
     check(weights_file_open(&s->file, s->path, &err), &err);
     s->unet_heads = meta_int(s, "unet_heads");
     s->text_heads = meta_int(s, "text_heads");
-    check(backend_open(s->backend_name, &options, &s->backend, &err), &err);
-    s->store = s->backend->ops->store_new(s->backend,
-                                          s->weights ? STORE_INT8 : STORE_AS_COMPUTED);
 }
 
 static void tear_down(struct setup *s)
 {
-    s->backend->ops->store_free(s->store);
-    backend_close(s->backend);
     weights_file_close(s->file);
-    weights_file_close(s->vectors);
+    golden_close(&s->golden);
 }
 
 /* the small model: everything; a checkpoint of the user's: its networks */
@@ -535,9 +374,10 @@ static int run_with(struct setup *s, int is_small)
 
     set_up(s);
     memcpy(networks, tests, sizeof(networks));
-    failures = is_small
-                   ? cmocka_run_group_tests_name(s->backend_name, tests, NULL, NULL)
-                   : cmocka_run_group_tests_name(s->backend_name, networks, NULL, NULL);
+    failures =
+        is_small
+            ? cmocka_run_group_tests_name(s->golden.backend_name, tests, NULL, NULL)
+            : cmocka_run_group_tests_name(s->golden.backend_name, networks, NULL, NULL);
     tear_down(s);
     return failures;
 }
@@ -567,34 +407,35 @@ static int run_bytes(struct setup *s, int is_small)
 /* test_golden [CHECKPOINT VECTORS] (see make_golden.py) */
 int main(int argc, char **argv)
 {
-    struct setup ref = {.backend_name = "ref",
-                        .precision = "f32",
+    struct setup ref = {.golden = {.name = "sd1",
+                                   .backend_name = "ref",
+                                   .precision = "f32",
+                                   .tolerance_picture = 1e-3},
                         .tolerance_block = 2e-5,
                         .tolerance_network = 1e-4,
-                        .tolerance_picture = 1e-3,
                         .vectors_path = argc == 3 ? argv[2] : VECTORS};
     struct setup dnnl, half, bytes;
     int failures, is_small = argc != 3;
 
     ref.path = is_small ? small_model_write(&(struct small_model){0}) : argv[1];
     dnnl = ref;
-    dnnl.backend_name = "dnnl";
+    dnnl.golden.backend_name = "dnnl";
     half = dnnl;
-    half.precision = "bf16";
+    half.golden.precision = "bf16";
     half.tolerance_block = 2e-2;
     /* SD 1.5 is three times as deep as the small model: PyTorch's own U-Net in bf16 is
      * 5.7e-2 away from its f32 one on the random checkpoint, ours 6.1e-2. */
     half.tolerance_network = is_small ? 5e-2 : 0.1;
-    half.tolerance_picture = 0.3;
+    half.golden.tolerance_picture = 0.3;
     failures = run_with(&ref, is_small);
     if (strstr(backend_names(), "dnnl")) {
         failures += run_with(&dnnl, is_small);
         failures += run_with(&half, is_small);
         bytes = half;
-        bytes.weights = "int8";
+        bytes.golden.weights = "int8";
         bytes.tolerance_block = 3e-2;
         bytes.tolerance_network = is_small ? 8e-2 : 0.15;
-        bytes.tolerance_picture = 0.4;
+        bytes.golden.tolerance_picture = 0.4;
         failures += run_bytes(&bytes, is_small);
     }
     if (is_small) {
