@@ -136,3 +136,21 @@ test('bad input gets a sentence and leaves no file', async (t) => {
   await gone(server);
   assert.equal(sent(server).length, 0);
 });
+
+test('how long one takes is learned apart from drawings: who waits behind one hears what ones like it took', async (t) => {
+  const server = await startServer(t, { sd: { step_ms: 60, default_steps: 10 } });
+  const fields = [['image', picture], ['upscaler', '4x-Ultra']];
+  const behind = async () => {
+    const before = sent(server).length, first = upscale(server, fields);
+    await until('it runs', () => sent(server).length > before);
+    const { json } = await server.postJson('/v1/jobs', { prompt: 'a boat' });
+    const eta = (await server.getJson(`/v1/jobs/${json.id}`)).json.eta_ms;
+    assert.equal((await first).status, 200);
+    await until('the other is done, too', async () => (await server.getJson(`/v1/jobs/${json.id}`)).json.state === 'done');
+    return eta;
+  };
+  assert.equal((await server.postJson('/v1/images/generations', { prompt: 'a boat' })).status, 200);
+  assert.equal(await behind(), null, 'a drawing was measured, but nothing of this kind');
+  const eta = await behind();
+  assert.ok(eta > 100 && eta < 10000, `${eta} ms`);
+});

@@ -114,36 +114,42 @@ static double work_of(const struct image_request *r, int pictures)
     return pictures * width * height / 1e6 * (steps + 5 + again); /* 5: decoding */
 }
 
-/* Until this job's turn, from what was measured so far; -1: nothing was. */
-static int64_t ms_until(const struct job *job)
+/* A picture that is made larger has no steps, and another network is another speed: it counts as one. */
+static double measure_of(const struct job *job, int pictures)
 {
-    const struct job_queue *q = job->queue;
-    double work = 0;
+    return job->request.upscale.upscaler ? pictures : work_of(&job->request, pictures);
+}
 
-    if (!(q->ms_per_work > 0))
-        return -1;
-    for (const struct job *j = q->first; j && j != job; j = j->next)
-        work += work_of(&j->request, j->request.count - j->received);
-    return (int64_t)(work * q->ms_per_work);
+static double *rate_of(const struct job *job)
+{
+    struct job_queue *q = job->queue;
+
+    return job->request.upscale.upscaler ? &q->ms_per_upscale : &q->ms_per_work;
+}
+
+/* Of those before this one (NULL: of all), from what was measured so far; -1: of one of them nothing was. */
+static int64_t ms_before(const struct job_queue *q, const struct job *job)
+{
+    double ms = 0;
+
+    for (const struct job *j = q->first; j && j != job; j = j->next) {
+        if (!(*rate_of(j) > 0))
+            return -1;
+        ms += measure_of(j, j->request.count - j->received) * *rate_of(j);
+    }
+    return (int64_t)ms;
 }
 
 int64_t job_queue_wait_ms(const struct job_queue *q)
 {
-    double work = 0;
-
-    if (!(q->ms_per_work > 0))
-        return q->first ? -1 : 0;
-    for (const struct job *j = q->first; j; j = j->next)
-        work += work_of(&j->request, j->request.count - j->received);
-    return (int64_t)(work * q->ms_per_work);
+    return ms_before(q, NULL);
 }
 
 void job_measured(struct job *job, uint64_t ms)
 {
-    struct job_queue *q = job->queue;
-    double now = (double)ms / work_of(&job->request, 1);
+    double now = (double)ms / measure_of(job, 1), *rate = rate_of(job);
 
-    q->ms_per_work = q->ms_per_work > 0 ? 0.7 * q->ms_per_work + 0.3 * now : now;
+    *rate = *rate > 0 ? 0.7 * *rate + 0.3 * now : now;
 }
 
 void job_progress_get(const struct job *job, struct job_progress *ret)
@@ -156,7 +162,7 @@ void job_progress_get(const struct job *job, struct job_progress *ret)
         .images = job->request.count,
         .sample_step = job->sample_step,
         .sample_steps = job->sample_steps,
-        .eta_ms = job->begun_ms ? job->eta_ms : ms_until(job),
+        .eta_ms = job->begun_ms ? job->eta_ms : ms_before(job->queue, job),
         .time_ms = job->begun_ms ? clock_ms() - job->begun_ms : 0,
         .wait_ms = (job->begun_ms ? job->begun_ms : clock_ms()) - job->added_ms,
         .model = job->request.model_path,

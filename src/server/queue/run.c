@@ -685,7 +685,7 @@ void run_send(struct job_queue *q)
     r->body = run_job_body(r->job);
     r->status = 0;
     r->said_done = false;
-    q->sampling_from_ms = 0;
+    q->sampling_from_ms = r->job->request.upscale.upscaler ? clock_ms() : 0;
     r->said_error.code = ERR_NONE;
     json_decref(r->job->drawn_with);
     r->job->drawn_with = NULL;

@@ -116,7 +116,8 @@ struct job_queue {
     void (*on_closed)(void *user);
     void *closed_user;
     uint64_t serial;
-    double ms_per_work;        /* measured; 0: nothing yet */
+    double ms_per_work;        /* of drawing, measured; 0: nothing yet */
+    double ms_per_upscale;
     uint64_t sampling_from_ms; /* of the running picture, for that measure */
     unsigned
         references; /* its own, one per timer, one per question that cannot be taken back */
