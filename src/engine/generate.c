@@ -431,12 +431,15 @@ static int hand_out(struct run *run, struct engine_image *image, struct err *err
     struct buf text = {0}, png = {0};
     struct image_text chunk;
     struct err reason = {0};
+    struct stop stop = {.is_cancelled = is_cancelled, .user = run};
     int result;
 
     run_describe(run, image, &text);
     chunk = (struct image_text){"parameters", buf_str(&text)};
-    result = image_png_encode(image->rgb, (unsigned)image->width,
-                              (unsigned)image->height, &chunk, 1, &png, err);
+    result =
+        image_png_write(&(struct image_png){image->rgb, (unsigned)image->width,
+                                            (unsigned)image->height, &chunk, 1, &stop},
+                        &png, err);
     image->parameters = buf_str(&text);
     image->png = png.data;
     image->png_bytes = png.len;

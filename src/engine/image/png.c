@@ -20,9 +20,8 @@ struct writer {
     png_infop info;
     struct buf *out;
     struct err *err;
-    const uint8_t *rgb;
-    unsigned width;
-    unsigned height;
+    const struct image_png *image;
+    bool is_stopped;
     png_text *texts; /* [text_count], values owned by `values` */
     char **values;
     size_t text_count;
@@ -76,9 +75,11 @@ static char *to_latin1(const char *utf8)
     return text;
 }
 
-static int prepare_texts(struct writer *w, const struct image_text *texts, size_t count,
-                         struct err *err)
+static int prepare_texts(struct writer *w, struct err *err)
 {
+    const struct image_text *texts = w->image->texts;
+    size_t count = w->image->text_count;
+
     w->texts = mem_zalloc((count + 1) * sizeof(*w->texts));
     w->values = mem_zalloc((count + 1) * sizeof(*w->values));
     for (size_t i = 0; i < count; i++) {
@@ -103,15 +104,20 @@ static int prepare_texts(struct writer *w, const struct image_text *texts, size_
 
 static void write_all(struct writer *w)
 {
+    const struct image_png *i = w->image;
+
     png_set_write_fn(w->png, w, on_write, on_flush);
-    png_set_IHDR(w->png, w->info, w->width, w->height, 8, PNG_COLOR_TYPE_RGB,
+    png_set_IHDR(w->png, w->info, i->width, i->height, 8, PNG_COLOR_TYPE_RGB,
                  PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
                  PNG_FILTER_TYPE_DEFAULT);
     png_set_text(w->png, w->info, w->texts, (int)w->text_count);
     png_write_info(w->png, w->info);
-    for (unsigned y = 0; y < w->height; y++)
-        png_write_row(w->png, w->rgb + (size_t)y * w->width * 3);
-    png_write_end(w->png, NULL);
+    for (unsigned y = 0; y < i->height && !w->is_stopped; y++) {
+        png_write_row(w->png, i->rgb + (size_t)y * i->width * 3);
+        w->is_stopped = i->stop && stop_ask_soon(i->stop);
+    }
+    if (!w->is_stopped)
+        png_write_end(w->png, NULL);
 }
 
 static int encode(struct writer *w)
@@ -125,17 +131,22 @@ static int encode(struct writer *w)
     if (!w->info)
         return err_set(w->err, ERR_NO_MEMORY, "no memory to write a PNG");
     write_all(w);
-    return 0;
+    return w->is_stopped ? err_set(w->err, ERR_CANCELLED, "the job was cancelled") : 0;
 }
 
 int image_png_encode(const uint8_t *rgb, unsigned width, unsigned height,
                      const struct image_text *texts, size_t text_count,
                      struct buf *ret_png, struct err *err)
 {
+    return image_png_write(
+        &(struct image_png){rgb, width, height, texts, text_count, NULL}, ret_png, err);
+}
+
+int image_png_write(const struct image_png *image, struct buf *ret_png, struct err *err)
+{
     const size_t before = ret_png->len;
-    struct writer w = {
-        .out = ret_png, .err = err, .rgb = rgb, .width = width, .height = height};
-    int rc = prepare_texts(&w, texts, text_count, err);
+    struct writer w = {.out = ret_png, .err = err, .image = image};
+    int rc = prepare_texts(&w, err);
 
     if (rc == 0)
         rc = encode(&w);

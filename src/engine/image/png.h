@@ -14,6 +14,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "engine/graph/stop.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -28,5 +29,17 @@ struct image_text {
 int image_png_encode(const uint8_t *rgb, unsigned width, unsigned height,
                      const struct image_text *texts, size_t text_count,
                      struct buf *ret_png, struct err *err) MUST_CHECK;
+
+struct image_png {
+    const uint8_t *rgb; /* [height, width, 3] */
+    unsigned width, height;
+    const struct image_text *texts;
+    size_t text_count;
+    struct stop *stop; /* asked between rows, then ERR_CANCELLED; NULL: nobody is */
+};
+
+/* The same, for pictures that take long. */
+int image_png_write(const struct image_png *image, struct buf *ret_png,
+                    struct err *err) MUST_CHECK;
 
 #endif

@@ -433,12 +433,14 @@ static int deliver(struct run *run, const struct engine_file *file, struct err *
                                  .height = p->height,
                                  .rgb = p->rgba,
                                  .parameters = buf_str(&parameters)};
+    struct stop stop = {.is_cancelled = is_cancelled, .user = run};
     int rc;
 
     for (size_t i = 1; i < (size_t)p->width * (size_t)p->height; i++)
         memmove(p->rgba + 3 * i, p->rgba + 4 * i, 3);
-    rc = image_png_encode(image.rgb, (unsigned)p->width, (unsigned)p->height, texts,
-                          count, &png, err);
+    rc = image_png_write(&(struct image_png){image.rgb, (unsigned)p->width,
+                                             (unsigned)p->height, texts, count, &stop},
+                         &png, err);
     image.png = png.data;
     image.png_bytes = png.len;
     if (rc == 0 && run->events->on_image &&

@@ -171,6 +171,34 @@ static void a_failure_leaves_the_buffer_as_it_was(void **state)
     buf_release(&png);
 }
 
+static bool says(void *user)
+{
+    return *(bool *)user;
+}
+
+static void a_writer_may_be_stopped(void **state)
+{
+    static uint8_t rgb[64 * 64 * 3];
+    bool answer = false;
+    struct stop stop = {.is_cancelled = says, .user = &answer};
+    const struct image_png image = {rgb, 64, 64, NULL, 0, &stop};
+    struct buf whole = {0}, png = {0};
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(image_png_encode(rgb, 64, 64, NULL, 0, &whole, &err), 0);
+    assert_int_equal(image_png_write(&image, &png, &err), 0);
+    assert_int_equal(png.len, whole.len);
+    assert_memory_equal(png.data, whole.data, png.len);
+    answer = true;
+    stop = (struct stop){.is_cancelled = says, .user = &answer};
+    assert_int_equal(image_png_write(&image, &png, &err), -1);
+    assert_int_equal(err.code, ERR_CANCELLED);
+    assert_int_equal(png.len, whole.len);
+    buf_release(&whole);
+    buf_release(&png);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -180,6 +208,7 @@ int main(void)
         cmocka_unit_test(a_cut_file_is_refused_at_every_byte),
         cmocka_unit_test(absurd_chunks_do_no_harm),
         cmocka_unit_test(a_failure_leaves_the_buffer_as_it_was),
+        cmocka_unit_test(a_writer_may_be_stopped),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
