@@ -358,10 +358,10 @@ static void crop(struct hires *h, struct upscale_size size)
 
     for (int y = 0; y < two->height; y++)
         for (int x = 0; x < two->width; x++, to += 3) {
-            size_t row = (size_t)(y + out.height + margin.height);
-            size_t column = (size_t)(x + out.width + margin.width);
+            int64_t row = y + out.height + margin.height;
+            int64_t column = x + out.width + margin.width;
 
-            memmove(to, h->picture.rgba + 4 * (row * (size_t)size.width + column), 3);
+            memmove(to, h->picture.rgba + 4 * (row * size.width + column), 3);
         }
 }
 

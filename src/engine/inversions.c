@@ -137,7 +137,7 @@ static void read_loras(struct inversions *s, const struct engine_model *model,
         (!job->negative_prompt ||
          lora_tags_read(&tags, job->negative_prompt, NULL) == 0))
         for (int i = 0; i < tags.count; i++) {
-            char *path;
+            char *path = NULL;
 
             if (named_file_find(&search, tags.all[i].name, &path, NULL))
                 continue;

@@ -67,7 +67,7 @@ static bool find_kind(struct net *net)
 {
     static const char *const prefixes[] = {"", "params_ema.", "params.", "module."};
 
-    for (size_t k = 0; k < sizeof(kinds) / sizeof(*kinds); k++)
+    for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++)
         for (size_t i = 0; i < sizeof(prefixes) / sizeof(*prefixes); i++) {
             free(net->prefix);
             net->prefix = mem_strdup(prefixes[i]);
