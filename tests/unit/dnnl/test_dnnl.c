@@ -4,6 +4,7 @@
 #include "case.h"
 
 #include "base/mem.h"
+#include "engine/graph/dnnl/pieces.h"
 
 #include "unit.h"
 
@@ -304,6 +305,27 @@ static void test_linear_in_pieces(void **state)
 }
 
 /* Borders, strides, pictures of a batch, what rides along; a last piece of one row. */
+/* In one piece a kernel sees all of x, as it stands in the graph: where stride 2 leaves a row unread, another height would
+ * be another kernel of oneDNN's and another order of adding up. */
+static void test_window_in_one_piece(void **state)
+{
+    const struct window w = {.in = 66, .out = 32, .kernel = 3, .stride = 2};
+    struct piece p = piece_of(&w, 0, 32);
+
+    (void)state;
+    assert_int_equal(p.in_count, 66);
+    assert_int_equal(p.pad_before, 0);
+    assert_int_equal(p.pad_after, 0);
+    p = piece_of(&(struct window){64, 32, 3, 2, 1, 1, false}, 0, 32);
+    assert_int_equal(p.in_count, 64);
+    assert_int_equal(p.pad_before, 1);
+    assert_int_equal(p.pad_after, 1);
+    p = piece_of(&(struct window){32, 64, 4, 2, 1, 1, true}, 0, 64);
+    assert_int_equal(p.in_count, 32);
+    assert_int_equal(p.pad_before, 1);
+    assert_int_equal(p.pad_after, 1);
+}
+
 static void test_conv_in_pieces(void **state)
 {
     static const struct conv_shape shapes[] = {
@@ -821,6 +843,7 @@ int main(void)
         cmocka_unit_test(test_not_of_bytes),
         cmocka_unit_test(test_store_of_bytes),
         cmocka_unit_test(test_linear_in_pieces),
+        cmocka_unit_test(test_window_in_one_piece),
         cmocka_unit_test(test_conv_in_pieces),
         cmocka_unit_test(test_upsampled_in_pieces),
         cmocka_unit_test(test_group_norm),

@@ -34,9 +34,15 @@ struct piece piece_of(const struct window *w, int64_t from, int64_t rows)
 {
     struct piece p = {.out_from = from, .out_count = least(rows, w->out - from)};
 
-    if (w->is_transposed)
+    if (p.out_count ==
+        w->out) { /* also the rows that nothing reads: with others oneDNN may add up in another order */
+        p.in_count = w->in;
+        p.pad_before = w->pad_before;
+        p.pad_after = w->pad_after;
+    } else if (w->is_transposed) {
         cut_transposed(w, &p);
-    else
+    } else {
         cut_plain(w, &p);
+    }
     return p;
 }

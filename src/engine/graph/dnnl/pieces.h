@@ -10,7 +10,7 @@
 /* The whole of it, in the direction that is cut. */
 struct window {
     int64_t in, out; /* rows of x and y */
-    int64_t kernel, stride, pad_before;
+    int64_t kernel, stride, pad_before, pad_after;
     bool
         is_transposed; /* twice as many rows: kernel 4, stride 2, pad 1 on both sides */
 };

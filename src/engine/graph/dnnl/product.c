@@ -349,7 +349,7 @@ static void cut(struct product *p, const struct plan *plan)
     if (p->kind == KIND_LINEAR) {
         int64_t rows = shape_rows(&plan->tensors[n->out].shape) / p->runs;
 
-        p->window = (struct window){rows, rows, 1, 1, 0, false};
+        p->window = (struct window){rows, rows, 1, 1, 0, 0, false};
     } else {
         if (all > most)
             p->runs = (int)y[0];
@@ -359,6 +359,7 @@ static void cut(struct product *p, const struct plan *plan)
                             n->weights[0]->dim[2],
                             n->stride,
                             n->pad_top,
+                            n->pad_bottom,
                             p->kind == KIND_TRANSPOSED};
     }
     pieces = ceil(all / p->runs / most);
