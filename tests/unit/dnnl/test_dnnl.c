@@ -791,6 +791,54 @@ static void test_cancel(void **state)
     case_free(c);
 }
 
+/* Asked before each weight, when all but those before it are still missing: that is what a load's progress is told by. */
+struct loading {
+    const struct program *program;
+    size_t missing;
+    int asked;
+};
+
+static bool see_progress(void *user)
+{
+    struct loading *l = user;
+    size_t missing = l->program->backend->ops->missing_bytes(l->program);
+
+    assert_true(missing > 0);
+    assert_true(l->asked == 0 ? missing == l->missing : missing < l->missing);
+    l->missing = missing;
+    l->asked++;
+    return false;
+}
+
+static void test_load_progresses(void **state)
+{
+    struct test_case *c = case_new(930);
+    const struct weight *w[] = {case_weight(c, 4, 64, 48, 3, 3),
+                                case_weight(c, 1, 64, 1, 1, 1),
+                                case_weight(c, 2, 96, 64, 1, 1)};
+    struct graph *g = small_model(c, 8, w);
+    struct backend *b;
+    struct weight_store *store;
+    struct loading loading = {0};
+    struct stop stop = {.is_cancelled = see_progress, .user = &loading};
+    struct program *p;
+
+    (void)state;
+    assert_int_equal(
+        backend_open("dnnl", &(struct backend_options){.threads = 1}, &b, NULL), 0);
+    store = b->ops->store_new(b, STORE_AS_COMPUTED);
+    assert_int_equal(b->ops->compile(b, g, store, &p, NULL), 0);
+    loading = (struct loading){p, p->weight_bytes, 0};
+    assert_int_equal(b->ops->load(p, &stop, NULL), 0);
+    assert_true(loading.asked > 1);
+    assert_int_equal(b->ops->missing_bytes(p), 0);
+    b->ops->program_free(p);
+    b->ops->store_free(store);
+    backend_close(b);
+    graph_free(g);
+    case_free(c);
+}
+
 /* Packing a kernel needs a temporary: when there is none, the store is as it was. */
 static void test_load_without_memory(void **state)
 {
@@ -863,6 +911,7 @@ int main(void)
         cmocka_unit_test(test_several_threads),
         cmocka_unit_test(test_programs_share_weights),
         cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_load_progresses),
         cmocka_unit_test(test_load_without_memory),
     };
 

@@ -440,26 +440,42 @@ size_t store_room(const struct packed *p)
     return round_up(p->bytes, ITEM_ALIGN);
 }
 
-/* Places in one new block for items without. */
-static int give_places(struct packed *const *items, int count, struct block *ret,
+/* One new block for items without a place. */
+static int block_alloc(struct block *ret, struct packed *const *items, int count,
                        struct err *err)
 {
-    char *to;
-
     *ret = (struct block){0};
     for (int i = 0; i < count; i++)
         ret->bytes += store_room(items[i]);
-    if (!count)
-        return 0;
-    ret->data = to = pages_alloc(ret->bytes);
-    if (!to)
+    if (count && !(ret->data = pages_alloc(ret->bytes)))
         return err_set(err, ERR_NO_MEMORY, "no memory for %zu MiB of weights",
                        ret->bytes >> 20);
-    for (int i = 0; i < count; i++) {
-        items[i]->data = to;
-        to += store_room(items[i]);
-    }
     return 0;
+}
+
+/* Those of `wanted` that have no place yet, the first ones, get it when their turn comes: what has none is missing, and by
+ * that a load's progress is told. */
+static int pack_all(struct weight_store *s, struct packed *const *wanted, int total,
+                    int missing, const struct block *block, struct stop *stop,
+                    struct err *err)
+{
+    struct plain plain = {0};
+    char *place = block->data;
+    int result = plain_alloc(&plain, s->backend, wanted, total, err);
+
+    for (int i = 0; i < total && !result; i++) {
+        if (stop && stop_ask(stop)) {
+            result = err_set(err, ERR_CANCELLED, "cancelled");
+            break;
+        }
+        if (i < missing) {
+            wanted[i]->data = place;
+            place += store_room(wanted[i]);
+        }
+        result = pack(s, wanted[i], &plain, err);
+    }
+    plain_release(&plain);
+    return result;
 }
 
 int store_pack(struct weight_store *s, struct packed *const *items, int count,
@@ -467,15 +483,11 @@ int store_pack(struct weight_store *s, struct packed *const *items, int count,
 {
     struct packed **wanted = mem_alloc(((size_t)count + 1) * sizeof(struct packed *));
     struct block block;
-    struct plain plain = {0};
-    int missing, total = find_wanted(items, count, wanted, &missing), result;
+    int missing, total = find_wanted(items, count, wanted, &missing);
+    int result = block_alloc(&block, wanted, missing, err);
 
-    result = give_places(wanted, missing, &block, err);
     if (!result)
-        result = plain_alloc(&plain, s->backend, wanted, total, err);
-    for (int i = 0; i < total && !result; i++)
-        result = stop && stop_ask(stop) ? err_set(err, ERR_CANCELLED, "cancelled")
-                                        : pack(s, wanted[i], &plain, err);
+        result = pack_all(s, wanted, total, missing, &block, stop, err);
     if (result) {
         for (int i = 0; i < missing; i++)
             unpack(wanted[i]);
@@ -485,7 +497,6 @@ int store_pack(struct weight_store *s, struct packed *const *items, int count,
             mem_realloc(s->blocks, (size_t)(s->block_count + 1) * sizeof(*s->blocks));
         s->blocks[s->block_count++] = block;
     }
-    plain_release(&plain);
     free(wanted);
     return result;
 }
