@@ -28,7 +28,7 @@ export class World {
   start() {
     this.exit = null;
     this.child = spawn(join(this.bin, 'mysti_server'), ['--listen-port', String(this.port), '--sd-port', '0', '--llm-port', '0',
-      '--home', this.home, '--output-dir', this.outputs, '--queue-limit', '1000', '--client-queue-limit', '1000'], { cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] });
+      '--home', this.home, '--output-dir', this.outputs, '--queue-limit', '1000', '--job-history', '1000000', '--client-queue-limit', '1000'], { cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] });
     const { child } = this;
     for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => (this.log += text));
     child.on('exit', (code, signal) => {
