@@ -66,8 +66,8 @@ struct schedule_options {
 };
 
 /* ret_sigmas[SCHEDULE_ROOM(steps)]: descending noise levels. Returns how many steps lie between them, which is
- * `steps` but for ddim_uniform (more or fewer), beta (fewer, where two would fall together) and the timesteps
- * (one fewer). The last level is 0 but for the timesteps and A1111's kl_optimal. */
+ * `steps` but for ddim_uniform (more or fewer), beta and polyexponential (fewer, where two would fall together) and the
+ * timesteps (one fewer). The last level is 0 but for the timesteps and A1111's kl_optimal. */
 unsigned schedule_sigmas(const struct schedule *s, const struct schedule_options *o,
                          double *ret_sigmas);
 #define SCHEDULE_KARRAS_RHO 7.0

@@ -56,12 +56,21 @@ static unsigned simple(const struct schedule *s, const struct schedule_options *
     return n;
 }
 
+/* The same with an exponent that is too small for sigma^(1/rho) to be a number: as parts of the highest level. */
+static double part_of_karras(double at, double high, double low, double rho)
+{
+    double part = 1 - at + at * pow(low / high, 1 / rho);
+
+    return fmax(high * pow(part, rho), low);
+}
+
 void schedule_karras(double *ret, unsigned n, double high, double low, double rho)
 {
     double max = pow(high, 1 / rho), min = pow(low, 1 / rho);
 
     for (unsigned i = 0; i < n; i++)
-        ret[i] = pow(max + ramp(i, n) * (min - max), rho);
+        ret[i] = rho < 1 ? part_of_karras(ramp(i, n), high, low, rho)
+                         : pow(max + ramp(i, n) * (min - max), rho);
 }
 
 static unsigned karras(const struct schedule *s, const struct schedule_options *o,
@@ -82,16 +91,22 @@ static unsigned exponential(const struct schedule *s, const struct schedule_opti
     return n;
 }
 
+/* A large exponent lets the last levels fall together. */
 static unsigned polyexponential(const struct schedule *s,
                                 const struct schedule_options *o, unsigned n,
                                 double *ret)
 {
     double rho = o->rho > 0 ? o->rho : 1;
+    unsigned count = 0;
 
-    for (unsigned i = 0; i < n; i++)
-        ret[i] = exp(s->log_sigma[0] +
-                     pow(1 - ramp(i, n), rho) * (s->log_sigma[TOP] - s->log_sigma[0]));
-    return n;
+    for (unsigned i = 0; i < n; i++) {
+        double sigma = exp(s->log_sigma[0] + pow(1 - ramp(i, n), rho) *
+                                                 (s->log_sigma[TOP] - s->log_sigma[0]));
+
+        if (count == 0 || sigma < ret[count - 1])
+            ret[count++] = sigma;
+    }
+    return count;
 }
 
 static unsigned ddim_uniform(const struct schedule *s, const struct schedule_options *o,

@@ -205,6 +205,35 @@ static void every_schedule_falls(void **state)
     free(sigmas);
 }
 
+/* Whatever exponent a job says: small ones are too much for a double, large ones let levels fall together. */
+static void every_exponent_gives_levels(void **state)
+{
+    static const double rhos[] = {1e-9, 0.001, 0.01, 0.1, 0.5, 0.99, 1, 7, 50, 100};
+    double *sigmas = mem_alloc(SCHEDULE_ROOM(40) * sizeof(*sigmas));
+
+    (void)state;
+    for (unsigned steps = 1; steps <= 40; steps++)
+        for (int k = 0; k < 20; k++) {
+            struct schedule_options how = {
+                .scheduler = k & 1 ? SCHEDULER_POLYEXPONENTIAL : SCHEDULER_KARRAS,
+                .steps = steps,
+                .rho = rhos[k / 2]};
+            unsigned count = schedule_sigmas(&schedule, &how, sigmas);
+
+            assert_true(count > 0 && count <= steps);
+            assert_true(fabs(sigmas[0] - schedule.sigma[SCHEDULE_TRAIN_STEPS - 1]) <
+                        1e-9);
+            if (steps > 1)
+                assert_true(fabs(sigmas[count - 1] - schedule.sigma[0]) < 1e-3);
+            for (unsigned i = 0; i < count; i++)
+                if (!(sigmas[i] > sigmas[i + 1] && isfinite(sigmas[i])))
+                    fail_msg("%s, rho %g, %u steps, level %u: %g, %g",
+                             scheduler_name(how.scheduler), how.rho, steps, i,
+                             sigmas[i], sigmas[i + 1]);
+        }
+    free(sigmas);
+}
+
 static int toy(void *user, const float *x, double s, const struct sampler_denoised *ret,
                struct err *err)
 {
@@ -734,6 +763,7 @@ int main(void)
         cmocka_unit_test(v_and_eps_mean_the_same_picture),
         cmocka_unit_test(every_schedule_is_the_reference),
         cmocka_unit_test(every_schedule_falls),
+        cmocka_unit_test(every_exponent_gives_levels),
         cmocka_unit_test(samplers_reach_the_reference),
         cmocka_unit_test(every_sampler_arrives),
         cmocka_unit_test(more_steps_are_nearer),
