@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import test from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { checkSchema } from '../support/openapi.mjs';
 import { writeGguf, writeSafetensors } from '../support/models.mjs';
 import { makePng } from '../support/png.mjs';
@@ -456,6 +457,72 @@ test('a model that waits for memory has its turn, though the one that is there i
   const began = Date.now();
   assert.equal((await chat(server, 'a')).status, 200);
   assert.ok(Date.now() - began < 15000, `after ${Date.now() - began} ms`);
+  ended = true;
+  await Promise.all(others);
+});
+
+test('who waits for a model that gave way to a picture keeps nobody of another model waiting', async (t) => {
+  const server = await start(t, '5G', { args: ['--memory-quiet', '600', '--text-queue-age', '1'], sd: { needs_bytes: 2.5 * GIB, step_ms: 1500 } });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf');
+  await load(server, 'b.gguf');
+  assert.equal((await server.postJson(`/v1/workers/${(await resident(server, 'b.gguf')).worker}/pin`)).status, 200);
+  let isDrawn = false;
+  const picture = draw(server).then((answer) => { isDrawn = true; return answer; });
+  await until('a has given way', async () => (await states(server)).a === 'parked');
+  const waits = chat(server, 'a');
+  await sleep(1500);
+  assert.equal((await chat(server, 'b')).status, 200);
+  assert.equal(isDrawn, false, 'b was there all the time');
+  assert.equal((await picture).status, 200);
+  assert.equal((await waits).status, 200);
+});
+
+test('policy ask: a question that nobody answers keeps no other model waiting', async (t) => {
+  const server = await start(t, '3G', { args: ['--memory-policy', 'ask', '--text-queue-age', '1'] });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf');
+  const waits = chat(server, 'b');
+  const { id } = await until('it asks', async () => (await memory(server)).questions[0]);
+  await sleep(1500);
+  const answer = chat(server, 'a');
+  assert.equal(await Promise.race([answer.then((r) => r.status), sleep(5000)]), 200);
+  assert.equal((await server.postJson('/v1/memory/leave', { id })).status, 200);
+  assert.equal((await waits).status, 200);
+});
+
+// a with as much of its context as is used, because b has the rest
+async function startShort(t, { args = [], a = {}, ...more } = {}) {
+  const server = await startServer(t, { prepare: roomy, ...more,
+    args: ['--simulate-device', 'ram=3G', '--memory-margin', '0', '--memory-quiet', '600', '--llm-slots', '2', '--llm-resident', '8', ...args] });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf', { context: 16384, ...a });
+  await until('how much is used is known', async () => (await resident(server, 'a.gguf')).context.kept === 2304);
+  const loaded = load(server, 'b.gguf', { context: 4096 });
+  const question = args.includes('ask') && await until('it asks', async () => (await memory(server)).questions[0]);
+  if (question) assert.equal((await server.postJson('/v1/memory/leave', { id: question.id })).status, 200);
+  await loaded;
+  await until('a is short', async () => (await states(server)).a === 'ready' && contextsOf(server, 'a.gguf').at(-1) === '2304');
+  return server;
+}
+const chatLong = (server) => server.postJson('/v1/chat/completions', { messages, model: 'a', max_tokens: 4000 });
+
+test('policy ask: a request that may need the whole context does not wait for a question about something else', async (t) => {
+  const server = await startShort(t, { args: ['--memory-policy', 'ask'], sd: { needs_bytes: 2.5 * GIB } });
+  const picture = draw(server);
+  const { id } = await until('it asks', async () => (await memory(server)).questions[0]);
+  assert.equal(await Promise.race([chatLong(server).then((r) => r.status), sleep(5000)]), 200);
+  assert.equal((await server.postJson('/v1/memory/leave', { id })).status, 200);
+  assert.equal((await picture).status, 200);
+});
+
+test('a request that may need the whole context has its turn, though the model beside it is asked without a pause', async (t) => {
+  const server = await startShort(t, { args: ['--text-queue-age', '1'], llm: { first_ms: 300 } });
+  let ended = false;
+  const askAgain = async () => { while (!ended) assert.equal((await chat(server, 'b')).status, 200); };
+  const others = Array.from({ length: 4 }, askAgain);
+  await until('b works', async () => (await states(server)).b === 'busy');
+  assert.equal(await Promise.race([chatLong(server).then((r) => r.status), sleep(15000)]), 200);
   ended = true;
   await Promise.all(others);
 });

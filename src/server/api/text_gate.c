@@ -13,7 +13,8 @@
  * the load goes ahead. The age counts from its arrival or from the end of the last load, whichever was later, so that a model
  * which was just loaded has that long to answer those who wait for it. So the longest wait is bounded by the age
  * times the number of models that are wanted, plus the answers that run. The same holds for a model that gave way and
- * waits for memory: a load that is its own.
+ * waits for memory, a load that is its own, and for a request that waits for the rest of a context. Not where it would
+ * not help that text models are idle: a picture takes as long as it takes, and so does a person who is asked for leave.
  *
  * Slots are counted here and not taken from the supervisor's running work, because token ids are asked for beside them.
  *
@@ -401,7 +402,8 @@ static bool look_at(struct text_pass *pass, bool *is_full)
     } else if (pass->need == TEXT_NEEDS_WORKER) {
         let_through(pass, id);
     } else if (!has_context(pass, id)) {
-        start_telling(g); /* smaller ones may pass */
+        start_telling(g);
+        return !is_aged(pass) || supervisor_picture_bytes(s); /* smaller ones pass */
     } else if (!is_full[id] && g->desks[id].taken < slots_of(g, id)) {
         let_through(pass, id);
     } else {

@@ -569,8 +569,12 @@ bool supervisor_waits_for_memory(const struct supervisor *s, int id)
 {
     const struct worker *w = s->workers[id];
 
-    return w->state == WORKER_WAITING ||
-           (w->state == WORKER_PARKED && w->park_until == PARK_UNTIL_WANTED);
+    for (const struct room_ask *a = s->room.asks; a; a = a->next)
+        if (a->worker == w && a->waits_for_leave)
+            return false;
+    return !s->room.picture_bytes &&
+           (w->state == WORKER_WAITING ||
+            (w->state == WORKER_PARKED && w->park_until == PARK_UNTIL_WANTED));
 }
 
 void room_released(struct worker *w)

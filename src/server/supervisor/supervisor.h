@@ -270,7 +270,8 @@ bool supervisor_picture_fits(const struct supervisor *s, uint64_t bytes);
 /* Also takes the question back. */
 void supervisor_picture_over(struct supervisor *s);
 
-/* Has it no process because others have its place, in memory or among the residents? */
+/* Has it no process because others have its place, in memory or among the residents, and would it have one when these had
+ * nothing to do? Not while a picture is drawn, or a person is asked. */
 bool supervisor_waits_for_memory(const struct supervisor *s, int id);
 /* Has it less than its whole context, because the memory was needed elsewhere? */
 bool supervisor_is_short(const struct supervisor *s, int id);
