@@ -526,3 +526,57 @@ test('a request that may need the whole context has its turn, though the model b
   ended = true;
   await Promise.all(others);
 });
+
+test('a short one that nobody used comes back as short as it was, where there is no room for more', async (t) => {
+  const server = await startShort(t, { a: { idle_timeout: 1 } });
+  const { worker } = await resident(server, 'b.gguf');
+  assert.equal((await server.postJson(`/v1/workers/${worker}/pin`)).status, 200);
+  await until('a is parked', async () => (await states(server)).a === 'parked');
+  const { status, json } = await chat(server, 'a');
+  assert.equal(status, 200, JSON.stringify(json));
+  assert.equal(contextsOf(server, 'a.gguf').at(-1), '2304');
+});
+
+test('the server is killed while a model comes back with a shorter context: it is there again after a while', async (t) => {
+  const server = await startServer(t, { prepare: roomy, sd: { needs_bytes: 1.5 * GIB },
+    args: ['--simulate-device', 'ram=3G', '--memory-margin', '0', '--memory-quiet', '1', '--llm-slots', '2'] });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf', { context: 16384 });
+  await until('how much is used is known', async () => (await resident(server, 'a.gguf')).context.kept === 2304);
+  server.plan('llm', { start: 'slow', start_ms: 2000 });
+  const picture = draw(server).catch(() => null);
+  await until('it was started anew', () => contextsOf(server, 'a.gguf').length === 2);
+  await sleep(300);
+  process.kill(server.child.pid, 'SIGKILL');
+  await picture;
+  server.plan('llm', {});
+  await server.startAgain();
+  await until('it is there', async () => (await states(server)).a === 'ready');
+});
+
+test('a picture that is taken back while a context is saved for it: what was saved still comes back whole', async (t) => {
+  const server = await startServer(t, { prepare: roomy, sd: { needs_bytes: 1.25 * GIB }, llm: { slot_tokens: [100, 0] },
+    args: ['--simulate-device', 'ram=3G', '--memory-margin', '0', '--memory-quiet', '600', '--llm-slots', '2'] });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf', { context: 16384 });
+  await until('how much is used is known', async () => (await resident(server, 'a.gguf')).context.kept === 2304);
+  server.plan('llm', { slot_tokens: [5000, 0], save_ms: 500 });
+  const { json: job } = await server.postJson('/v1/jobs', { prompt: 'a boat' });
+  await until('it is saved', async () => (await states(server)).a === 'parking');
+  const waits = chat(server, 'a');
+  assert.equal((await server.getJson(`/v1/jobs/${job.id}`, { method: 'DELETE' })).status, 200);
+  assert.equal((await waits).status, 200);
+  assert.deepEqual(contextsOf(server, 'a.gguf'), ['16384', '7168']);
+});
+
+test('the memory is free again before a model has started with less of its context: it gets the rest once it is there', async (t) => {
+  const server = await startServer(t, { prepare: roomy, sd: { needs_bytes: 1.5 * GIB },
+    args: ['--simulate-device', 'ram=3G', '--memory-margin', '0', '--memory-quiet', '0', '--llm-slots', '2'] });
+  await server.postJson('/v1/llm/unload', {});
+  await load(server, 'a.gguf', { context: 16384 });
+  await until('how much is used is known', async () => (await resident(server, 'a.gguf')).context.kept === 2304);
+  server.plan('llm', { start: 'slow', start_ms: 2000 });
+  assert.equal((await draw(server)).status, 200);
+  await until('its context is back', () => contextsOf(server, 'a.gguf').length === 3);
+  assert.deepEqual((await memory(server)).moves.map((m) => m.move), ['trim', 'grow']);
+});

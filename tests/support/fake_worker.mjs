@@ -16,7 +16,7 @@
 //   generate  ok | crash | crash_mid (killed from outside) | fault | fault_mid (SIGSEGV) | crash_second (in the second picture) | crash_end (after the last) | stall | garbage | out_of_memory | error_mid | truncate | unauthorized
 //             think (computes for think_ms without a word)
 //             step_ms, picture_bytes (extra bytes in the picture), resident_bytes (of the model), needs_bytes, low_bytes (of a picture, at once and at least)
-//   save, restore (of a slot's context)  ok | anything else fails; slot_tokens: how many each slot holds
+//   save, restore (of a slot's context)  ok | anything else fails; slot_tokens: how many each slot holds; save_ms
 //             (fault: by SIGSEGV; crash: killed from outside)
 //   chat      ok | fault | no_memory | crash | crash_head (after the head of a stream) | crash_mid | stall | garbage | error | slow  tokens, token_ms, first_ms
 import { createServer } from 'node:http';
@@ -326,6 +326,7 @@ async function llmRoute(req, res, body) {
       const slot = Number(req.url.split('?')[0].at(-1));
       const path = join(option('--kv-folder'), json().filename);
       if (req.url.endsWith('action=save')) {
+        await sleep(plan('save_ms', 0));
         if (decide('save') !== 'ok') return llamaError(res, 400, 'cannot be saved', 'invalid_request_error');
         const n = plan('slot_tokens', [40, 0])[slot];
         writeFileSync(path, 'x'.repeat(n), { mode: 0o600 });

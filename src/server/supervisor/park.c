@@ -144,6 +144,7 @@ static void save_next(struct worker *w)
     log_info(w->s->log, "Saved the context of %s: %" PRId64 " tokens in %d slots",
              file_name(w->loaded), kv_tokens(w), w->kv.count);
     kv_keep_bounds(w->s);
+    trim_saved(w);
     worker_event(w, EV_SAVED);
 }
 

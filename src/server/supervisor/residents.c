@@ -372,9 +372,9 @@ bool residents_may_return(struct worker *w, struct err *err)
     }
     if (count_residents(s) >= s->config->llm_resident)
         return !park_one_for(w, err);
-    if (room_ask_of(s, w->wanted.path, &w->wanted.options, &ask, err))
+    if (room_ask_of_worker(w, &ask, err))
         return true; /* its start will say what is wrong */
-    ask.worker = w;
+    ask.is_forced = false;
     ask.keeps_default = true;
     return !room_would_admit(s, &ask, err);
 }

@@ -151,18 +151,30 @@ static void on_moved(void *data, const struct err *err)
     supervisor_wake(s);
 }
 
+/* It was not started anew: it stays as it is, and gets the rest later. One that lost its process or is about to have another
+ * model starts with everything. */
+static void keep_what_it_has(struct worker *w)
+{
+    const struct worker_load_options *present = &w->present;
+    bool stays = w->loaded != NULL;
+
+    w->gave_way = false;
+    w->granted_layers = stays && present->gpu_layers != w->wished_layers
+                            ? present->gpu_layers
+                            : -1;
+    w->granted_context =
+        stays && present->context < w->wished_context ? present->context : 0;
+}
+
 /* Its process starts anew with other layers or another context: what it has is saved and restored. */
 static void on_split(void *data, const struct err *err)
 {
     struct worker *w = data;
 
-    if (!err && w->state == WORKER_PARKED) {
-        trim_saved(w);
+    if (!err && w->state == WORKER_PARKED)
         worker_event(w, EV_START);
-    } else if (err) {
-        w->granted_layers = -1;
-        w->granted_context = 0;
-    }
+    else if (err)
+        keep_what_it_has(w);
     on_moved(w->s, err);
 }
 
@@ -174,6 +186,7 @@ static int start_anew(struct worker *w, const char *reason, struct err *err)
     if (supervisor_park(w->s, w->id, &park, err))
         return -1;
     w->s->room.moving++;
+    w->gave_way = true; /* a server that is killed meanwhile finds it in its record, and brings it back */
     return 0;
 }
 
@@ -375,16 +388,18 @@ static void bring_back(struct supervisor *s)
         return;
     /* the first one; the others are looked at when it is there */
     w = s->workers[m->resident];
-    tell(s, &ledger, m, w->name);
-    if (m->kind == PLAN_UNPARK) {
+    if (m->kind == PLAN_UNPARK)
         worker_event(w, EV_START);
-    } else if (m->kind == PLAN_REGAIN) {
+    else if (start_anew(w,
+                        m->kind == PLAN_GROW ? "its context comes back"
+                                             : "its layers come back",
+                        NULL))
+        return; /* at the next look */
+    if (m->kind == PLAN_REGAIN)
         w->granted_layers = -1;
-        (void)start_anew(w, "its layers come back", NULL); /* else at the next look */
-    } else if (m->kind == PLAN_GROW) {
+    else if (m->kind == PLAN_GROW)
         w->granted_context = 0;
-        (void)start_anew(w, "its context comes back", NULL);
-    }
+    tell(s, &ledger, m, w->name);
 }
 
 void room_grow(struct worker *w, const struct plan_ledger *l)
@@ -499,7 +514,7 @@ static int ask_of_text(struct worker *w, struct room_ask *ret, struct err *err)
     return 0;
 }
 
-static int ask_of_worker(struct worker *w, struct room_ask *ret, struct err *err)
+int room_ask_of_worker(struct worker *w, struct room_ask *ret, struct err *err)
 {
     const struct wish *target = worker_target(w);
     struct model_peek peek;
@@ -530,7 +545,7 @@ enum room_answer room_for_worker(struct worker *w, struct err *err)
 
     w->gave_way = false;
     take_out(s, w);
-    if (ask_of_worker(w, &ask, err))
+    if (room_ask_of_worker(w, &ask, err))
         return ROOM_REFUSED;
     if (!s->room.moving && !room_is_wanted(s, w)) {
         switch (room_decide(s, &ask, &ledger, &plan)) {

@@ -123,5 +123,8 @@ void room_grow(struct worker *w, const struct plan_ledger *l);
 int room_ask_of(const struct supervisor *s, const char *path,
                 const struct worker_load_options *options, struct room_ask *ret,
                 struct err *err) MUST_CHECK;
+/* The question that this worker's next start or load is, with what it was granted before. */
+int room_ask_of_worker(struct worker *w, struct room_ask *ret,
+                       struct err *err) MUST_CHECK;
 
 #endif

@@ -117,10 +117,14 @@ void trim_saved(struct worker *w)
 {
     int64_t most = 0;
 
+    if (!w->granted_context || w->granted_context >= w->present.context)
+        return; /* it is not saved to become shorter */
     for (int i = 0; i < w->kv.count; i++)
         most = w->kv.slots[i].tokens > most ? w->kv.slots[i].tokens : most;
-    if (w->granted_context && most + RESERVE / 2 > w->granted_context)
+    if (most + RESERVE / 2 > w->granted_context)
         w->granted_context = rounded(most + RESERVE);
+    if (w->granted_context >= w->wished_context)
+        w->granted_context = 0;
 }
 
 /* ---- a request that needs more ---- */
