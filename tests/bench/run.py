@@ -9,8 +9,8 @@ usage: tests/bench/run.py [--nginx PATH] [--checkpoint FILE] [--torch-python COM
   waiting    a thousand clients in the queue
   parking    what a conversation pays for its model having been set aside
   proxy      requests per second, time per event, memory; against nginx when it is given or found
-  engine     a full-size checkpoint at 512x512 (tests/bench/make_random_sd15.py writes one), against PyTorch when
-             a python with torch is given
+  engine     a full-size checkpoint at 512x512 (tests/bench/random_sd15.py writes one), against PyTorch when a python
+             with torch is given; the memory of each way to draw; how soon a cancel is obeyed at 1024x1024
 """
 import argparse
 import pathlib
@@ -52,6 +52,8 @@ def main():
     if a.checkpoint:
         run("engine", [sys.executable, HERE / "engine.py", "--checkpoint", a.checkpoint,
                        *(["--torch-python", a.torch_python] if a.torch_python else [])])
+        run("ways", [ROOT / "build/bin/bench_ways", a.checkpoint])
+        run("cancel", [ROOT / "build/bin/bench_cancel", a.checkpoint])
     else:
         print("\n== engine: name a full-size checkpoint with --checkpoint FILE", flush=True)
     return status

@@ -521,25 +521,6 @@ static void test_load_ends_early(void **state)
     free(path);
 }
 
-/* In the middle of an operation, too, not only between two. */
-static void test_ends_within_operations(void **state)
-{
-    struct engine_model *small = model;
-    struct engine_job job = a_job();
-    struct seen seen = {.cancel_after = INT_MAX - 1};
-    struct err err = {0};
-    int nodes = 0;
-
-    (void)state;
-    job.width = job.height = 512;
-    job.steps = 1;
-    check(draw(&job, &seen, &err), &err);
-    for (int i = 0; i < STAGE_COUNT; i++)
-        if (small->stages->programs[i])
-            nodes += small->stages->programs[i]->plan->node_count;
-    assert_true(seen.asked > nodes + 10);
-}
-
 static void test_weights(void **state)
 {
     static const struct {
@@ -707,7 +688,6 @@ int main(void)
         cmocka_unit_test(test_draws_a_seed),
         cmocka_unit_test(test_ends_early),
         cmocka_unit_test(test_load_ends_early),
-        cmocka_unit_test(test_ends_within_operations),
         cmocka_unit_test(test_weights),
         cmocka_unit_test(test_no_numbers),
         cmocka_unit_test(test_seamless),

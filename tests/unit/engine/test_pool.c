@@ -73,9 +73,43 @@ static void helpers_follow_their_caller(void **state)
     pool_free(pool);
 }
 
+static bool is_cancelled(void *user)
+{
+    return *(bool *)user;
+}
+
+static void count_call(void *user, int index, int thread)
+{
+    (void)index;
+    (void)thread;
+    ++*(int *)user;
+}
+
+/* The caller is asked before its first task, and the answer holds until another one is to be asked. */
+static void stops_between_tasks(void **state)
+{
+    bool answer = true;
+    struct stop stop = {.is_cancelled = is_cancelled, .user = &answer};
+    struct err err = {0};
+    struct pool *pool;
+    int calls = 0;
+
+    (void)state;
+    assert_int_equal(pool_new(&pool, 1, &err), 0);
+    pool_watch(pool, &stop);
+    pool_run(pool, COUNT, count_call, &calls);
+    assert_int_equal(calls, 0);
+    assert_true(stop_is_set(&stop));
+    pool_watch(pool, NULL);
+    pool_run(pool, COUNT, count_call, &calls);
+    assert_int_equal(calls, COUNT);
+    pool_free(pool);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(helpers_follow_their_caller)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(helpers_follow_their_caller),
+                                       cmocka_unit_test(stops_between_tasks)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
