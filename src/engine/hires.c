@@ -257,10 +257,10 @@ int hires_estimate(struct engine_model *model, const struct engine_job *job,
     h.resident = model_resident_bytes(model);
     give_budget(&h, 0);
     give_budget(&h, 1);
-    if (engine_estimate(model, &h.jobs[0], &one, err))
+    if (model_estimate(model, &h.jobs[0], &one, err))
         goto out;
     packed = model_missing_bytes(model);
-    if (engine_estimate(model, &h.jobs[1], &two, err))
+    if (model_estimate(model, &h.jobs[1], &two, err))
         goto out;
     to = target_of(&h);
     if (h.how >= HOW_LANCZOS) {

@@ -224,8 +224,8 @@ int model_fit(struct engine_model *model, const struct engine_job *job,
         (double)job->budget_bytes / 1e6);
 }
 
-static int estimate(struct engine_model *model, const struct engine_job *job,
-                    struct engine_estimate *ret_estimate, struct err *err)
+int model_estimate(struct engine_model *model, const struct engine_job *job,
+                   struct engine_estimate *ret_estimate, struct err *err)
 {
     struct plan_of_job plan;
     struct loras *loras;
@@ -258,7 +258,7 @@ int engine_estimate(struct engine_model *model, const struct engine_job *job,
     int result = model_borrow_vae(model, job->vae, &borrowed, err);
 
     if (!result)
-        result = estimate(model, job, ret_estimate, err);
+        result = model_estimate(model, job, ret_estimate, err);
     model_return_vae(model, &borrowed);
     if (!result) { /* what is packed of the VAE before leaves when the job is drawn */
         ret_estimate->resident_bytes = now;

@@ -160,8 +160,12 @@ struct loras;
 /* Chooses the first way to draw that keeps to the job's budget, and compiles for it. ret_growth: bytes beyond what is
  * resident. ERR_NO_MEMORY: none does; then the one that takes least is compiled, and ret_growth its. */
 int model_fit(struct engine_model *model, const struct engine_job *job,
-              struct plan_of_job *plan, const struct loras *loras,
-              uint64_t *ret_growth, struct err *err) MUST_CHECK;
+              struct plan_of_job *plan, const struct loras *loras, uint64_t *ret_growth,
+              struct err *err) MUST_CHECK;
+
+/* engine_estimate() with the VAE that the model has. What was compiled for it stays. */
+int model_estimate(struct engine_model *model, const struct engine_job *job,
+                   struct engine_estimate *ret_estimate, struct err *err) MUST_CHECK;
 
 void job_memory_lay_out(struct job_memory *ret_memory, const struct engine_model *model,
                         const struct plan_of_job *plan);
