@@ -396,12 +396,15 @@ test('a request that may need the whole context waits until it is back, smaller 
   const picture = draw(server);
   await until('it was started anew', () => contextsOf(server, 'a.gguf').length === 2);
   const long = server.postJson('/v1/chat/completions', { messages, model: 'a', max_tokens: 4000 });
-  const much = server.postJson('/v1/chat/completions', { messages: [{ role: 'user', content: 'word '.repeat(2000) }], model: 'a' });
+  const much = server.post('/v1/chat/completions', { messages: [{ role: 'user', content: 'word '.repeat(2000) }], model: 'a', stream: true });
   assert.equal((await chat(server, 'a')).status, 200);
   assert.equal((await server.getJson('/v1/queue')).json.text.filter((p) => p.state === 'waiting').length, 2);
   assert.equal((await picture).status, 200);
   assert.equal((await long).status, 200);
-  assert.equal((await much).status, 200);
+  let seen = '';
+  for await (const { comment, data } of sseEvents(await much)) seen += `${comment ?? data}\n`;
+  assert.match(seen, /queue position=\d the model's whole context is awaited/);
+  assert.match(seen, /Hello/);
   assert.deepEqual(contextsOf(server, 'a.gguf'), ['16384', '2304', '16384'], 'long before it was quiet');
   assert.match((await memory(server)).moves.at(-1).reason, /gets its whole context back, because a request may need it .16384 tokens instead of 2304./);
 });

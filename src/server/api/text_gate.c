@@ -55,9 +55,10 @@ struct text_pass {
     struct proxy *proxy; /* while it waits or works */
     uint64_t arrived_ms; /* when it asked first */
     uint64_t begun_ms;
-    int64_t tokens;  /* of context that it may need; 0: not looked at yet */
-    bool had_worker; /* asked for again: the worker of this generation failed it */
-    int worker;      /* its id, once had_worker */
+    int64_t tokens;   /* of context that it may need; 0: not looked at yet */
+    bool is_too_long; /* for the context that its model has now */
+    bool had_worker;  /* asked for again: the worker of this generation failed it */
+    int worker;       /* its id, once had_worker */
     unsigned generation;
 };
 
@@ -201,6 +202,8 @@ static void tell(struct text_pass *pass, int position)
 
     if (id >= 0 && !supervisor_is_ready(s, id, NEED_MODEL))
         supervisor_progress_text(s, id, why, sizeof(why));
+    else if (pass->is_too_long)
+        snprintf(why, sizeof(why), "the model's whole context is awaited");
     if (*why)
         snprintf(text, sizeof(text), "queue position=%d %s", position, why);
     else if (eta >= 0)
@@ -376,11 +379,13 @@ static bool has_context(struct text_pass *pass, int id)
 {
     struct supervisor *s = pass->gate->server->supervisor;
 
+    pass->is_too_long = false;
     if (pass->need != TEXT_NEEDS_SLOT || !supervisor_is_short(s, id))
         return true;
     if (!pass->tokens)
         pass->tokens = tokens_of(pass);
-    return supervisor_has_context(s, id, pass->tokens);
+    pass->is_too_long = !supervisor_has_context(s, id, pass->tokens);
+    return !pass->is_too_long;
 }
 
 /* false: nobody behind this one may pass */

@@ -159,9 +159,8 @@ static void keep_what_it_has(struct worker *w)
     bool stays = w->loaded != NULL;
 
     w->gave_way = false;
-    w->granted_layers = stays && present->gpu_layers != w->wished_layers
-                            ? present->gpu_layers
-                            : -1;
+    w->granted_layers =
+        stays && present->gpu_layers != w->wished_layers ? present->gpu_layers : -1;
     w->granted_context =
         stays && present->context < w->wished_context ? present->context : 0;
 }
@@ -186,7 +185,8 @@ static int start_anew(struct worker *w, const char *reason, struct err *err)
     if (supervisor_park(w->s, w->id, &park, err))
         return -1;
     w->s->room.moving++;
-    w->gave_way = true; /* a server that is killed meanwhile finds it in its record, and brings it back */
+    /* a server that is killed meanwhile finds that in its record, and brings it back */
+    w->gave_way = true;
     return 0;
 }
 
