@@ -176,11 +176,10 @@ static double error_of(const struct walk *w, const float *low, const float *high
 /* Tells how much of the way in t is done, in as many steps as were asked for. */
 static int tell(struct walk *w, double at, struct err *err)
 {
-    double done = log(w->high / at) / log(w->high / w->low);
-    unsigned step = (unsigned)(done * w->steps);
+    unsigned step = w->steps;
 
-    if (at <= w->low || step > w->steps)
-        step = w->steps;
+    if (at > w->low) /* so that they are two levels */
+        step = (unsigned)(log(w->high / at) / log(w->high / w->low) * w->steps);
     if (step <= w->step || !w->run->on_step)
         return 0;
     w->step = step;

@@ -821,6 +821,9 @@ static void test_load_progresses(void **state)
     struct weight_store *store;
     struct loading loading = {0};
     struct stop stop = {.is_cancelled = see_progress, .user = &loading};
+    int asked = 0;
+    struct stop early = {.is_cancelled = stop_at_second, .user = &asked};
+    struct err err = {0};
     struct program *p;
 
     (void)state;
@@ -828,6 +831,11 @@ static void test_load_progresses(void **state)
         backend_open("dnnl", &(struct backend_options){.threads = 1}, &b, NULL), 0);
     store = b->ops->store_new(b, STORE_AS_COMPUTED);
     assert_int_equal(b->ops->compile(b, g, store, &p, NULL), 0);
+    /* one weight is packed by then; nothing of it stays */
+    assert_int_equal(b->ops->load(p, &early, &err), -1);
+    assert_int_equal(err.code, ERR_CANCELLED);
+    assert_int_equal(b->ops->store_bytes(store), 0);
+    assert_int_equal(b->ops->missing_bytes(p), p->weight_bytes);
     loading = (struct loading){p, p->weight_bytes, 0};
     assert_int_equal(b->ops->load(p, &stop, NULL), 0);
     assert_true(loading.asked > 1);
