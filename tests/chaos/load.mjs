@@ -127,23 +127,23 @@ export class Load {
 
   // Every accepted job: done, with its pictures, or failed with a reason that chaos explains. Those whose client was cut
   // off while it waited are jobs, too, and none may stand still.
+  // They end in their order, so each may take that long after the one before it, however many there are.
   async jobsEnd(timeoutMs) {
-    const end = performance.now() + timeoutMs;
     for (const [id, { n, began }] of this.jobs) {
-      const answer = await this.#ended(id, end);
+      const answer = await this.#ended(id, timeoutMs);
       const { state, pictures } = answer.json ?? {};
       if (state === 'done' && await this.#haveFiles(pictures)) this.count.jobs++;
       else if (state === 'failed' && this.#failedTwice(this.#excuse('sd', began))) this.count.refused++;
       else this.#broke('job', n, answer, began);
     }
     for (const job of (await this.world.json('GET', '/v1/jobs?limit=200')).json.data) {
-      const { json } = await this.#ended(job.id, end);
+      const { json } = await this.#ended(job.id, timeoutMs);
       this.story.promise(OVER.includes(json?.state), `${job.id} ("${job.request?.prompt}") ends, and is not ${json?.state}`);
     }
   }
 
-  async #ended(id, end) {
-    for (;;) {
+  async #ended(id, timeoutMs) {
+    for (const end = performance.now() + timeoutMs;;) {
       const answer = await this.world.json('GET', `/v1/jobs/${id}`);
       if (OVER.includes(answer.json?.state) || answer.status === 404 || performance.now() > end) return answer;
       await sleep(50);
