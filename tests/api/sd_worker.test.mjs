@@ -212,6 +212,15 @@ test('previews come while it draws when they are asked for, and change nothing',
   assert.equal(rare.previews.length, 1);
 });
 
+test('--weights int8: fewer bytes of the model stay in memory, and it draws nearly the same', async (t) => {
+  const whole = await ready(t), rounded = await ready(t, { args: ['--weights', 'int8'] });
+  assert.ok(rounded.facts.resident_bytes < whole.facts.resident_bytes, `${rounded.facts.resident_bytes} and ${whole.facts.resident_bytes}`);
+  const [a, b] = await Promise.all([whole, rounded].map((w) => w.draw({ prompt: 'a', seed: 7 })));
+  const [x, y] = [a, b].map(({ images }) => decodePng(images[0].png).rgb);
+  const difference = x.reduce((sum, v, i) => sum + Math.abs(v - y[i]), 0) / x.length;
+  assert.ok(difference > 0 && difference < 20, `${difference} of 255 on average`);
+});
+
 test('previews by TAESD are pictures, where its file is there', async (t) => {
   const vaes = join(folder, 'previews');
   mkdirSync(vaes, { recursive: true });
