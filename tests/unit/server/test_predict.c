@@ -165,7 +165,7 @@ static void a_file_that_lies_does_not_wrap(void **state)
 
     (void)state;
     memset(&m, 0x7f, sizeof(m));
-    m.is_recurrent = m.has_unknown_type = false;
+    m.is_recurrent = m.has_unknown_type = m.keeps_no_values = false;
     predict_text(&m, &(struct predict_start){1 << 20, 64, false, CACHE_F16}, &p);
     assert_true(p.cache_bytes == UINT64_MAX && p.total_bytes == UINT64_MAX);
 }
