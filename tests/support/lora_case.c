@@ -81,3 +81,24 @@ void lora_expect_refusal(struct made *m, const char *const *sentences)
     made_release(m);
     made_release(&base_made);
 }
+
+int lora_fail_each_allocation(const struct lora *lora, const struct weight *w,
+                              float *values)
+{
+    int failures = 0;
+
+    for (unsigned n = 1;; n++, failures++) {
+        struct err err = {0};
+        int result;
+
+        weight_to_f32(w, 0, weight_count(w), values);
+        mem_fail_after(n);
+        result = lora_add_delta(lora, w, lora_strengths, NULL, values, &err);
+        mem_fail_after(0);
+        if (result == 0)
+            break;
+        assert_int_equal(err.code, ERR_NO_MEMORY);
+        assert_true(err.message[0] != '\0');
+    }
+    return failures;
+}

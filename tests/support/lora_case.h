@@ -39,5 +39,9 @@ void lora_expect(struct made *lora_file, const char *base_name,
                  lora_formula_fn *formula, const void *names, double factor);
 /* It is refused with a sentence that has all of these (NULL ends them). */
 void lora_expect_refusal(struct made *m, const char *const *sentences);
+/* The delta is added again and again, each time with the next allocation failing: a sentence, until none fails. Returns how many
+ * did; values: room for w, with the result in it. */
+int lora_fail_each_allocation(const struct lora *lora, const struct weight *w,
+                              float *values);
 
 #endif

@@ -1,7 +1,6 @@
 /* LoRA files: every spelling of the keys finds its weight, and every kind of change is
  * the one that the formula, written out in double precision here, says. */
 #include "base/buf.h"
-#include "base/mem.h"
 #include "engine/files/reader.h"
 #include "engine/lora/lora.h"
 #include "engine/lora/names.h"
@@ -519,26 +518,12 @@ static void test_no_memory(void **state)
     const struct weight *w = weights_file_find(base, CONV);
     float values[O * I * AREA] = {0};
     struct lora *lora;
-    int failures = 0;
 
     (void)state;
     put_conv_lora(&m);
     PUT(&m, STEM_CONV ".dora_scale", 1, I);
     assert_int_equal(lora_read(&lora, made_open(&m), base, NULL), 0);
-    for (unsigned n = 1;; n++, failures++) {
-        struct err err = {0};
-        int result;
-
-        weight_to_f32(w, 0, weight_count(w), values);
-        mem_fail_after(n);
-        result = lora_add_delta(lora, w, lora_strengths, NULL, values, &err);
-        mem_fail_after(0);
-        if (result == 0)
-            break;
-        assert_int_equal(err.code, ERR_NO_MEMORY);
-        assert_true(err.message[0] != '\0');
-    }
-    assert_true(failures >= 6);
+    assert_true(lora_fail_each_allocation(lora, w, values) >= 6);
     lora_close(lora);
     weights_file_close(base);
     made_release(&m);

@@ -1,6 +1,5 @@
 /* The kinds of change that depend on the weight that they change (GLoRA, IA3, OFT, BOFT, a weight that is replaced), each
  * against its formula in double precision, and what is refused of them. */
-#include "base/mem.h"
 
 #include "lora_case.h"
 #include "unit.h"
@@ -296,27 +295,13 @@ static void test_no_memory(void **state)
     const struct weight *w = weights_file_find(base, V);
     float values[P * C];
     struct lora *lora;
-    int failures = 0;
 
     (void)state;
     PUT(&m, STEM_V ".oft_blocks", 2, 2, 4, 4);
     PUT(&m, STEM_V ".rescale", P, 1);
     assert_int_equal(lora_read(&lora, made_open(&m), base, NULL), 0);
     assert_true(lora_delta_bytes(lora) >= 2 * sizeof(values));
-    for (unsigned n = 1;; n++, failures++) {
-        struct err err = {0};
-        int result;
-
-        weight_to_f32(w, 0, weight_count(w), values);
-        mem_fail_after(n);
-        result = lora_add_delta(lora, w, lora_strengths, NULL, values, &err);
-        mem_fail_after(0);
-        if (result == 0)
-            break;
-        assert_int_equal(err.code, ERR_NO_MEMORY);
-        assert_true(err.message[0] != '\0');
-    }
-    assert_int_equal(failures, 7);
+    assert_int_equal(lora_fail_each_allocation(lora, w, values), 7);
     lora_close(lora);
     weights_file_close(base);
     made_release(&m);
